@@ -1,0 +1,190 @@
+"""What a bijection is here, and the two ways of making one from others."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+Context = Any
+"""What a bijection is conditioned on: a tensor ``(batch, context_features)``, or what :meth:`Bijection.condition`
+made of it."""
+
+
+class Bijection(nn.Module):
+    """An invertible map x = f(z) with a tractable Jacobian determinant.
+
+    ``forward`` **generates**, z → x; ``inverse`` **normalises**, x → z. With it the change of variables reads
+
+        log p(x) = log p(z) − log |det ∂f/∂z|,    z = f⁻¹(x).
+
+    Both return the image and ``log_det`` = log |det| of the Jacobian *of the map just applied*, so that
+    ``log_det`` of ``inverse`` is minus that of ``forward`` at the same pair of points.
+
+    Vectors are ``(..., batch, features)`` and their ``log_det`` ``(..., batch)``: leading sample dimensions share the
+    batch's context. A subclass implements ``forward`` and ``inverse``, and takes ``features`` and
+    ``context_features`` as its first two constructor arguments, so that a config can name it.
+
+    A subclass whose parameters are computed from the context puts that computation into :meth:`condition`, which is
+    then run once per example, however many samples pass through the map.
+    """
+
+    def forward(self, z: Tensor, context: Context = None) -> tuple[Tensor, Tensor]:
+        """x = f(z) and log |det ∂x/∂z|."""
+        raise NotImplementedError
+
+    def inverse(self, x: Tensor, context: Context = None) -> tuple[Tensor, Tensor]:
+        """z = f⁻¹(x) and log |det ∂z/∂x|."""
+        raise NotImplementedError
+
+    def condition(self, context: Context) -> Context:
+        """All that the map needs of the context, computed once; ``forward`` and ``inverse`` take it for ``context``.
+
+        Idempotent: what is conditioned already is returned as it is.
+        """
+        return context
+
+    def trajectory(self, z: Tensor, context: Context = None) -> Iterator[Tensor]:
+        """z and every intermediate value on its way to x = f(z), x included."""
+        yield z
+        yield self(z, context)[0]
+
+
+class Chain(Bijection):
+    """f = f_K ∘ … ∘ f_1: generating applies the bijections in the order given.
+
+    Args:
+        bijections: f_1, …, f_K. At least one.
+    """
+
+    def __init__(self, bijections: Iterable[Bijection]) -> None:
+        super().__init__()
+        self.bijections = nn.ModuleList(bijections)
+
+    def forward(self, z: Tensor, context: Context = None) -> tuple[Tensor, Tensor]:
+        total = z.new_zeros(())
+        for bijection, c in zip(self.bijections, self.condition(context), strict=True):
+            z, log_det = bijection(z, c)
+            total = total + log_det
+        return z, total
+
+    def inverse(self, x: Tensor, context: Context = None) -> tuple[Tensor, Tensor]:
+        total = x.new_zeros(())
+        for bijection, c in reversed(list(zip(self.bijections, self.condition(context), strict=True))):
+            x, log_det = bijection.inverse(x, c)
+            total = total + log_det
+        return x, total
+
+    def condition(self, context: Context) -> Context:
+        if isinstance(context, tuple):
+            return context
+        return tuple(bijection.condition(context) for bijection in self.bijections)
+
+    def trajectory(self, z: Tensor, context: Context = None) -> Iterator[Tensor]:
+        yield z
+        for bijection, c in zip(self.bijections, self.condition(context), strict=True):
+            _, *rest = bijection.trajectory(z, c)
+            yield from rest
+            z = rest[-1]
+
+
+class Inverse(Bijection):
+    """The same map the other way round: ``Inverse(f).forward`` is ``f.inverse``.
+
+    It makes the density of a map whose fast direction is the other one cheap: an inverse autoregressive map becomes
+    a masked autoregressive one.
+
+    Args:
+        features, context_features: as of any bijection.
+        bijection: makes the map to turn round.
+    """
+
+    def __init__(self, features: int, context_features: int, bijection: Callable[[int, int], Bijection]) -> None:
+        super().__init__()
+        self.bijection = bijection(features, context_features)
+
+    def forward(self, z: Tensor, context: Context = None) -> tuple[Tensor, Tensor]:
+        return self.bijection.inverse(z, context)
+
+    def inverse(self, x: Tensor, context: Context = None) -> tuple[Tensor, Tensor]:
+        return self.bijection(x, context)
+
+    def condition(self, context: Context) -> Context:
+        return self.bijection.condition(context)
+
+
+class Amortised(Bijection):
+    """``steps`` maps of one family after each other, their parameters a linear function of the context.
+
+    Without a context the parameters are learned directly. A subclass names the shapes of one step's parameters in
+    :meth:`parameter_shapes`, gives their values at the start, and implements the map of one step in both directions.
+
+    Args:
+        features: D, the dimension of z.
+        context_features: dimension of the context; 0 for a map that depends on nothing else.
+        steps: K, how many maps are composed.
+    """
+
+    def __init__(self, features: int, context_features: int = 0, steps: int = 1) -> None:
+        super().__init__()
+        self.features, self.context_features, self.steps = features, context_features, steps
+        start = torch.cat(
+            [self.initial(name, shape).flatten() for _ in range(steps) for name, shape in self.parameter_shapes.items()]
+        )
+        if context_features:
+            self.amortise = nn.Linear(context_features, len(start))
+            with torch.no_grad():
+                self.amortise.weight.mul_(0.1)
+                self.amortise.bias.copy_(start)
+        else:
+            self.parameters_of_steps = nn.Parameter(start)
+
+    @property
+    def parameter_shapes(self) -> dict[str, tuple[int, ...]]:
+        """Name and shape of each parameter of one step."""
+        raise NotImplementedError
+
+    def initial(self, name: str, shape: tuple[int, ...]) -> Tensor:
+        """Value at the start of one step's parameter ``name``; random values come from torch's generator."""
+        raise NotImplementedError
+
+    def step(self, z: Tensor, step: int, **parameters: Tensor) -> tuple[Tensor, Tensor]:
+        """One map z → x; each parameter is ``(batch, *shape)``, or ``shape`` without a context."""
+        raise NotImplementedError
+
+    def step_inverse(self, x: Tensor, step: int, **parameters: Tensor) -> tuple[Tensor, Tensor]:
+        """The same map's inverse, x → z."""
+        raise NotImplementedError
+
+    def condition(self, context: Context) -> Context:
+        if isinstance(context, tuple):
+            return context
+        flat = self.amortise(context) if self.context_features else self.parameters_of_steps
+        shapes = self.parameter_shapes
+        sizes = [int(torch.Size(shape).numel()) for shape in shapes.values()] * self.steps
+        parts = iter(flat.split(sizes, dim=-1))
+        return tuple(
+            {name: next(parts).unflatten(-1, shape) for name, shape in shapes.items()} for _ in range(self.steps)
+        )
+
+    def forward(self, z: Tensor, context: Context = None) -> tuple[Tensor, Tensor]:
+        total = z.new_zeros(())
+        for k, parameters in enumerate(self.condition(context)):
+            z, log_det = self.step(z, k, **parameters)
+            total = total + log_det
+        return z, total
+
+    def inverse(self, x: Tensor, context: Context = None) -> tuple[Tensor, Tensor]:
+        total = x.new_zeros(())
+        for k, parameters in reversed(list(enumerate(self.condition(context)))):
+            x, log_det = self.step_inverse(x, k, **parameters)
+            total = total + log_det
+        return x, total
+
+    def trajectory(self, z: Tensor, context: Context = None) -> Iterator[Tensor]:
+        yield z
+        for k, parameters in enumerate(self.condition(context)):
+            z, _ = self.step(z, k, **parameters)
+            yield z

@@ -1,0 +1,125 @@
+"""Planar and radial flows (Rezende & Mohamed 2015, "Variational Inference with Normalizing Flows", arXiv 1505.05770)."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from vaeflow.bijections.base import Amortised
+from vaeflow.bijections.solve import solve_tanh
+
+SHIFT = math.log(math.e - 1)  # softplus(SHIFT) = 1
+MARGIN = 1e-4  # how far every slope stays from zero, and so every log-determinant from −∞
+
+
+class Planar(Amortised):
+    """A plane pushes space apart or together, K times over:
+
+        f(z) = z + û h(wᵀz + b),    log |det ∂f/∂z| = log(1 + h′(wᵀz + b) wᵀû),    h = tanh.
+
+    The map is invertible where wᵀû > −1, which û makes sure of:
+
+        û = u + (m(wᵀu) − wᵀu) w / ‖w‖²,    m(a) = (1 − ε)(softplus(a + log(e − 1)) − 1).
+
+    This is the paper's m(a) = softplus(a) − 1 with its argument shifted, so that u = 0 is the identity, and a margin
+    ε = 1e-4, so that the determinant cannot reach zero; ‖w‖² has a floor, so that w = 0 is no division by zero.
+
+    The inverse has no closed form. α = wᵀz solves the scalar equation α + wᵀû tanh(α + b) = wᵀx, whose left side
+    rises in α; bisection and Newton's method find it to the precision of the number type, and z = x − û tanh(α + b).
+
+    Source: Rezende & Mohamed 2015, arXiv 1505.05770, section 4.1 and appendix A.1.
+
+    Args:
+        features: D, the dimension of z.
+        context_features: dimension of the context that u, w and b are linear functions of; 0 to learn them directly.
+        steps: K.
+
+    >>> flow = Planar(features=3, steps=8)
+    >>> x, log_det = flow(torch.randn(5, 3))
+    >>> x.shape, log_det.shape
+    (torch.Size([5, 3]), torch.Size([5]))
+    """
+
+    @property
+    def parameter_shapes(self) -> dict[str, tuple[int, ...]]:
+        return {"u": (self.features,), "w": (self.features,), "b": (1,)}
+
+    def initial(self, name: str, shape: tuple[int, ...]) -> Tensor:
+        scale = {"u": 0.01, "w": 1.0, "b": 0.0}[name]
+        return scale * torch.randn(shape) / math.sqrt(self.features)
+
+    def step(self, z: Tensor, step: int, *, u: Tensor, w: Tensor, b: Tensor) -> tuple[Tensor, Tensor]:
+        u_hat, wu_hat = self._constrain(u, w)
+        h = torch.tanh(torch.linalg.vecdot(z, w).unsqueeze(-1) + b)
+        return z + u_hat * h, torch.log1p((1 - h * h) * wu_hat).squeeze(-1)
+
+    def step_inverse(self, x: Tensor, step: int, *, u: Tensor, w: Tensor, b: Tensor) -> tuple[Tensor, Tensor]:
+        u_hat, wu_hat = self._constrain(u, w)
+        alpha = solve_tanh(wu_hat, torch.ones_like(b), b, torch.linalg.vecdot(x, w).unsqueeze(-1))
+        h = torch.tanh(alpha + b)
+        return x - u_hat * h, -torch.log1p((1 - h * h) * wu_hat).squeeze(-1)
+
+    @staticmethod
+    def _constrain(u: Tensor, w: Tensor) -> tuple[Tensor, Tensor]:
+        """û ``(batch, features)`` and wᵀû ``(batch, 1)``."""
+        wu = torch.linalg.vecdot(w, u).unsqueeze(-1)
+        push = (1 - MARGIN) * (F.softplus(wu + SHIFT) - 1) - wu
+        norm = torch.linalg.vecdot(w, w).unsqueeze(-1)
+        floor = torch.finfo(w.dtype).tiny ** 0.5
+        return u + push * w / norm.clamp(min=floor), wu + push * norm / norm.clamp(min=floor)
+
+
+class Radial(Amortised):
+    """A point pulls space in or pushes it out, K times over:
+
+        f(z) = z + β (z − z₀) / (α + r),    r = ‖z − z₀‖,
+        log |det ∂f/∂z| = (D − 1) log(1 + β/(α + r)) + log(1 + αβ/(α + r)²).
+
+    Invertible where α > 0 and β > −α: α = softplus(α̂) + 1e-4 and β = α(1 − ε)(softplus(β̂ + log(e − 1)) − 1), so
+    that β̂ = 0 is the identity. The inverse is in closed form: r is the positive root of
+    r² + (α + β − ‖x − z₀‖) r − α ‖x − z₀‖ = 0.
+
+    Source: Rezende & Mohamed 2015, arXiv 1505.05770, section 4.1 and appendix A.2.
+
+    Args:
+        features: D, the dimension of z.
+        context_features: dimension of the context that z₀, α̂ and β̂ are linear functions of; 0 to learn them directly.
+        steps: K.
+    """
+
+    @property
+    def parameter_shapes(self) -> dict[str, tuple[int, ...]]:
+        return {"centre": (self.features,), "alpha": (1,), "beta": (1,)}
+
+    def initial(self, name: str, shape: tuple[int, ...]) -> Tensor:
+        if name == "centre":
+            return torch.randn(shape)
+        return torch.full(shape, math.sqrt(self.features)) if name == "alpha" else 0.01 * torch.randn(shape)
+
+    def step(self, z: Tensor, step: int, *, centre: Tensor, alpha: Tensor, beta: Tensor) -> tuple[Tensor, Tensor]:
+        alpha, beta = self._constrain(alpha, beta)
+        away = z - centre
+        r = torch.linalg.vector_norm(away, dim=-1, keepdim=True)
+        return z + beta * away / (alpha + r), self._log_det(r, alpha, beta)
+
+    def step_inverse(self, x: Tensor, step: int, *, centre: Tensor, alpha: Tensor, beta: Tensor) -> tuple[Tensor, Tensor]:
+        alpha, beta = self._constrain(alpha, beta)
+        away = x - centre
+        rho = torch.linalg.vector_norm(away, dim=-1, keepdim=True)
+        linear = alpha + beta - rho
+        root = torch.sqrt(linear * linear + 4 * alpha * rho)
+        # of the two forms of the positive root, the one that subtracts nothing
+        r = torch.where(linear > 0, 2 * alpha * rho / (linear + root).where(linear > 0, 1.0), (root - linear) / 2)
+        return centre + away * (alpha + r) / (alpha + r + beta), -self._log_det(r, alpha, beta)
+
+    def _log_det(self, r: Tensor, alpha: Tensor, beta: Tensor) -> Tensor:
+        h = 1 / (alpha + r)
+        return ((self.features - 1) * torch.log1p(beta * h) + torch.log1p(alpha * beta * h * h)).squeeze(-1)
+
+    @staticmethod
+    def _constrain(alpha: Tensor, beta: Tensor) -> tuple[Tensor, Tensor]:
+        alpha = F.softplus(alpha) + MARGIN
+        return alpha, alpha * (1 - MARGIN) * (F.softplus(beta + SHIFT) - 1)

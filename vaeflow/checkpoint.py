@@ -1,0 +1,171 @@
+"""Describing models in plain words, and building them again from those words without running a stranger's code.
+
+A part of a model (a flow, an encoder, an optimizer) is given as a class or as a ``functools.partial`` of one; a
+checkpoint keeps it as ``{class_path, init_args}``. Building it imports an allowed module and reads one class that is
+defined there and is of the kind that the parameter asks for. Nothing else in a checkpoint is ever called.
+"""
+
+from __future__ import annotations
+
+import functools
+import importlib
+import inspect
+import pickle
+import typing
+import zipfile
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from pytorch_lightning import LightningDataModule, LightningModule
+
+from vaeflow.errors import VaeflowError
+
+TRUSTED = ("vaeflow", "torch.nn", "torch.optim")
+KEY = "vaeflow"
+
+
+def describe(value: Any) -> Any:
+    """A part as plain data: a class or a partial of one becomes ``{class_path, init_args}``, other values stay.
+
+    Raises:
+        VaeflowError: for a lambda or a function, which no checkpoint could rebuild.
+    """
+    if inspect.isclass(value):
+        return {"class_path": f"{value.__module__}.{value.__qualname__}", "init_args": {}}
+    if isinstance(value, functools.partial):
+        if not inspect.isclass(value.func) or value.args:
+            raise VaeflowError(
+                f"{value} cannot be stored in a checkpoint: give a class, or functools.partial(Class, name=value)."
+            )
+        described = describe(value.func)
+        return {**described, "init_args": {k: describe(v) for k, v in value.keywords.items()}}
+    if isinstance(value, Mapping):
+        return {k: describe(v) for k, v in value.items()}
+    if isinstance(value, (list, tuple)):
+        return type(value)(describe(v) for v in value)
+    if callable(value):
+        raise VaeflowError(
+            f"{value} cannot be stored in a checkpoint: give a class, or functools.partial(Class, name=value)."
+        )
+    return value
+
+
+def resolve(class_path: str, kind: type, trust: Sequence[str] = ()) -> type:
+    """The class at a dotted path, if it may be used: defined in a trusted package, and a subclass of ``kind``.
+
+    Raises:
+        VaeflowError: naming the path and the reason for any other.
+    """
+    module_name, _, name = class_path.rpartition(".")
+    allowed = (*TRUSTED, *trust)
+    if not _inside(module_name, allowed):
+        raise VaeflowError(
+            f"the checkpoint names {class_path}, which is not in {', '.join(allowed)}: "
+            f"if you trust its author, load it with trust=[{module_name.split('.')[0]!r}] (--trust)."
+        )
+    try:
+        found = vars(importlib.import_module(module_name))[name]
+    except (ImportError, KeyError):
+        raise VaeflowError(f"the checkpoint names {class_path}, which does not exist in this installation.") from None
+    if not (inspect.isclass(found) and issubclass(found, kind) and _inside(found.__module__, allowed)):
+        raise VaeflowError(f"the checkpoint names {class_path} where a {kind.__name__} is expected.")
+    return found
+
+
+def _inside(module: str, packages: Sequence[str]) -> bool:
+    return any(module == package or module.startswith(package + ".") for package in packages)
+
+
+def factory(description: Mapping[str, Any], kind: type, trust: Sequence[str] = ()) -> Callable[..., Any]:
+    """The class or partial that :func:`describe` described, each part checked against its parameter's annotation."""
+    unknown = set(description) - {"class_path", "init_args"}
+    if unknown or not isinstance(description.get("class_path"), str):
+        raise VaeflowError(f"the checkpoint describes a {kind.__name__} as {dict(description)}, which is no description.")
+    cls = resolve(description["class_path"], kind, trust)
+    parts = _part_kinds(cls)
+    init_args = {}
+    for name, value in dict(description.get("init_args") or {}).items():
+        if name in parts and value is not None:
+            if not isinstance(value, Mapping):
+                raise VaeflowError(f"the checkpoint has {value!r} for `{name}` of {cls.__name__}, expected a class path.")
+            value = factory(value, parts[name], trust)
+        init_args[name] = value
+    return functools.partial(cls, **init_args)
+
+
+def _part_kinds(cls: type) -> dict[str, type]:
+    """The constructor parameters that take a factory, with what the factory must make."""
+    hints = typing.get_type_hints(cls.__init__)
+    kinds = {}
+    for name, hint in hints.items():
+        for option in (hint, *typing.get_args(hint)):
+            if typing.get_origin(option) is Callable:
+                kinds[name] = typing.get_args(option)[-1]
+    return kinds
+
+
+def read(path: str | Path) -> dict[str, Any]:
+    """The contents of a checkpoint file, tensors and plain values only, on the CPU.
+
+    Raises:
+        VaeflowError: if there is no such file, or if it is damaged or not a checkpoint.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise VaeflowError(f"there is no checkpoint {path}.")
+    try:
+        with zipfile.ZipFile(path) as archive:
+            damaged = archive.testzip()
+        if damaged:
+            raise VaeflowError(f"the checkpoint {path} is damaged (checksum of {damaged}).")
+        checkpoint = torch.load(path, map_location="cpu", weights_only=True)
+    except (zipfile.BadZipFile, pickle.UnpicklingError, RuntimeError, EOFError) as error:
+        reason = str(error).splitlines()[0][:100]
+        raise VaeflowError(f"the checkpoint {path} is damaged, or no checkpoint ({reason}).") from None
+    if not isinstance(checkpoint, dict) or KEY not in checkpoint:
+        raise VaeflowError(f"{path} is not a checkpoint of vaeflow.")
+    return checkpoint
+
+
+def load(path: str | Path, trust: Sequence[str] = ()) -> Any:
+    """The model in a checkpoint, ready for evaluation: its class, parts and weights are all in the file.
+
+    Loading runs no code but vaeflow's and torch's own classes, whoever wrote the file.
+
+    Args:
+        path: of a ``.ckpt`` file.
+        trust: further packages whose classes the checkpoint may name, such as the one with your own bijection.
+
+    Raises:
+        VaeflowError: if the file is missing, damaged, or names what is not trusted.
+    """
+    checkpoint = read(path)
+    model = factory(checkpoint[KEY]["model"], LightningModule, trust)()
+    load_weights(model, checkpoint, path)
+    return model.eval()
+
+
+def load_weights(model: LightningModule, checkpoint: dict[str, Any], path: str | Path) -> None:
+    """Put a checkpoint's weights into a model of the same architecture; anything else is refused in one sentence."""
+    wanted = describe(type(model))["class_path"]
+    found = checkpoint[KEY]["model"]["class_path"]
+    if wanted != found:
+        raise VaeflowError(f"{path} is a checkpoint of {found}, but the config asks for {wanted}.")
+    state, own = checkpoint["state_dict"], model.state_dict()
+    differing = sorted(k for k in {*state, *own} if k not in state or k not in own or state[k].shape != own[k].shape)
+    if differing:
+        raise VaeflowError(
+            f"{path} is a checkpoint of a {wanted.rpartition('.')[2]} with other sizes or parts "
+            f"({len(differing)} tensors differ, the first is {differing[0]})."
+        )
+    model.load_state_dict(state)
+
+
+def load_data(path: str | Path, trust: Sequence[str] = (), **overrides: Any) -> Any:
+    """The data module that a checkpoint's model was trained on, with some of its arguments replaced."""
+    description = read(path)[KEY]["data"]
+    if description is None:
+        raise VaeflowError(f"{path} does not say what data it was trained on: give the data.")
+    return factory(description, LightningDataModule, trust)(**overrides)

@@ -1,0 +1,262 @@
+"""Likelihood heads p(x|z): what the numbers that a decoder puts out mean.
+
+Data are as the user gave them: 0 or 1, integers 0 … L − 1, or real numbers. A decoder's output for ``(channels, …)``
+data is ``(..., batch, parameters · channels, …)``, the parameters outermost.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from vaeflow.errors import VaeflowError
+from vaeflow.noise import Noise
+
+
+class Likelihood(nn.Module):
+    """p(x|z), factorised over the dimensions of x.
+
+    Args:
+        shape: of one example, channels first.
+        levels: L of integer data, None of continuous data.
+    """
+
+    def __init__(self, shape: Sequence[int], levels: int | None) -> None:
+        super().__init__()
+        self.shape, self.levels = tuple(shape), levels
+        self.check_levels()
+
+    @property
+    def parameters_per_dimension(self) -> int:
+        """How many numbers the decoder puts out for each dimension of x."""
+        return 1
+
+    @property
+    def decoder_shape(self) -> tuple[int, ...]:
+        """Shape of the decoder's output for one example."""
+        return (self.parameters_per_dimension * self.shape[0], *self.shape[1:])
+
+    def check_levels(self) -> None:
+        """Raise a :class:`VaeflowError` unless the head is one for such data."""
+        if self.levels is None:
+            raise VaeflowError(
+                f"{type(self).__name__} is a likelihood of integers, but the data are continuous: use GaussianLikelihood."
+            )
+
+    def log_prob(self, x: Tensor, output: Tensor, noise: Noise) -> Tensor:
+        """log p(x|z) in nats, summed over the dimensions of x.
+
+        Args:
+            x: ``(batch, *shape)``.
+            output: the decoder's, ``(num_samples, batch, *decoder_shape)``.
+            noise: for dequantisation; unused by heads of integers.
+
+        Returns:
+            ``(num_samples, batch)``.
+        """
+        raise NotImplementedError
+
+    def mean(self, output: Tensor) -> Tensor:
+        """E[x|z]: ``(..., batch, *decoder_shape)`` → ``(..., batch, *shape)``."""
+        raise NotImplementedError
+
+    def sample(self, output: Tensor, noise: Noise) -> Tensor:
+        """One x for each example: ``(batch, *decoder_shape)`` → ``(batch, *shape)``."""
+        raise NotImplementedError
+
+    def start(self, mean: Tensor, scale: Tensor, bias: Tensor) -> None:
+        """Write into the decoder's output ``bias`` what explains data of this mean and standard deviation.
+
+        Args:
+            mean, scale: of the training set, ``shape``.
+            bias: what broadcasts to ``decoder_shape``, changed in place.
+        """
+
+    def split(self, output: Tensor) -> tuple[Tensor, ...]:
+        """The decoder's output by parameter, each ``(..., batch, *shape)``."""
+        return output.unflatten(-len(self.shape), (self.parameters_per_dimension, self.shape[0])).unbind(
+            -len(self.shape) - 1
+        )
+
+    def _uniform(self, output: Tensor, noise: Noise) -> Tensor:
+        """(batch, *shape)"""
+        return noise.uniform("data", 1, math.prod(self.shape), output.dtype)[0].unflatten(-1, self.shape)
+
+    def _fill(self, bias: Tensor, *parameters: Tensor) -> None:
+        """Set the bias to the parameters, averaged where one entry of it serves many dimensions."""
+        wanted = torch.cat([p.to(bias) for p in parameters])
+        with torch.no_grad():
+            bias.copy_(wanted if bias.shape == wanted.shape else wanted.mean((-1, -2), keepdim=True))
+
+
+def _sum(values: Tensor, shape: tuple[int, ...]) -> Tensor:
+    return values.flatten(-len(shape)).sum(-1)
+
+
+class Bernoulli(Likelihood):
+    """p(x = 1|z) = sigmoid(a), for binary data; a is the decoder's output."""
+
+    def check_levels(self) -> None:
+        if self.levels != 2:
+            raise VaeflowError(
+                f"Bernoulli is a likelihood of binary data, but the data are "
+                f"{'continuous' if self.levels is None else f'integers with {self.levels} levels'}: "
+                "binarise them, or leave out `likelihood` for the head that fits."
+            )
+
+    def log_prob(self, x: Tensor, output: Tensor, noise: Noise) -> Tensor:
+        return _sum(x * output - F.softplus(output), self.shape)
+
+    def mean(self, output: Tensor) -> Tensor:
+        return torch.sigmoid(output)
+
+    def sample(self, output: Tensor, noise: Noise) -> Tensor:
+        return (self._uniform(output, noise) < torch.sigmoid(output)).to(output.dtype)
+
+    def start(self, mean: Tensor, scale: Tensor, bias: Tensor) -> None:
+        self._fill(bias, torch.logit(mean, eps=1e-3))
+
+
+class DiscretisedLogistic(Likelihood):
+    """The mass that a logistic density with location μ and scale s puts on each integer 0 … L − 1:
+
+        P(x|z) = F((x + ½ − μ)/s) − F((x − ½ − μ)/s),    F = sigmoid,
+
+    where 0 takes the whole lower tail and L − 1 the whole upper one. With a and b the two arguments,
+    F(a) − F(b) = F(a) F(−b) (1 − exp(b − a)), whose logarithm loses no digits however far out x is.
+
+    Source: Kingma et al. 2016, arXiv 1606.04934; the tails as in Salimans et al. 2017, arXiv 1701.05517.
+    The decoder puts out (μ − c)/c with c = (L − 1)/2, and log(s/c), bounded smoothly to ±7.
+    """
+
+    @property
+    def parameters_per_dimension(self) -> int:
+        return 2
+
+    def log_prob(self, x: Tensor, output: Tensor, noise: Noise) -> Tensor:
+        mu, s = self._location_and_scale(output)
+        inside_low, inside_high = x > 0, x < self._top
+        upper, lower = (x + 0.5 - mu) / s, (x - 0.5 - mu) / s
+        log_p = torch.where(inside_high, F.logsigmoid(upper), 0.0) + torch.where(inside_low, F.logsigmoid(-lower), 0.0)
+        width = torch.log(-torch.expm1(-1 / s))
+        return _sum(log_p + torch.where(inside_low & inside_high, width, 0.0), self.shape)
+
+    def mean(self, output: Tensor) -> Tensor:
+        """E[x] = Σ_{k=1}^{L−1} P(x ≥ k)."""
+        mu, s = self._location_and_scale(output)
+        total = torch.zeros_like(mu)
+        for k in range(1, self._top + 1):
+            total += torch.sigmoid((mu - k + 0.5) / s)
+        return total
+
+    def sample(self, output: Tensor, noise: Noise) -> Tensor:
+        mu, s = self._location_and_scale(output)
+        return (mu + s * torch.logit(self._uniform(output, noise))).round().clamp(0, self._top)
+
+    def start(self, mean: Tensor, scale: Tensor, bias: Tensor) -> None:
+        centre = self._top / 2
+        s = scale.clamp(min=0.5) * math.sqrt(3) / math.pi  # a logistic's standard deviation is s π/√3
+        self._fill(bias, (mean - centre) / centre, torch.log(s / centre))
+
+    @property
+    def _top(self) -> int:
+        assert self.levels is not None
+        return self.levels - 1
+
+    def _location_and_scale(self, output: Tensor) -> tuple[Tensor, Tensor]:
+        location, log_scale = self.split(output)
+        centre = self._top / 2
+        return centre * (1 + location), centre * torch.exp(7 * torch.tanh(log_scale / 7))
+
+
+class Categorical(Likelihood):
+    """p(x = l|z) = softmax(a)_l, one of L levels for each dimension; a is the decoder's output."""
+
+    @property
+    def parameters_per_dimension(self) -> int:
+        assert self.levels is not None
+        return self.levels
+
+    def log_prob(self, x: Tensor, output: Tensor, noise: Noise) -> Tensor:
+        logits = self._logits(output)
+        chosen = logits.gather(-len(self.shape) - 1, x.long().expand(*output.shape[: -len(self.shape)], *self.shape).unsqueeze(-len(self.shape) - 1))
+        return _sum(chosen.squeeze(-len(self.shape) - 1) - logits.logsumexp(-len(self.shape) - 1), self.shape)
+
+    def mean(self, output: Tensor) -> Tensor:
+        probabilities = self._logits(output).movedim(-len(self.shape) - 1, -1).softmax(-1)
+        return probabilities @ torch.arange(self.parameters_per_dimension, dtype=output.dtype, device=output.device)
+
+    def sample(self, output: Tensor, noise: Noise) -> Tensor:
+        cumulative = self._logits(output).softmax(-len(self.shape) - 1).cumsum(-len(self.shape) - 1)
+        below = self._uniform(output, noise).unsqueeze(-len(self.shape) - 1) > cumulative
+        return below.sum(-len(self.shape) - 1).clamp(max=self.parameters_per_dimension - 1).to(output.dtype)
+
+    def _logits(self, output: Tensor) -> Tensor:
+        """(..., batch, levels, *shape)"""
+        return output.unflatten(-len(self.shape), (self.parameters_per_dimension, self.shape[0]))
+
+
+class Gaussian(Likelihood):
+    """p(x|z) = N(x; μ, σ²), for continuous data (standardised), or for integers with uniform noise added.
+
+    Of integers it is the density of x + u with u uniform on (0, 1), one level's width, in training and in evaluation
+    alike, which bounds the mass of the integer from below: log P(x|z) ≥ E_u log p(x + u|z). And σ ≥ 0.01, of a level
+    or of the standardised data. Without both, one constant pixel gives a density without bound.
+
+    The decoder puts out μ and log σ in units of half the range of the levels, or of the standardised data; log σ is
+    bounded smoothly to ±7 before the floor.
+    """
+
+    min_scale = 0.01
+
+    def check_levels(self) -> None:
+        """Any data will do."""
+
+    @property
+    def dequantises(self) -> bool:
+        """Whether the data are integers, whose noise the log-likelihood is averaged over."""
+        return self.levels is not None
+
+    @property
+    def parameters_per_dimension(self) -> int:
+        return 2
+
+    def log_prob(self, x: Tensor, output: Tensor, noise: Noise) -> Tensor:
+        mu, sigma = self._location_and_scale(output)
+        if self.dequantises:
+            u = noise.uniform("dequantisation", output.shape[0], math.prod(self.shape), output.dtype)
+            x = x + u.unflatten(-1, self.shape)
+        return _sum(-0.5 * (((x - mu) / sigma).square() + math.log(2 * math.pi)) - sigma.log(), self.shape)
+
+    def mean(self, output: Tensor) -> Tensor:
+        mu, _ = self._location_and_scale(output)
+        return mu - 0.5 if self.dequantises else mu
+
+    def sample(self, output: Tensor, noise: Noise) -> Tensor:
+        mu, sigma = self._location_and_scale(output)
+        y = mu + sigma * noise.normal("data", 1, math.prod(self.shape), output.dtype)[0].unflatten(-1, self.shape)
+        return y if self.levels is None else y.floor().clamp(0, self.levels - 1)
+
+    def start(self, mean: Tensor, scale: Tensor, bias: Tensor) -> None:
+        if self.dequantises:
+            self._fill(bias, (mean + 0.5 - self._unit) / self._unit, torch.log(scale.clamp(min=0.3) / self._unit))
+
+    @property
+    def _unit(self) -> float:
+        return 1.0 if self.levels is None else self.levels / 2
+
+    def _location_and_scale(self, output: Tensor) -> tuple[Tensor, Tensor]:
+        location, log_scale = self.split(output)
+        sigma = self._unit * torch.exp(7 * torch.tanh(log_scale / 7)) + self.min_scale
+        return (location if self.levels is None else self._unit * (1 + location)), sigma
+
+
+def likelihood_for(levels: int | None) -> type[Likelihood]:
+    """The default head: Bernoulli for binary, discretised logistic for integer, Gaussian for continuous data."""
+    if levels is None:
+        return Gaussian
+    return Bernoulli if levels == 2 else DiscretisedLogistic

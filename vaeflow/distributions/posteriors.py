@@ -1,0 +1,85 @@
+"""Approximate posteriors q(z|x): a diagonal Gaussian, and a flow that refines it."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from vaeflow.bijections import Bijection
+from vaeflow.bijections.base import Context
+from vaeflow.noise import Noise
+
+LOG_SCALE_BOUND = 7.0
+
+
+class Posterior(nn.Module):
+    """Features of x → q(z|x): z₀ = μ + σ ⊙ ε with ε ~ N(0, I), then z = f(z₀) where there is a flow f.
+
+    μ and log σ are linear in the features, log σ bounded smoothly to ±7; the flow's context are the features.
+
+    Args:
+        features: dimension of the encoder's features.
+        latent_features: D, the dimension of z.
+        flow: makes f of the latent and the context dimension; None for the diagonal Gaussian.
+    """
+
+    def __init__(
+        self, features: int, latent_features: int, flow: Callable[[int, int], Bijection] | None = None
+    ) -> None:
+        super().__init__()
+        self.gaussian = nn.Linear(features, 2 * latent_features)
+        nn.init.xavier_uniform_(self.gaussian.weight)
+        nn.init.zeros_(self.gaussian.bias)
+        self.flow = flow(latent_features, features) if flow is not None else None
+
+    def forward(self, features: Tensor) -> ConditionedPosterior:
+        """``(batch, features)`` → the posteriors of the batch, everything that does not depend on ε done."""
+        mean, raw = self.gaussian(features).chunk(2, dim=-1)
+        log_scale = LOG_SCALE_BOUND * torch.tanh(raw / LOG_SCALE_BOUND)
+        context = None if self.flow is None else self.flow.condition(features)
+        return ConditionedPosterior(mean, log_scale, self.flow, context)
+
+
+@dataclass(frozen=True)
+class ConditionedPosterior:
+    """q(z|x) for the examples of one batch.
+
+    Args:
+        mean, log_scale: μ and log σ of z₀, ``(batch, features)``.
+        flow: f, or None.
+        context: what f is conditioned on.
+    """
+
+    mean: Tensor
+    log_scale: Tensor
+    flow: Bijection | None = None
+    context: Context = None
+
+    def rsample_with_log_prob(self, noise: Noise, num_samples: int) -> tuple[Tensor, Tensor]:
+        """z ``(num_samples, batch, features)`` and log q(z|x) ``(num_samples, batch)``, in nats, reparameterised:
+
+            log q(z|x) = log N(z₀; μ, σ²) − log |det ∂f/∂z₀|.
+        """
+        epsilon = noise.normal("posterior", num_samples, self.mean.shape[-1], self.mean.dtype)
+        log_q = -0.5 * torch.linalg.vecdot(epsilon, epsilon) - (
+            self.log_scale.sum(-1) + 0.5 * math.log(2 * math.pi) * self.mean.shape[-1]
+        )
+        z = self.mean + self.log_scale.exp() * epsilon
+        if self.flow is None:
+            return z, log_q
+        z, log_det = self.flow(z, self.context)
+        return z, log_q - log_det
+
+    def centre(self) -> Tensor:
+        """The mean μ pushed through the flow, ``(batch, features)``: where x lives."""
+        return self.mean if self.flow is None else self.flow(self.mean, self.context)[0]
+
+    def kl_to_standard_normal(self) -> Tensor:
+        """KL(q(z_i|x) ‖ N(0, 1)) = ½ (μ_i² + σ_i² − 1) − log σ_i, in nats, of a posterior without flow: ``(batch, features)``."""
+        if self.flow is not None:
+            raise TypeError("the KL of a flow posterior has no closed form")
+        return 0.5 * (self.mean.square() + torch.expm1(2 * self.log_scale)) - self.log_scale

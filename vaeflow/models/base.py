@@ -1,0 +1,204 @@
+"""What all models share: the four questions, the training loop's steps, and what is logged."""
+
+from __future__ import annotations
+
+import inspect
+import math
+from collections.abc import Callable, Iterable
+from typing import Any
+
+import torch
+from pytorch_lightning import LightningModule
+from torch import Tensor, nn
+from torch.optim import Optimizer
+from torch.optim.lr_scheduler import LRScheduler
+
+import vaeflow
+from vaeflow.bijections import Standardise
+from vaeflow.checkpoint import KEY, describe
+from vaeflow.errors import VaeflowError, check_shape
+from vaeflow.evaluation.log_likelihood import LogWeights
+from vaeflow.evaluation.metrics import Means
+from vaeflow.noise import Noise
+
+SCHEDULE_LENGTHS = ("T_max", "total_iters")
+
+
+class LikelihoodModel(LightningModule):
+    """A model that answers four questions: how likely is x, what does it imagine, where does x live, what lives at z.
+
+    A subclass implements :meth:`log_weights_of`, :meth:`sample`, :meth:`encode`, :meth:`decode` and :meth:`losses`.
+
+    Args:
+        shape: of one example; comes from the data.
+        levels: L of integer data 0 … L − 1, None of continuous data; comes from the data.
+        measure: what a likelihood is of: binary, discrete-L or continuous; comes from the data.
+        num_classes: number of labels, 0 for none; comes from the data.
+        class_conditional: model p(x|y) instead of p(x); the context is the one-hot label.
+        optimizer: makes the optimizer of the parameters.
+        lr_scheduler: makes the schedule of the learning rate, stepped every batch, of the optimizer and of the number
+            of training steps (so a class whose second argument is T_max or total_iters).
+        seed: of the training noise; comes from seed_everything.
+    """
+
+    kind: str
+    objective_name: str
+    logged: tuple[str, ...] = ("objective", "nll")
+
+    def __init__(
+        self,
+        shape: tuple[int, ...],
+        levels: int | None = None,
+        measure: str = "continuous",
+        num_classes: int = 0,
+        class_conditional: bool = False,
+        optimizer: Callable[[Iterable[nn.Parameter]], Optimizer] = torch.optim.Adam,
+        lr_scheduler: Callable[[Optimizer, int], LRScheduler] | None = None,
+        seed: int = 0,
+    ) -> None:
+        super().__init__()
+        self.save_hyperparameters(logger=False)
+        for key in ("_instantiator", "_class_path"):  # Lightning's own way of rebuilding calls what a file names
+            self.hparams.pop(key, None)
+        self._hparams = type(self.hparams)({name: describe(value) for name, value in self.hparams.items()})
+        self.shape, self.levels, self.measure = tuple(shape), levels, measure
+        self.dimension = math.prod(self.shape)
+        if class_conditional and not num_classes:
+            raise VaeflowError("class_conditional needs labels, but the data have none.")
+        self.num_classes = num_classes
+        self.context_features = num_classes if class_conditional else 0
+        self.optimizer, self.lr_scheduler = optimizer, lr_scheduler
+        self.seed = seed
+        self.standardise = Standardise(self.shape) if levels is None else None
+        self.register_buffer("started", torch.tensor(False))
+        self.means = nn.ModuleDict({stage: Means(self.logged) for stage in ("train_", "val_")})
+
+    # ---------------------------------------------------------------------------------------- the four questions
+
+    def log_weights(self, x: Tensor, noise: Noise, num_samples: int, context: Tensor | None = None) -> Tensor:
+        """How likely is x? Log-weights ``(num_samples, batch)`` in nats, differentiable; log p(x) is bounded from below
+        by the logarithm of the mean of their exponentials.
+
+        Args:
+            x: ``(batch, *shape)``, as the user gave it.
+            noise: knows the examples' indices.
+            context: ``(batch, context_features)``.
+        """
+        return self.log_weights_of(x, context)(noise, num_samples)
+
+    def log_weights_of(self, x: Tensor, context: Tensor | None = None) -> LogWeights:
+        """The function (noise, num_samples) → log-weights of x. All that depends on x alone is done here, once,
+        however many samples are drawn and in however many chunks."""
+        raise NotImplementedError
+
+    def sample(
+        self, n: int, noise: Noise, context: Tensor | None = None, temperature: float = 1.0, mean: bool = False
+    ) -> Tensor:
+        """What does it imagine? ``(n, *shape)``, in the data's units.
+
+        Args:
+            noise: with n indices, or with none for 0 … n − 1.
+            temperature: multiplies the standard deviation of the base.
+            mean: the mean of p(x|z) instead of a draw from it.
+        """
+        raise NotImplementedError
+
+    def encode(self, x: Tensor, context: Tensor | None = None) -> Tensor:
+        """Where does x live? A code ``(batch, code_features)``, without noise."""
+        raise NotImplementedError
+
+    def decode(self, z: Tensor, context: Tensor | None = None) -> Tensor:
+        """What lives at z? ``(batch, code_features)`` → ``(batch, *shape)``, in the data's units."""
+        raise NotImplementedError
+
+    @property
+    def latent_slices(self) -> dict[str, slice]:
+        """The levels of a code, by name."""
+        raise NotImplementedError
+
+    # -------------------------------------------------------------------------------------------------- training
+
+    def losses(self, x: Tensor, noise: Noise, context: Tensor | None) -> tuple[Tensor, dict[str, Tensor]]:
+        """The scalar to minimise, and what is logged of each example: ``(batch,)`` by the names in ``logged``."""
+        raise NotImplementedError
+
+    def start(self, mean: Tensor, scale: Tensor) -> None:
+        """Set what depends on the training data's mean and standard deviation, ``shape`` each, before the first step."""
+        if self.standardise is not None:
+            self.standardise.fit(mean, scale)
+
+    def context_of(self, y: Tensor) -> Tensor | None:
+        """Labels ``(batch,)`` → the context ``(batch, context_features)``, None for a model that has none."""
+        if not self.context_features:
+            return None
+        return nn.functional.one_hot(y.long(), self.num_classes).to(self.dtype)
+
+    def setup(self, stage: str) -> None:
+        if stage == "fit" and not self.started:
+            self.start(*self.trainer.datamodule.statistics())
+            self.started.fill_(True)
+
+    def training_step(self, batch: tuple[Tensor, Tensor, Tensor], batch_index: int) -> Tensor:
+        x, y, index = batch
+        noise = Noise(self.seed, "train", self.current_epoch, index)
+        loss, values = self.losses(self._checked(x), noise, self.context_of(y))
+        self._check_finite(loss, values)
+        means = self.means["train_"]
+        means.update(**values)
+        if (self.global_step + 1) % self.trainer.log_every_n_steps == 0:
+            self._log_means("train")
+            self.log("train/learning_rate", self.trainer.optimizers[0].param_groups[0]["lr"])
+        return loss
+
+    def validation_step(self, batch: tuple[Tensor, Tensor, Tensor], batch_index: int) -> None:
+        x, y, index = batch
+        _, values = self.losses(self._checked(x), Noise(self.seed, "val", 0, index), self.context_of(y))
+        self.means["val_"].update(**values)
+
+    def on_validation_epoch_end(self) -> None:
+        self._log_means("val")
+
+    def _log_means(self, stage: str) -> None:
+        metric = self.means[stage + "_"]
+        means = {name: value for name, (value, _) in metric.compute().items()}
+        metric.reset()
+        if self.levels is not None:
+            means["bpd"] = means["nll"] / (self.dimension * math.log(2))
+        self.log_dict({f"{stage}/{name}": value.float() for name, value in means.items()})
+
+    def _checked(self, x: Tensor) -> Tensor:
+        check_shape("x", x, *self.shape)
+        return x.to(self.dtype)
+
+    def _check_finite(self, loss: Tensor, values: dict[str, Tensor]) -> None:
+        if torch.isfinite(loss):
+            return
+        terms = ", ".join(f"{name} {value.detach().mean().item():.4g}" for name, value in values.items())
+        raise VaeflowError(
+            f"the loss became {loss.item()} at step {self.global_step}, epoch {self.current_epoch} ({terms}): "
+            "lower the learning rate or clip the gradient; the last good checkpoint is kept."
+        )
+
+    def configure_optimizers(self) -> Any:
+        optimizer = self.optimizer(self.parameters())
+        if self.lr_scheduler is None:
+            return optimizer
+        cls = getattr(self.lr_scheduler, "func", self.lr_scheduler)
+        cls = next((a for a in getattr(self.lr_scheduler, "args", ()) if inspect.isclass(a)), cls)
+        second = list(inspect.signature(cls).parameters)[1]
+        if second not in SCHEDULE_LENGTHS:
+            raise VaeflowError(
+                f"lr_scheduler is called with the optimizer and the number of steps, but the second argument of "
+                f"{cls.__name__} is `{second}`: take CosineAnnealingLR, PolynomialLR, LinearLR, … "
+                f"(one with {' or '.join(SCHEDULE_LENGTHS)} there)."
+            )
+        steps = int(self.trainer.estimated_stepping_batches)
+        return [optimizer], [{"scheduler": self.lr_scheduler(optimizer, steps), "interval": "step"}]
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        datamodule = getattr(self.trainer, "datamodule", None)
+        checkpoint[KEY] = {
+            "version": vaeflow.__version__,
+            "model": {**describe(type(self)), "init_args": dict(self.hparams)},
+            "data": datamodule.description if datamodule is not None else None,
+        }

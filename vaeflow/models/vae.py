@@ -1,0 +1,185 @@
+"""The variational autoencoder (Kingma & Welling 2014, arXiv 1312.6114), its posterior refined by any flow."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterable, Sequence
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+from torch.optim import Optimizer
+from torch.optim.lr_scheduler import LRScheduler
+
+from vaeflow.bijections import Bijection
+from vaeflow.distributions import ConditionedPosterior, Density, Likelihood, Posterior, StandardNormal
+from vaeflow.distributions.heads import likelihood_for
+from vaeflow.errors import VaeflowError, check_shape
+from vaeflow.evaluation.log_likelihood import LogWeights, log_mean_exp
+from vaeflow.evaluation.metrics import mean_over_processes
+from vaeflow.models.base import LikelihoodModel
+from vaeflow.nets import MLPDecoder, MLPEncoder
+from vaeflow.noise import Noise
+
+
+class VAE(LikelihoodModel):
+    """p(x) = ∫ p(x|z) p(z) dz, trained through an approximate posterior q(z|x), a Gaussian that a flow may refine:
+
+        z₀ = μ(x) + σ(x) ⊙ ε,  ε ~ N(0, I),    z = f(z₀; x),
+        log q(z|x) = log N(z₀; μ, σ²) − log |det ∂f/∂z₀|,
+        ELBO = E_q[log p(x|z)] − KL(q(z|x) ‖ p(z)) ≤ log p(x).
+
+    The KL is in closed form where q is Gaussian and p(z) = N(0, I); otherwise it is estimated by
+    log q(z|x) − log p(z) at the very z drawn, which may come out below zero for single examples though its mean
+    cannot. The importance-weighted objective is log (1/k) Σ_k p(x, z_k)/q(z_k|x), of the same log-weights.
+
+    Sources: Kingma & Welling 2014, arXiv 1312.6114; Rezende & Mohamed 2015, arXiv 1505.05770 (flows);
+    Kingma et al. 2016, arXiv 1606.04934 (IAF, free bits); Burda et al. 2016, arXiv 1509.00519 (IWAE).
+
+    Args:
+        latent_features: D, the dimension of z.
+        encoder: makes the net x, context → features, of the data's shape and the context's dimension.
+        decoder: makes the net z, context → parameters of p(x|z), of D, the context's dimension and the output's shape.
+        flow: makes f of D and the dimension of the encoder's features, which are its context; None for a Gaussian q.
+        likelihood: makes p(x|z) of the data's shape and levels; by default Bernoulli for binary, discretised logistic
+            for integer and Gaussian for continuous data.
+        prior: makes p(z) of D and the context's dimension.
+        objective: elbo, or iwae for the importance-weighted bound.
+        num_samples: draws of z for each example in training: averaged by elbo, k of iwae.
+        kl_warmup_epochs: β, the weight of the KL in the training loss of elbo, rises from 0 to 1 over so many epochs.
+        free_bits: λ in nats. The loss of elbo counts at least λ for the KL of each group, averaged over the global
+            batch: of each dimension where the KL is in closed form, of all of z where it is estimated.
+    """
+
+    kind = "importance-sampled"
+
+    def __init__(
+        self,
+        shape: tuple[int, ...],
+        levels: int | None = None,
+        measure: str = "continuous",
+        num_classes: int = 0,
+        class_conditional: bool = False,
+        latent_features: int = 16,
+        encoder: Callable[[Sequence[int], int], nn.Module] = MLPEncoder,
+        decoder: Callable[[int, int, Sequence[int]], nn.Module] = MLPDecoder,
+        flow: Callable[[int, int], Bijection] | None = None,
+        likelihood: Callable[[Sequence[int], int | None], Likelihood] | None = None,
+        prior: Callable[[int, int], Density] = StandardNormal,
+        objective: Literal["elbo", "iwae"] = "elbo",
+        num_samples: int = 1,
+        kl_warmup_epochs: float = 0.0,
+        free_bits: float = 0.0,
+        optimizer: Callable[[Iterable[nn.Parameter]], Optimizer] = torch.optim.Adam,
+        lr_scheduler: Callable[[Optimizer, int], LRScheduler] | None = None,
+        seed: int = 0,
+    ) -> None:
+        if objective == "iwae" and (kl_warmup_epochs or free_bits):
+            raise VaeflowError("kl_warmup_epochs and free_bits change the KL of the ELBO; objective iwae has none.")
+        names = ("objective", "nll", "elbo", "kl", "reconstruction")
+        self.logged = (*names, "iwae") if objective == "iwae" else names
+        super().__init__(
+            shape, levels, measure, num_classes, class_conditional, optimizer, lr_scheduler, seed
+        )
+        self.objective_name = "ELBO" if objective == "elbo" else f"IWAE, k = {num_samples}"
+        self.latent_features, self.objective, self.num_samples = latent_features, objective, num_samples
+        self.kl_warmup_epochs, self.free_bits = kl_warmup_epochs, free_bits
+        self.encoder = encoder(self.shape, self.context_features)
+        self.posterior = Posterior(self.encoder.features, latent_features, flow)
+        self.prior = prior(latent_features, self.context_features)
+        self.likelihood = (likelihood or likelihood_for(levels))(self.shape, levels)
+        self.decoder = decoder(latent_features, self.context_features, self.likelihood.decoder_shape)
+        self.analytic_kl = flow is None and isinstance(self.prior, StandardNormal)
+
+    # ------------------------------------------------------------------------------------------------ the bound
+
+    def losses(self, x: Tensor, noise: Noise, context: Tensor | None) -> tuple[Tensor, dict[str, Tensor]]:
+        q = self.infer(x, context)
+        reconstruction, log_ratio = self.terms(x, q, noise, self.num_samples, context)
+        kl_by_group = q.kl_to_standard_normal() if self.analytic_kl else log_ratio.mean(0).unsqueeze(-1)
+        kl = kl_by_group.sum(-1)
+        nll = reconstruction.mean(0) + kl
+        values = {"nll": nll, "elbo": -nll, "kl": kl, "reconstruction": reconstruction.mean(0)}
+        if self.objective == "iwae":
+            iwae = log_mean_exp(-reconstruction - log_ratio)
+            return -iwae.mean(), {**values, "iwae": iwae, "objective": -iwae}
+        loss = reconstruction.mean() + self.beta * self._with_free_bits(kl_by_group.mean(0))
+        return loss, {**values, "objective": nll}
+
+    def infer(self, x: Tensor, context: Tensor | None = None) -> ConditionedPosterior:
+        """q(z|x) for each example of a batch."""
+        return self.posterior(self.encoder(self._centred(x), context))
+
+    def terms(
+        self, x: Tensor, q: ConditionedPosterior, noise: Noise, num_samples: int, context: Tensor | None
+    ) -> tuple[Tensor, Tensor]:
+        """−log p(x|z) and log q(z|x) − log p(z) at draws of z, both ``(num_samples, batch)``, in nats."""
+        z, log_q = q.rsample_with_log_prob(noise, num_samples)
+        reconstruction = -self.likelihood.log_prob(self._standardised(x), self.decoder(z, context), noise)
+        if self.standardise is not None:
+            reconstruction = reconstruction + self.standardise.scale.log().sum()
+        return reconstruction, log_q - self.prior.log_prob(z, context)
+
+    @property
+    def beta(self) -> float:
+        """The weight of the KL in the training loss, 1 outside training."""
+        if not self.training or not self.kl_warmup_epochs:
+            return 1.0
+        return min(1.0, self.global_step / (self.kl_warmup_epochs * self.trainer.num_training_batches))
+
+    def _with_free_bits(self, kl: Tensor) -> Tensor:
+        """Σ_j max(λ, KL_j) of KLs ``(groups,)``. Whether the maximum is λ is decided by the mean over all processes;
+        the gradient, averaged over them by DDP, is then that of the global batch."""
+        if not self.free_bits:
+            return kl.sum()
+        return torch.where(mean_over_processes(kl.detach()) > self.free_bits, kl, self.free_bits).sum()
+
+    # ---------------------------------------------------------------------------------------- the four questions
+
+    def log_weights_of(self, x: Tensor, context: Tensor | None = None) -> LogWeights:
+        check_shape("x", x, *self.shape)
+        x = x.to(self.dtype)
+        q = self.infer(x, context)
+
+        def log_weights(noise: Noise, num_samples: int) -> Tensor:
+            reconstruction, log_ratio = self.terms(x, q, noise, num_samples, context)
+            return -reconstruction - log_ratio
+
+        return log_weights
+
+    def sample(
+        self, n: int, noise: Noise, context: Tensor | None = None, temperature: float = 1.0, mean: bool = False
+    ) -> Tensor:
+        if noise.index is None:
+            noise = noise.at(torch.arange(n, device=self.device))
+        output = self.decoder(self.prior.sample(noise, context, temperature), context)
+        return self._in_units_of_data(self.likelihood.mean(output) if mean else self.likelihood.sample(output, noise))
+
+    def encode(self, x: Tensor, context: Tensor | None = None) -> Tensor:
+        check_shape("x", x, *self.shape)
+        return self.infer(x.to(self.dtype), context).centre()
+
+    def decode(self, z: Tensor, context: Tensor | None = None) -> Tensor:
+        check_shape("z", z, self.latent_features)
+        return self._in_units_of_data(self.likelihood.mean(self.decoder(z, context)))
+
+    @property
+    def latent_slices(self) -> dict[str, slice]:
+        return {"z": slice(0, self.latent_features)}
+
+    # --------------------------------------------------------------------------------------------- data to nets
+
+    def start(self, mean: Tensor, scale: Tensor) -> None:
+        super().start(mean, scale)
+        if self.standardise is None and hasattr(self.decoder, "output_bias"):
+            self.likelihood.start(mean, scale, self.decoder.output_bias)
+
+    def _standardised(self, x: Tensor) -> Tensor:
+        return x if self.standardise is None else self.standardise.inverse(x)[0]
+
+    def _in_units_of_data(self, x: Tensor) -> Tensor:
+        return x if self.standardise is None else self.standardise(x)[0]
+
+    def _centred(self, x: Tensor) -> Tensor:
+        """x on the scale that nets like: integers on [−1, 1], continuous data standardised."""
+        return self._standardised(x) if self.levels is None else 2 * x / (self.levels - 1) - 1

@@ -1,0 +1,7 @@
+"""Neural networks: tensors in, tensors out, no probability."""
+
+from vaeflow.nets.gated_conv import GatedConvDecoder, GatedConvEncoder
+from vaeflow.nets.made import MADE
+from vaeflow.nets.mlp import MLP, MLPDecoder, MLPEncoder
+
+__all__ = ["MADE", "MLP", "GatedConvDecoder", "GatedConvEncoder", "MLPDecoder", "MLPEncoder"]

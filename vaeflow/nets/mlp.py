@@ -1,0 +1,114 @@
+"""Multi-layer perceptrons: the plain net, and the encoder and decoder made of it."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+
+ACTIVATIONS = {
+    "relu": nn.ReLU,
+    "elu": nn.ELU,
+    "silu": nn.SiLU,
+    "tanh": nn.Tanh,
+    "softplus": nn.Softplus,
+    "leaky_relu": nn.LeakyReLU,
+    "gelu": nn.GELU,
+}
+
+
+def activation_named(name: str) -> nn.Module:
+    """The activation of that name, one of :data:`ACTIVATIONS`."""
+    from vaeflow.errors import VaeflowError
+
+    if name not in ACTIVATIONS:
+        raise VaeflowError(f"activation is {name!r}, expected one of {', '.join(ACTIVATIONS)}.")
+    return ACTIVATIONS[name]()
+
+
+class MLP(nn.Sequential):
+    """Linear layers with an activation after each: ``(..., in_features)`` → ``(..., features)``.
+
+    Weights start uniform with the variance of Glorot & Bengio (2010), biases at zero.
+
+    Args:
+        in_features: size of the input.
+        hidden: sizes of the layers; the last one is the net's output.
+        activation: relu, elu, silu, tanh, softplus, leaky_relu or gelu.
+    """
+
+    def __init__(self, in_features: int, hidden: Sequence[int], activation: str = "tanh") -> None:
+        super().__init__()
+        self.features = in_features
+        for size in hidden:
+            linear = nn.Linear(self.features, size)
+            nn.init.xavier_uniform_(linear.weight)
+            nn.init.zeros_(linear.bias)
+            self.append(linear)
+            self.append(activation_named(activation))
+            self.features = size
+
+
+class MLPEncoder(nn.Module):
+    """x, flattened, and its context → features: ``(batch, *shape)`` → ``(batch, hidden[-1])``.
+
+    Args:
+        shape: of one example.
+        context_features: dimension of the context; 0 for none.
+        hidden: sizes of the layers.
+        activation: relu, elu, silu, tanh, softplus, leaky_relu or gelu.
+    """
+
+    def __init__(
+        self,
+        shape: Sequence[int],
+        context_features: int = 0,
+        hidden: Sequence[int] = (200, 200),
+        activation: str = "tanh",
+    ) -> None:
+        super().__init__()
+        self.net = MLP(math.prod(shape) + context_features, hidden, activation)
+        self.features = self.net.features
+
+    def forward(self, x: Tensor, context: Tensor | None = None) -> Tensor:
+        x = x.flatten(1)
+        return self.net(x if context is None else torch.cat([x, context], dim=-1))
+
+
+class MLPDecoder(nn.Module):
+    """z and its context → parameters of p(x|z): ``(..., batch, latent_features)`` → ``(..., batch, *shape)``.
+
+    Args:
+        latent_features: dimension of z.
+        context_features: dimension of the context; 0 for none.
+        shape: of the output for one example.
+        hidden: sizes of the hidden layers.
+        activation: relu, elu, silu, tanh, softplus, leaky_relu or gelu.
+    """
+
+    def __init__(
+        self,
+        latent_features: int,
+        context_features: int,
+        shape: Sequence[int],
+        hidden: Sequence[int] = (200, 200),
+        activation: str = "tanh",
+    ) -> None:
+        super().__init__()
+        self.shape = tuple(shape)
+        self.net = MLP(latent_features + context_features, hidden, activation)
+        self.out = nn.Linear(self.net.features, math.prod(shape))
+        nn.init.xavier_uniform_(self.out.weight)
+        nn.init.zeros_(self.out.bias)
+
+    def forward(self, z: Tensor, context: Tensor | None = None) -> Tensor:
+        if context is not None:
+            z = torch.cat([z, context.expand(*z.shape[:-1], -1)], dim=-1)
+        return self.out(self.net(z)).unflatten(-1, self.shape)
+
+    @property
+    def output_bias(self) -> Tensor:
+        """Bias of the output, one entry for each number in ``shape``, for a data-dependent start."""
+        return self.out.bias.view(self.shape)

@@ -1,0 +1,110 @@
+"""Counter-based random numbers: a draw depends on what it is for, never on what was drawn before it.
+
+Every random number of training and evaluation is a function of (seed, stage, epoch, example, sample, name). So
+nothing depends on the number of processes, on the batch or chunk size or on the device, there is no generator state
+to save, and a resumed run continues with the very numbers that an uninterrupted one would have drawn.
+
+The generator is SplitMix64 (Steele, Lea & Flood 2014, "Fast splittable pseudorandom number generators"), whose
+output function is applied to a counter; here the example and the sample choose the stream and the feature counts.
+It is written in plain torch operations on int64, whose products and sums wrap around modulo 2⁶⁴.
+"""
+
+from __future__ import annotations
+
+import math
+import zlib
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor
+
+from vaeflow.errors import VaeflowError
+
+
+def _signed(constant: int) -> int:
+    return constant - (1 << 64) if constant >= 1 << 63 else constant
+
+
+_GOLDEN = _signed(0x9E3779B97F4A7C15)
+_MIX_1 = _signed(0xBF58476D1CE4E5B9)
+_MIX_2 = _signed(0x94D049BB133111EB)
+
+
+def _shift(h: Tensor, bits: int) -> Tensor:
+    """Logical shift to the right (torch's ``>>`` on int64 is arithmetic)."""
+    return (h >> bits).bitwise_and_((1 << (64 - bits)) - 1)
+
+
+def _mix(h: Tensor) -> Tensor:
+    """SplitMix64's output function, a bijection of 64 bits. Overwrites ``h``."""
+    h.bitwise_xor_(_shift(h, 30)).mul_(_MIX_1)
+    h.bitwise_xor_(_shift(h, 27)).mul_(_MIX_2)
+    return h.bitwise_xor_(_shift(h, 31))
+
+
+def _stream(keys: Tensor, counters: Tensor) -> Tensor:
+    """Elements ``counters`` of the streams that start at ``keys``: int64, shape ``(*keys, *counters)``."""
+    return _mix(keys.unsqueeze(-1) + (counters + 1) * _GOLDEN)
+
+
+@dataclass(frozen=True)
+class Noise:
+    """A source of random numbers for the examples of one batch.
+
+    Args:
+        seed: of the run, or of the evaluation.
+        stage: ``"train"``, ``"val"``, ``"test"`` or ``"sample"``: each has its own numbers.
+        epoch: 0 wherever the same numbers are wanted each time, as in validation.
+        index: the examples' indices in their data set, int64 ``(batch,)``, on the device where noise is wanted.
+        first_sample: number of the first sample to draw; evaluation in chunks moves it on by :meth:`skip`.
+
+    >>> noise = Noise(seed=0).at(torch.tensor([7, 3]))
+    >>> both = noise.normal("z", num_samples=2, features=5)
+    >>> both.shape
+    torch.Size([2, 2, 5])
+    >>> torch.equal(both[1:], noise.skip(1).normal("z", num_samples=1, features=5))
+    True
+    """
+
+    seed: int = 0
+    stage: str = "sample"
+    epoch: int = 0
+    index: Tensor | None = None
+    first_sample: int = 0
+
+    def at(self, index: Tensor) -> Noise:
+        """The same source for other examples."""
+        return replace(self, index=index)
+
+    def skip(self, num_samples: int) -> Noise:
+        """The same source with ``num_samples`` samples passed over."""
+        return replace(self, first_sample=self.first_sample + num_samples)
+
+    def normal(self, name: str, num_samples: int, features: int, dtype: torch.dtype = torch.float32) -> Tensor:
+        """Standard normal numbers ``(num_samples, batch, features)``, by Box and Muller's transform.
+
+        Args:
+            name: what the numbers are for; different names give independent numbers.
+        """
+        bits = self._bits(name, num_samples, (features + 1) // 2)
+        angle = (bits >> 32).to(dtype).mul_(math.pi * 2.0**-31)
+        uniform = bits.bitwise_and_(0xFFFFFFFF).to(dtype).add_(0.5).mul_(2.0**-32)
+        radius = uniform.log_().mul_(-2.0).sqrt_()
+        return torch.cat([radius * angle.cos(), angle.sin_().mul_(radius)], dim=-1)[..., :features]
+
+    def uniform(self, name: str, num_samples: int, features: int, dtype: torch.dtype = torch.float32) -> Tensor:
+        """Numbers ``(num_samples, batch, features)`` uniform on the open interval (0, 1)."""
+        kept = 52 if dtype == torch.float64 else 23  # (k + ½) 2⁻ᵏᵉᵖᵗ is then exact: neither 0 nor 1 can come out
+        return _shift(self._bits(name, num_samples, features), 64 - kept).to(dtype).add_(0.5).mul_(2.0**-kept)
+
+    def _bits(self, name: str, num_samples: int, counters: int) -> Tensor:
+        if self.index is None:
+            raise VaeflowError("this noise source has no examples: call noise.at(index) with their indices first.")
+        device = self.index.device
+        key = torch.tensor([0], dtype=torch.int64)
+        for part in (self.seed, zlib.crc32(self.stage.encode()), self.epoch, zlib.crc32(name.encode())):
+            key = _mix((key ^ part) + _GOLDEN)
+        examples = _mix(key.to(device) + (self.index + 1) * _GOLDEN)
+        samples = torch.arange(self.first_sample, self.first_sample + num_samples, device=device)
+        streams = _mix(_stream(examples, samples)).T  # mixed twice: the counters below use the same increment
+        return _stream(streams, torch.arange(counters, device=device))
