@@ -1,0 +1,9 @@
+"""Data modules: one for each source."""
+
+from vaeflow.data.base import DataModule
+from vaeflow.data.digits import Digits
+from vaeflow.data.frey_faces import FreyFaces
+from vaeflow.data.own import Arrays, ImageFolder
+from vaeflow.data.torchvision_sets import CIFAR10, MNIST
+
+__all__ = ["CIFAR10", "MNIST", "Arrays", "DataModule", "Digits", "FreyFaces", "ImageFolder"]

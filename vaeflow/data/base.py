@@ -1,0 +1,269 @@
+"""What all data modules share: tensors in memory, batches by slicing, an order that is a function of (seed, epoch)."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import torch
+from pytorch_lightning import LightningDataModule
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset, Sampler
+
+from vaeflow.checkpoint import describe
+from vaeflow.errors import VaeflowError
+from vaeflow.noise import Noise
+
+Split = tuple[Tensor, Tensor]
+"""Examples ``(N, *shape)`` as they are kept in memory, and labels ``(N,)``, zeros where there are none."""
+
+
+class DataModule(LightningDataModule):
+    """Batches ``(x, y, index)`` of a data set that is held in memory.
+
+    x is ``(batch, *shape)``, as the user gave it: integers 0 … levels − 1 or real numbers, in floating point; y are
+    labels ``(batch,)``, index the examples' indices in their split. All that is random or arithmetic is done on the
+    batch, on the device, by :meth:`finish`.
+
+    A subclass sets ``shape``, ``levels`` and ``measure`` in its constructor and implements :meth:`read`.
+
+    Args:
+        batch_size: of a training or evaluation batch, over all processes together: each of W takes its W-th part of a
+            training batch, and every W-th evaluation batch.
+        seed: of the order of training examples; comes from seed_everything.
+    """
+
+    shape: tuple[int, ...]
+    levels: int | None
+    measure: str
+    num_classes: int = 0
+
+    def __init__(self, batch_size: int = 128, seed: int = 0) -> None:
+        super().__init__()
+        self.save_hyperparameters(logger=False)
+        init_args = {k: describe(v) for k, v in self.hparams.items() if k not in ("_instantiator", "_class_path")}
+        self.description = {**describe(type(self)), "init_args": init_args}
+        if batch_size < 1:
+            raise VaeflowError(f"batch_size is {batch_size}, expected at least 1.")
+        self.batch_size, self.seed = batch_size, seed
+        self.splits: dict[str, Split] = {}
+        self.evaluation_split = "test"
+        self.limit: int | None = None
+
+    def read(self) -> dict[str, Split]:
+        """The train, val and test splits.
+
+        Raises:
+            VaeflowError: if the data are not there, naming where they were looked for and what to do.
+        """
+        raise NotImplementedError
+
+    def finish(self, x: Tensor, noise: Noise) -> Tensor:
+        """What a model sees of examples as they are kept in memory."""
+        return x if x.is_floating_point() else x.to(torch.float32)
+
+    @property
+    def protocol(self) -> str:
+        """All that the numbers depend on beside the data set: split sizes, seeds, binarisation."""
+        self.setup("")
+        return "split " + "/".join(str(len(self.splits[name][0])) for name in ("train", "val", "test"))
+
+    # ---------------------------------------------------------------------------------------------- for Lightning
+
+    def setup(self, stage: str) -> None:
+        if self.splits:
+            return
+        splits = self.read()
+        for name, (x, _) in splits.items():
+            if not len(x):
+                raise VaeflowError(f"the {name} split of {type(self).__name__} is empty.")
+            self._check_values(name, x)
+        self.splits = splits
+
+    def train_dataloader(self) -> DataLoader:
+        rank, world_size = _place(self)
+        return self._loader("train", TrainingBatches(len(self.splits["train"][0]), self.batch_size, self.seed, rank, world_size))
+
+    def val_dataloader(self) -> DataLoader:
+        return self._loader("val", EvaluationBatches(len(self.splits["val"][0]), self.batch_size, *_place(self)))
+
+    def test_dataloader(self) -> DataLoader:
+        return self._loader(self.evaluation_split, EvaluationBatches(self.num_evaluated, self.batch_size, *_place(self)))
+
+    def on_after_batch_transfer(self, batch: tuple[Tensor, Tensor, Tensor], dataloader_idx: int) -> Any:
+        x, y, index = batch
+        trainer = self.trainer
+        if trainer is not None and trainer.training:
+            noise = Noise(self.seed, "train", trainer.current_epoch, index)
+        else:
+            split = self.evaluation_split if trainer is not None and trainer.testing else "val"
+            noise = Noise(self.protocol_seed, split, 0, index)
+        return self.finish(x, noise), y, index
+
+    protocol_seed = 0
+    """Of what is drawn once and for all in validation and test data."""
+
+    # --------------------------------------------------------------------------------------------- for evaluation
+
+    def evaluate_on(self, split: str, limit: int | None = None) -> None:
+        """Choose the split that the test loop sees, and how many examples of it: the first ``limit``."""
+        if split not in ("train", "val", "test"):
+            raise VaeflowError(f"split is {split!r}, expected train, val or test.")
+        self.setup("")
+        self.evaluation_split, self.limit = split, limit
+
+    @property
+    def num_evaluated(self) -> int:
+        """Number of examples that the test loop sees."""
+        size = len(self.splits[self.evaluation_split][0])
+        return size if self.limit is None else min(size, self.limit)
+
+    def examples(self, split: str, index: Tensor) -> Split:
+        """Examples and labels of a split by index, as a model sees them; training data as in epoch 0."""
+        self.setup("")
+        x, y = self.splits[split]
+        seed = self.seed if split == "train" else self.protocol_seed
+        return self.finish(x[index], Noise(seed, split, 0, index)), y[index]
+
+    def fingerprint(self) -> str:
+        """SHA-256 of the tensor that the test loop evaluates: of its shape, and of its values as float64 bytes."""
+        digest = hashlib.sha256(str((self.num_evaluated, *self.shape)).encode())
+        for index in torch.arange(self.num_evaluated).split(1000):
+            digest.update(self.examples(self.evaluation_split, index)[0].double().numpy().tobytes())
+        return digest.hexdigest()
+
+    def statistics(self) -> tuple[Tensor, Tensor]:
+        """Mean and standard deviation of the training data as a model sees them, ``shape`` each, in one pass."""
+        count, mean, squares = 0, torch.zeros(self.shape, dtype=torch.float64), torch.zeros(self.shape, dtype=torch.float64)
+        for index in torch.arange(len(self.splits["train"][0])).split(4096):
+            x = self.examples("train", index)[0].double()
+            delta = x.mean(0) - mean
+            total = count + len(x)
+            squares += (x - x.mean(0)).square().sum(0) + delta.square() * count * len(x) / total
+            mean += delta * len(x) / total
+            count = total
+        return mean, (squares / count).sqrt()
+
+    # ----------------------------------------------------------------------------------------------------- inside
+
+    def _check_values(self, name: str, x: Tensor) -> None:
+        if x.is_floating_point():
+            bad = (~torch.isfinite(x)).flatten(1).any(1).nonzero()
+            if len(bad):
+                raise VaeflowError(
+                    f"example {bad[0].item()} of the {name} split holds NaN or infinity ({len(bad)} examples do): "
+                    "remove such examples or fill them in."
+                )
+        if self.levels is not None:
+            low, high = x.min().item(), x.max().item()
+            if low < 0 or high >= self._raw_levels or (x.is_floating_point() and not torch.equal(x, x.floor())):
+                raise VaeflowError(
+                    f"the {name} split has values from {low:g} to {high:g}, expected integers 0 to {self._raw_levels - 1}."
+                )
+
+    @property
+    def _raw_levels(self) -> int:
+        """Levels of the values in memory."""
+        assert self.levels is not None
+        return self.levels
+
+    def _loader(self, split: str, sampler: Sampler) -> DataLoader:
+        return DataLoader(
+            _Slices(*self.splits[split]),
+            sampler=sampler,
+            batch_size=None,
+            pin_memory=torch.cuda.is_available(),
+            generator=torch.Generator(),  # so that the loader draws nothing from the global stream
+        )
+
+
+class _Slices(Dataset):
+    """Whole batches by a tensor of indices."""
+
+    def __init__(self, x: Tensor, y: Tensor) -> None:
+        self.x, self.y = x, y
+
+    def __getitem__(self, index: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        return self.x[index], self.y[index], index
+
+    def __len__(self) -> int:
+        return len(self.x)
+
+
+class TrainingBatches(Sampler):
+    """Index tensors of one process's part of every training batch, in an order that is a function of (seed, epoch).
+
+    The last examples of an epoch that fill no batch are left out; the next epoch leaves out others.
+
+    Args:
+        size: number of examples.
+        batch_size: of all processes together; less where there are fewer examples.
+        seed: of the order.
+        rank, world_size: which process of how many.
+    """
+
+    def __init__(self, size: int, batch_size: int, seed: int, rank: int = 0, world_size: int = 1) -> None:
+        if batch_size % world_size:
+            raise VaeflowError(
+                f"data.batch_size is {batch_size}, the batch of all processes together, and cannot be shared by "
+                f"{world_size} of them: take a multiple of {world_size}."
+            )
+        if size < world_size:
+            raise VaeflowError(f"{size} training examples cannot be shared by {world_size} processes.")
+        self.size, self.seed, self.rank, self.world_size = size, seed, rank, world_size
+        self.batch_size = min(batch_size, size - size % world_size)
+        self.epoch = 0
+
+    def set_epoch(self, epoch: int) -> None:
+        """Called by Lightning before each epoch."""
+        self.epoch = epoch
+
+    def __len__(self) -> int:
+        return self.size // self.batch_size
+
+    def __iter__(self) -> Iterator[Tensor]:
+        generator = torch.Generator().manual_seed(self.seed * 1_000_003 + self.epoch)
+        order = torch.randperm(self.size, generator=generator)
+        for batch in order[: len(self) * self.batch_size].split(self.batch_size):
+            yield batch[self.rank :: self.world_size]
+
+
+class EvaluationBatches(Sampler):
+    """Index tensors 0 … size − 1 in order; process r of W gets batches r, r + W, …, so that every example is seen once.
+
+    A process without a batch gets one of no rows, since Lightning cannot run an empty loader.
+    """
+
+    def __init__(self, size: int, batch_size: int, rank: int = 0, world_size: int = 1) -> None:
+        self.batches = torch.arange(size).split(batch_size)[rank::world_size] or (torch.arange(0),)
+
+    def __len__(self) -> int:
+        return len(self.batches)
+
+    def __iter__(self) -> Iterator[Tensor]:
+        return iter(self.batches)
+
+
+def _place(data: DataModule) -> tuple[int, int]:
+    return (data.trainer.global_rank, data.trainer.world_size) if data.trainer is not None else (0, 1)
+
+
+def data_root(root: str | None) -> Path:
+    """Where data sets lie: the folder given, else the environment variable VAEFLOW_DATA, else ``data``."""
+    return Path(root or os.environ.get("VAEFLOW_DATA") or "data").expanduser()
+
+
+def shuffled_split(x: Tensor, y: Tensor, sizes: tuple[int, int], seed: int) -> dict[str, Split]:
+    """Shuffle with a seed of its own, and cut off ``sizes`` = (val, test) examples at the end."""
+    order = torch.randperm(len(x), generator=torch.Generator().manual_seed(seed))
+    x, y = x[order], y[order]
+    val, test = sizes
+    train = len(x) - val - test
+    return {
+        "train": (x[:train], y[:train]),
+        "val": (x[train : train + val], y[train : train + val]),
+        "test": (x[train + val :], y[train + val :]),
+    }

@@ -1,0 +1,66 @@
+"""The Frey Faces: video frames of one face."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+
+from vaeflow.data.base import DataModule, Split, data_root
+from vaeflow.errors import VaeflowError
+
+URL = "https://cs.nyu.edu/~roweis/data/frey_rawface.mat"
+MD5 = "4be395b3d4e559b3218d9834ee8d3370"
+
+
+class FreyFaces(DataModule):
+    """1,965 video frames of Brendan Frey's face, 28 × 20 pixels, 256 grey levels; split 1,565 / 200 / 200.
+
+    The frames are shuffled with ``split_seed``; the published figures (van den Berg et al. 2018, arXiv 1803.05649)
+    are means over the seeds 123, 321 and 231, each of which has another test set.
+
+    Args:
+        root: folder that holds ``frey_rawface.mat`` or ``freyfaces/frey_rawface.mat``; default the environment variable
+            VAEFLOW_DATA, else ``data``.
+        batch_size: of all processes together.
+        split_seed: of the split.
+        seed: of the order of training examples; comes from seed_everything.
+    """
+
+    def __init__(self, root: str | None = None, batch_size: int = 100, split_seed: int = 123, seed: int = 0) -> None:
+        super().__init__(batch_size, seed)
+        self.root, self.split_seed = data_root(root), split_seed
+        self.shape, self.levels, self.measure = (1, 28, 20), 256, "discrete-256"
+
+    @property
+    def protocol(self) -> str:
+        return f"{super().protocol}, split seed {self.split_seed}"
+
+    def read(self) -> dict[str, Split]:
+        from scipy.io import loadmat
+
+        name = "frey_rawface.mat"
+        path = next((p for p in (self.root / name, self.root / "freyfaces" / name) if p.is_file()), None)
+        if path is None:
+            from torchvision.datasets.utils import download_url
+
+            try:
+                download_url(URL, str(self.root / "freyfaces"), name, MD5)
+            except (RuntimeError, OSError) as error:
+                reason = str(error).splitlines()[0][:100]
+                raise VaeflowError(
+                    f"{name} was not found in {self.root.resolve()} and could not be downloaded ({reason}): "
+                    "set --data.root or VAEFLOW_DATA to the folder that holds it."
+                ) from None
+            path = self.root / "freyfaces" / name
+        try:
+            frames = loadmat(path, variable_names=["ff"])["ff"]
+        except (ValueError, KeyError, TypeError, NotImplementedError) as error:
+            raise VaeflowError(f"{path} is damaged, or not the Frey Faces ({error}).") from None
+        if frames.ndim != 2 or frames.shape[0] != 560 or frames.shape[1] <= 400:
+            raise VaeflowError(f"{path} holds an array of shape {frames.shape}, expected (560, 1965).")
+        images = torch.from_numpy(np.ascontiguousarray(frames.T)).to(torch.uint8).reshape(-1, 1, 28, 20)
+        order = np.random.RandomState(self.split_seed).permutation(len(images))
+        images = images[torch.from_numpy(order)]
+        labels = torch.zeros(len(images), dtype=torch.int64)
+        cuts = {"train": slice(0, -400), "val": slice(-400, -200), "test": slice(-200, None)}
+        return {split: (images[cut], labels[cut]) for split, cut in cuts.items()}

@@ -1,0 +1,178 @@
+"""The user's own data: a folder of pictures, or a file of arrays."""
+
+from __future__ import annotations
+
+import zipfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from vaeflow.data.base import DataModule, Split, shuffled_split
+from vaeflow.errors import VaeflowError
+
+PICTURES = (".png", ".jpg", ".jpeg", ".bmp", ".gif", ".tif", ".tiff", ".webp", ".ppm", ".pgm")
+
+
+class ImageFolder(DataModule):
+    """A folder of pictures, in subfolders or not; the name of the first subfolder is the label.
+
+    Shuffled with ``split_seed`` and split 80 / 10 / 10 %.
+
+    Args:
+        root: the folder.
+        size: edge in pixels that pictures are scaled to (the shorter edge, then the middle is cut out); None leaves
+            them as they are, and then they must have one size.
+        grey: one grey channel instead of red, green and blue.
+        batch_size: of all processes together.
+        split_seed: of the split.
+        seed: of the order of training examples; comes from seed_everything.
+    """
+
+    def __init__(
+        self,
+        root: str,
+        size: int | None = None,
+        grey: bool = False,
+        batch_size: int = 128,
+        split_seed: int = 0,
+        seed: int = 0,
+    ) -> None:
+        super().__init__(batch_size, seed)
+        self.root, self.size, self.grey, self.split_seed = Path(root).expanduser(), size, grey, split_seed
+        self.paths = sorted(p for p in self.root.rglob("*") if p.suffix.lower() in PICTURES)
+        if not self.paths:
+            raise VaeflowError(f"there are no pictures in {self.root.resolve()} ({', '.join(PICTURES)}).")
+        if len(self.paths) < 10:
+            raise VaeflowError(f"{self.root.resolve()} holds {len(self.paths)} pictures, expected at least 10.")
+        classes = sorted({p.relative_to(self.root).parts[0] for p in self.paths if len(p.relative_to(self.root).parts) > 1})
+        self.classes, self.num_classes = classes, len(classes)
+        self.levels, self.measure = 256, "discrete-256"
+        self.shape = tuple(self._picture(self.paths[0]).shape)
+
+    @property
+    def protocol(self) -> str:
+        return f"{super().protocol}, split seed {self.split_seed}, size {self.size}, {'grey' if self.grey else 'RGB'}"
+
+    def read(self) -> dict[str, Split]:
+        from tqdm import tqdm
+
+        pictures = []
+        for path in tqdm(self.paths, desc="Reading pictures", disable=len(self.paths) < 2000):
+            picture = self._picture(path)
+            if tuple(picture.shape) != self.shape:
+                raise VaeflowError(
+                    f"{path.name} is {picture.shape[2]} × {picture.shape[1]} pixels but {self.paths[0].name} is "
+                    f"{self.shape[2]} × {self.shape[1]}: set --data.size to scale all to one size."
+                )
+            pictures.append(picture)
+        parts = [p.relative_to(self.root).parts for p in self.paths]
+        labels = [self.classes.index(p[0]) if len(p) > 1 else 0 for p in parts]
+        tenth = len(pictures) // 10
+        return shuffled_split(torch.stack(pictures), torch.tensor(labels), (tenth, tenth), self.split_seed)
+
+    def _picture(self, path: Path) -> Tensor:
+        """(channels, height, width) uint8"""
+        from PIL import Image, ImageOps
+
+        try:
+            with Image.open(path) as file:
+                image = file.convert("L" if self.grey else "RGB")
+        except (OSError, ValueError, Image.DecompressionBombError) as error:
+            raise VaeflowError(f"{path} cannot be read as a picture ({error}).") from None
+        if self.size is not None:
+            image = ImageOps.fit(image, (self.size, self.size))
+        array = torch.from_numpy(np.array(image))
+        return array.unsqueeze(0) if array.dim() == 2 else array.permute(2, 0, 1)
+
+
+class Arrays(DataModule):
+    """Vectors ``(N, D)`` or images ``(N, height, width[, channels])`` from a ``.npy``, ``.npz`` or ``.csv`` file.
+
+    A ``.npz`` holds either ``train``, ``val`` and ``test``, or one array (``x``, or the only one) and perhaps labels
+    ``y``. Other data are shuffled with ``split_seed`` and split 80 / 10 / 10 %. Values stay as they are: real numbers
+    are standardised by the model, inside the likelihood; images of uint8 have 256 levels.
+
+    Args:
+        path: the file.
+        levels: L, for integer data 0 … L − 1; default 256 for uint8, else none: a continuous density.
+        batch_size: of all processes together.
+        split_seed: of the split.
+        seed: of the order of training examples; comes from seed_everything.
+    """
+
+    def __init__(
+        self, path: str, levels: int | None = None, batch_size: int = 128, split_seed: int = 0, seed: int = 0
+    ) -> None:
+        super().__init__(batch_size, seed)
+        self.path, self.split_seed = Path(path).expanduser(), split_seed
+        arrays = dict(self._arrays())
+        labels = arrays.pop("y", None)
+        names = ("train", "val", "test")
+        self.fixed = all(name in arrays for name in names)
+        if not self.fixed and len(arrays) != 1 and "x" not in arrays:
+            raise VaeflowError(
+                f"{self.path} holds arrays {', '.join(arrays)}: expected train, val and test, or x (and labels y)."
+            )
+        chosen = {n: arrays[n] for n in names} if self.fixed else {"x": arrays.get("x", next(iter(arrays.values())))}
+        first = next(iter(chosen.values()))
+        self._labels = None if labels is None or self.fixed else self._checked_labels(labels, len(first))
+        self._tensors = {name: self._tensor(array) for name, array in chosen.items()}
+        self.levels = levels if levels is not None or first.dtype != np.uint8 else 256
+        if self.levels is None and first.dtype.kind in "iub":
+            raise VaeflowError(f"{self.path} holds integers of type {first.dtype}: set --data.levels to their number of levels.")
+        self.measure = "continuous" if self.levels is None else "binary" if self.levels == 2 else f"discrete-{self.levels}"
+        self.shape = tuple(next(iter(self._tensors.values())).shape[1:])
+        self.num_classes = 0 if self._labels is None else int(self._labels.max()) + 1
+
+    @property
+    def protocol(self) -> str:
+        return super().protocol if self.fixed else f"{super().protocol}, split seed {self.split_seed}"
+
+    def read(self) -> dict[str, Split]:
+        if self.fixed:
+            return {name: (x, torch.zeros(len(x), dtype=torch.int64)) for name, x in self._tensors.items()}
+        x = self._tensors["x"]
+        if len(x) < 10:
+            raise VaeflowError(f"{self.path} holds {len(x)} examples, expected at least 10.")
+        y = torch.zeros(len(x), dtype=torch.int64) if self._labels is None else self._labels
+        return shuffled_split(x, y, (len(x) // 10, len(x) // 10), self.split_seed)
+
+    def _arrays(self) -> Iterator[tuple[str, np.ndarray]]:
+        if not self.path.is_file():
+            raise VaeflowError(f"there is no file {self.path.resolve()}.")
+        try:
+            if self.path.suffix == ".csv":
+                with self.path.open() as file:
+                    header = any(c.isalpha() and c not in "eEnaifNAIF" for c in file.readline())
+                yield "x", np.loadtxt(self.path, delimiter=",", skiprows=int(header), ndmin=2)
+            elif self.path.suffix == ".npz":
+                with np.load(self.path, allow_pickle=False) as archive:
+                    yield from ((name, archive[name]) for name in archive.files)
+            elif self.path.suffix == ".npy":
+                yield "x", np.load(self.path, allow_pickle=False)
+            else:
+                raise VaeflowError(f"{self.path} is no .npy, .npz or .csv file.")
+        except (ValueError, OSError, EOFError, zipfile.BadZipFile) as error:
+            raise VaeflowError(f"{self.path} cannot be read as arrays ({str(error).splitlines()[0][:120]}).") from None
+
+    def _tensor(self, array: np.ndarray) -> Tensor:
+        if array.dtype.kind not in "fiub" or array.ndim < 2 or array.ndim > 4 or 0 in array.shape[1:]:
+            raise VaeflowError(
+                f"{self.path} holds an array of shape {array.shape} and type {array.dtype}, "
+                "expected numbers (N, D) or (N, height, width[, channels])."
+            )
+        tensor = torch.from_numpy(np.ascontiguousarray(array))
+        if tensor.dim() == 3:
+            return tensor.unsqueeze(1)
+        return tensor.permute(0, 3, 1, 2).contiguous() if tensor.dim() == 4 else tensor
+
+    def _checked_labels(self, labels: np.ndarray, size: int) -> Tensor:
+        if labels.shape != (size,) or labels.dtype.kind not in "iu" or labels.min(initial=0) < 0:
+            raise VaeflowError(
+                f"{self.path} holds labels y of shape {labels.shape} and type {labels.dtype}, "
+                f"expected ({size},) integers from 0 on."
+            )
+        return torch.from_numpy(labels.astype(np.int64))

@@ -1,0 +1,115 @@
+"""Data sets that torchvision reads, and downloads where they are missing."""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from vaeflow.data.base import DataModule, Split, data_root
+from vaeflow.errors import VaeflowError
+from vaeflow.noise import Noise
+
+
+class MNIST(DataModule):
+    """70,000 handwritten digits of 28 × 28 pixels (LeCun et al. 1998), split 50,000 / 10,000 / 10,000 in file order.
+
+    Args:
+        root: folder that holds ``MNIST/raw``; default the environment variable VAEFLOW_DATA, else ``data``.
+        batch_size: of all processes together.
+        binarise: dynamic draws every pixel from Bernoulli(grey/255), training images anew in each epoch, validation
+            and test images once; threshold takes grey ≥ 128; none leaves 256 levels.
+        binarise_seed: of the one draw for validation and test images.
+        seed: of order and binarisation of training examples; comes from seed_everything.
+    """
+
+    def __init__(
+        self,
+        root: str | None = None,
+        batch_size: int = 128,
+        binarise: Literal["dynamic", "threshold", "none"] = "dynamic",
+        binarise_seed: int = 0,
+        seed: int = 0,
+    ) -> None:
+        super().__init__(batch_size, seed)
+        self.root = data_root(root)
+        self.binarise, self.protocol_seed = binarise, binarise_seed
+        self.shape, self.num_classes = (1, 28, 28), 10
+        self.levels = 256 if binarise == "none" else 2
+        self.measure = "discrete-256" if binarise == "none" else "binary"
+
+    @property
+    def protocol(self) -> str:
+        how = {
+            "dynamic": f"dynamic binarisation, validation and test drawn once with seed {self.protocol_seed}",
+            "threshold": "binarised at 128",
+            "none": "not binarised",
+        }[self.binarise]
+        return f"{super().protocol}, {how}"
+
+    def read(self) -> dict[str, Split]:
+        (x, y), test = (_read(self, "MNIST", train) for train in (True, False))
+        return {"train": (x[:50_000], y[:50_000]), "val": (x[50_000:], y[50_000:]), "test": test}
+
+    def finish(self, x: Tensor, noise: Noise) -> Tensor:
+        if self.binarise == "none":
+            return super().finish(x, noise)
+        if self.binarise == "threshold":
+            return (x >= 128).float()
+        draw = noise.uniform("binarisation", 1, 784)[0].unflatten(-1, self.shape)
+        return (draw < x / 255).float()
+
+    @property
+    def _raw_levels(self) -> int:
+        return 256
+
+
+class CIFAR10(DataModule):
+    """60,000 colour photographs of 32 × 32 pixels in ten classes (Krizhevsky 2009), split 45,000 / 5,000 / 10,000 in
+    file order.
+
+    Args:
+        root: folder that holds ``cifar-10-batches-py``; default the environment variable VAEFLOW_DATA, else ``data``.
+        batch_size: of all processes together.
+        flip: mirror training images at random, anew in each epoch.
+        seed: of order and mirroring of training examples; comes from seed_everything.
+    """
+
+    def __init__(self, root: str | None = None, batch_size: int = 128, flip: bool = False, seed: int = 0) -> None:
+        super().__init__(batch_size, seed)
+        self.root, self.flip = data_root(root), flip
+        self.shape, self.levels, self.measure, self.num_classes = (3, 32, 32), 256, "discrete-256", 10
+
+    def read(self) -> dict[str, Split]:
+        (x, y), test = (_read(self, "CIFAR10", train) for train in (True, False))
+        return {"train": (x[:45_000], y[:45_000]), "val": (x[45_000:], y[45_000:]), "test": test}
+
+    def finish(self, x: Tensor, noise: Noise) -> Tensor:
+        x = super().finish(x, noise)
+        if not self.flip or noise.stage != "train":
+            return x
+        mirrored = noise.uniform("flip", 1, 1)[0] < 0.5
+        return torch.where(mirrored[..., None, None], x.flip(-1), x)
+
+
+def _read(data: Any, name: str, train: bool) -> Split:
+    """Images ``(N, channels, height, width)`` uint8 and labels; downloaded if they are not under the root."""
+    import torchvision.datasets
+
+    dataset_class = getattr(torchvision.datasets, name)
+    try:
+        try:
+            dataset = dataset_class(data.root, train=train)
+        except RuntimeError:  # torchvision's word for: not found
+            dataset = dataset_class(data.root, train=train, download=True)
+    except (RuntimeError, OSError) as error:
+        reason = str(error).splitlines()[0][:100]
+        raise VaeflowError(
+            f"{name} was not found in {data.root.resolve()} and could not be downloaded ({reason}): "
+            "set --data.root or VAEFLOW_DATA to the folder that holds it."
+        ) from None
+    images = torch.from_numpy(np.array(dataset.data))
+    images = images.unsqueeze(1) if images.dim() == 3 else images.permute(0, 3, 1, 2).contiguous()
+    return images, torch.as_tensor(dataset.targets)

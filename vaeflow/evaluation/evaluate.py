@@ -1,0 +1,213 @@
+"""One protocol for every number: a test loop around any model that has log-weights, and the results it leaves."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import subprocess
+import time
+from pathlib import Path
+from typing import Any
+
+import torch
+from pytorch_lightning import LightningDataModule, LightningModule, Trainer
+from torch import Tensor
+
+from vaeflow.errors import VaeflowError
+from vaeflow.evaluation.log_likelihood import rows_within
+from vaeflow.evaluation.metrics import ActiveUnits, LogLikelihood, Means
+from vaeflow.noise import Noise
+
+ELBO_SAMPLES = 16
+
+
+class Evaluation(LightningModule):
+    """The test loop: importance-sampled nll, and for latent-variable models the ELBO with its terms.
+
+    Args:
+        model: a model; see :class:`~vaeflow.models.base.LikelihoodModel` for what it has.
+        num_samples: K. A model with an exact likelihood needs one.
+        seed: of the evaluation's noise.
+        memory_mb: budget for what one chunk of samples computes, in MiB.
+    """
+
+    def __init__(self, model: Any, num_samples: int = 1000, seed: int = 0, memory_mb: float = 256.0) -> None:
+        super().__init__()
+        if num_samples < 1:
+            raise VaeflowError(f"num_samples is {num_samples}, expected at least 1.")
+        self.model = model.eval()
+        self.num_samples = 1 if model.kind == "exact" else num_samples
+        self.seed, self.memory_mb = seed, memory_mb
+        self.likelihood = LogLikelihood(self.num_samples)
+        self.terms = Means(["elbo", "kl", "reconstruction"]) if hasattr(model, "infer") else None
+        self.active = ActiveUnits(model.latent_features) if hasattr(model, "infer") else None
+        self.results: dict[str, Any] = {}
+
+    def on_test_start(self) -> None:
+        self._began = time.perf_counter()
+
+    def test_step(self, batch: tuple[Tensor, Tensor, Tensor], batch_index: int) -> None:
+        x, y, index = batch
+        if not len(x):
+            return
+        x, context = x.to(self.model.dtype), self.model.context_of(y)
+        noise = Noise(self.seed, self.trainer.datamodule.evaluation_split, 0, index)
+        if self.likelihood.rows is None:
+            self.likelihood.rows = rows_within(self.memory_mb, self.model, x, noise, context)
+        self.likelihood.update(self.model, x, noise, context)
+        if self.terms is not None and self.active is not None:
+            q = self.model.infer(x, context)
+            reconstruction, log_ratio = self.model.terms(x, q, noise, min(ELBO_SAMPLES, self.num_samples), context)
+            kl = q.kl_to_standard_normal().sum(-1) if self.model.analytic_kl else log_ratio.mean(0)
+            reconstruction = reconstruction.mean(0)
+            self.terms.update(elbo=-reconstruction - kl, kl=kl, reconstruction=reconstruction)
+            self.active.update(q.centre())
+
+    def on_test_epoch_end(self) -> None:
+        values = self.likelihood.compute()
+        results = {
+            "kind": self.model.kind if self.num_samples > 1 or self.model.kind == "exact" else "elbo",
+            "objective": self.model.objective_name,
+            "num_samples": self.num_samples,
+            "nll": values["nll"].item(),
+            "nll_stderr": values["nll_stderr"].item(),
+            "bpd": None,
+            "elbo": None,
+            "kl": None,
+            "reconstruction": None,
+            "active_units": None,
+            "effective_sample_size": values["effective_sample_size"].item() if self.num_samples > 1 else None,
+        }
+        if self.model.levels is not None:
+            results["bpd"] = results["nll"] / (self.model.dimension * math.log(2))
+        if self.model.standardise is not None:
+            results["nll_standardised"] = results["nll"] - self.model.standardise.scale.double().log().sum().item()
+        if self.terms is not None and self.active is not None:
+            results.update({name: mean.item() for name, (mean, _) in self.terms.compute().items()})
+            results["active_units"] = int(self.active.compute())
+        results["evaluation_seconds"] = time.perf_counter() - self._began
+        self.results = results
+
+
+def evaluate(
+    model: LightningModule,
+    data: LightningDataModule,
+    num_samples: int = 1000,
+    split: str = "test",
+    seed: int = 0,
+    memory_mb: float = 256.0,
+    limit: int | None = None,
+    trainer: Trainer | None = None,
+) -> dict[str, Any]:
+    """Evaluate a model on one split of its data, by importance sampling with K samples for each example.
+
+    The noise depends on the seed, the split, the example and the sample alone, so the result depends neither on the
+    number of processes nor, beyond rounding, on the batch size or the memory budget.
+
+    Args:
+        model: as :func:`vaeflow.load` gives it.
+        data: as :func:`vaeflow.load_data` gives it.
+        num_samples: K.
+        split: train, val or test.
+        seed: of the evaluation's noise.
+        memory_mb: budget for what one chunk of samples computes, in MiB.
+        limit: evaluate only so many examples of the split, the first ones.
+        trainer: of Lightning, for devices and precision; by default one on the best device at hand.
+
+    Returns:
+        What ``results.json`` holds: nll ± stderr in nats for each example, bpd, elbo, kl, reconstruction, what kind
+        of number nll is, and of what data.
+    """
+    trainer = trainer or Trainer(logger=False, enable_checkpointing=False, enable_model_summary=False)
+    data.evaluate_on(split, limit)
+    _check_fits(model, data)
+    loop = Evaluation(model, num_samples, seed, memory_mb)
+    trainer.test(loop, datamodule=data, verbose=False)
+    description = {
+        "model": type(model).__name__,
+        "data": type(data).__name__,
+        "split": split,
+        "measure": data.measure,
+        "protocol": data.protocol,
+        "test_fingerprint": data.fingerprint(),
+    }
+    return {
+        **description,
+        **loop.results,
+        "num_examples": data.num_evaluated,
+        "num_parameters": sum(p.numel() for p in model.parameters()),
+        "checkpoint": None,
+        "seed": seed,
+        "git_commit": git_commit(),
+        "world_size": trainer.world_size,
+        "training_seconds": None,
+        "sampling_seconds": sampling_seconds(model),
+    }
+
+
+def _check_fits(model: Any, data: Any) -> None:
+    for name in ("shape", "levels", "measure"):
+        if getattr(model, name) != getattr(data, name):
+            raise VaeflowError(
+                f"the model was made for data of {name} {getattr(model, name)}, but these have {getattr(data, name)}."
+            )
+
+
+@torch.no_grad()
+def sampling_seconds(model: Any, n: int = 64) -> float:
+    """Wall time of drawing n samples, after one draw to warm up."""
+    context = model.context_of(torch.zeros(n, dtype=torch.int64, device=model.device))
+    for _ in range(2):
+        began = time.perf_counter()
+        model.sample(n, Noise(), context).cpu()
+        seconds = time.perf_counter() - began
+    return seconds
+
+
+def git_commit() -> str | None:
+    """The commit of the working folder, with a + where it has changes; None outside a repository."""
+    try:
+        run = subprocess.run(
+            ["git", "describe", "--always", "--dirty=+", "--abbrev=40", "--exclude=*"],
+            capture_output=True, text=True, timeout=10, cwd=Path(__file__).parent, check=True,
+        )  # fmt: skip
+    except (OSError, subprocess.SubprocessError):
+        return None
+    return run.stdout.strip()
+
+
+def write_json(path: Path, results: dict[str, Any]) -> None:
+    """Write results under a temporary name and rename: the file is there whole, or not at all."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(path.name + ".tmp")
+    temporary.write_text(json.dumps(results, indent=2) + "\n")
+    os.replace(temporary, path)
+
+
+def table(results: dict[str, Any]) -> str:
+    """The results as a small table for the terminal."""
+    samples = f", K = {results['num_samples']}" if results["kind"] == "importance-sampled" else ""
+    bound = {"exact": "exact"}.get(results["kind"], f"bound: {results['kind']}{samples}")
+    dimension_rows = [
+        ("nll", f"{results['nll']:.3f} ± {results['nll_stderr']:.3f}", f"nats ({bound})"),
+        ("bits/dim", _number(results["bpd"], 4), ""),
+        ("ELBO", _number(results["elbo"], 3), "nats"),
+        ("KL", _number(results["kl"], 3), "nats"),
+        ("reconstruction", _number(results["reconstruction"], 3), "nats"),
+        ("active units", _number(results["active_units"], 0), ""),
+        ("effective samples", _number(results["effective_sample_size"], 1), f"of {results['num_samples']}"),
+        ("parameters", f"{results['num_parameters']:,}", ""),
+        ("training", _number(results["training_seconds"], 1), "s"),
+        ("evaluation", _number(results["evaluation_seconds"], 1), "s"),
+    ]
+    rows = [row for row in dimension_rows if row[1]]
+    width = max(len(name) for name, _, _ in rows)
+    value_width = max(len(value) for _, value, _ in rows)
+    title = f"{results['model']} on {results['data']}, {results['split']} split: {results['num_examples']:,} examples, {results['measure']}"
+    lines = [f"  {name:<{width}}  {value:>{value_width}}  {unit}".rstrip() for name, value, unit in rows]
+    return "\n".join([title, "─" * len(title), *lines])
+
+
+def _number(value: float | None, digits: int) -> str:
+    return "" if value is None else f"{value:,.{digits}f}"

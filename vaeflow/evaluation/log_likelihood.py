@@ -1,0 +1,147 @@
+"""log p(x) from log-weights, streamed: nothing here knows what kind of model it evaluates."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator
+from typing import Any, Protocol, TypeAlias
+
+import torch
+from torch import Tensor
+from torch.utils._python_dispatch import TorchDispatchMode
+
+from vaeflow.noise import Noise
+
+LogWeights: TypeAlias = Callable[[Noise, int], Tensor]
+"""(noise, num_samples) → log-weights ``(num_samples, batch)`` in nats, of examples that are fixed."""
+
+
+class HasLogWeights(Protocol):
+    """All that an estimate of log p(x) asks of a model."""
+
+    def log_weights_of(self, x: Tensor, context: Tensor | None = None) -> LogWeights: ...
+
+
+def log_mean_exp(log_weights: Tensor) -> Tensor:
+    """log (1/K) Σ_k w_k over the first dimension: ``(K, batch)`` → ``(batch,)``."""
+    return torch.logsumexp(log_weights, 0) - math.log(len(log_weights))
+
+
+class RunningLogSum:
+    """log Σ w, log Σ w² and Σ log w of log-weights that come in chunks, in float64.
+
+    Chunks are ``(samples, batch)``; the result does not depend on how the samples are cut into chunks, beyond
+    rounding.
+    """
+
+    def __init__(self) -> None:
+        self.num_samples = 0
+        self._log_sum: Tensor | None = None
+
+    def add(self, log_weights: Tensor) -> None:
+        """Take in a chunk."""
+        w = log_weights.double()
+        log_sum, log_squares, total = torch.logsumexp(w, 0), torch.logsumexp(2 * w, 0), w.sum(0)
+        if self._log_sum is not None:
+            log_sum = torch.logaddexp(self._log_sum, log_sum)
+            log_squares = torch.logaddexp(self._log_squares, log_squares)
+            total = self._total + total
+        self._log_sum, self._log_squares, self._total = log_sum, log_squares, total
+        self.num_samples += len(w)
+
+    @property
+    def log_likelihood(self) -> Tensor:
+        """log (1/K) Σ_k w_k, ``(batch,)``: the importance-sampled estimate of log p(x), a lower bound in expectation."""
+        assert self._log_sum is not None
+        return self._log_sum - math.log(self.num_samples)
+
+    @property
+    def elbo(self) -> Tensor:
+        """(1/K) Σ_k log w_k, ``(batch,)``."""
+        return self._total / self.num_samples
+
+    @property
+    def effective_sample_size(self) -> Tensor:
+        """(Σ w)² / Σ w², ``(batch,)``, between 1 and K."""
+        assert self._log_sum is not None
+        return torch.exp(2 * self._log_sum - self._log_squares)
+
+
+@torch.no_grad()
+def log_likelihood(
+    model: HasLogWeights,
+    x: Tensor,
+    noise: Noise,
+    num_samples: int,
+    context: Tensor | None = None,
+    rows: int | None = None,
+) -> RunningLogSum:
+    """Estimate log p(x) = log (1/K) Σ_k p(x, z_k)/q(z_k|x), in chunks.
+
+    Args:
+        x: ``(batch, *shape)``. What depends on x alone (an encoder, amortised parameters) is computed once.
+        num_samples: K, exact.
+        rows: how many (sample, example) pairs are held at once; the memory in use grows with it, not with K.
+            None for all.
+    """
+    rows = rows or max(1, num_samples * len(x))
+    pieces = []
+    for start in range(0, len(x), rows):
+        part = slice(start, start + rows)
+        assert noise.index is not None
+        log_weights = model.log_weights_of(x[part], None if context is None else context[part])
+        source = noise.at(noise.index[part])
+        running = RunningLogSum()
+        chunk = max(1, rows // len(x[part]))
+        for done in range(0, num_samples, chunk):
+            running.add(log_weights(source.skip(done), min(chunk, num_samples - done)))
+        pieces.append(running)
+    if len(pieces) == 1:
+        return pieces[0]
+    joined = RunningLogSum()
+    joined.num_samples = num_samples
+    for name in ("_log_sum", "_log_squares", "_total"):
+        empty = [x.new_zeros(0, dtype=torch.float64)]
+        setattr(joined, name, torch.cat([getattr(piece, name) for piece in pieces] or empty))
+    return joined
+
+
+@torch.no_grad()
+def rows_within(memory_mb: float, model: HasLogWeights, x: Tensor, noise: Noise, context: Tensor | None = None) -> int:
+    """How many (sample, example) pairs of one chunk stay within a budget of memory.
+
+    One example is weighed with one and with three samples, and every byte that any operation puts out is counted;
+    the difference is what one pair costs if nothing were ever freed, so the true peak is lower.
+
+    Args:
+        memory_mb: the budget, in MiB, for what a chunk computes.
+        x: ``(batch, *shape)``, of which the first example is used.
+    """
+    one = slice(0, 1)
+    assert noise.index is not None
+    log_weights = model.log_weights_of(x[one], None if context is None else context[one])
+    counts = []
+    for num_samples in (1, 3):
+        with _CountBytes() as counter:
+            log_weights(noise.at(noise.index[one]), num_samples)
+        counts.append(counter.total)
+    return max(1, int(memory_mb * 2**20 / max(1.0, (counts[1] - counts[0]) / 2)))
+
+
+class _CountBytes(TorchDispatchMode):
+    """Adds up the sizes of all new tensors."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.total = 0
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        out = func(*args, **(kwargs or {}))
+        self.total += sum(t.numel() * t.element_size() for t in _tensors(out))
+        return out
+
+
+def _tensors(out: Any) -> Iterator[Tensor]:
+    for value in out if isinstance(out, (tuple, list)) else (out,):
+        if isinstance(value, Tensor):
+            yield value

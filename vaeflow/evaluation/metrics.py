@@ -1,0 +1,127 @@
+"""torchmetrics that sum values and counts in float64, so that any number of processes gives the same mean."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+import torch
+from torch import Tensor
+from torchmetrics import Metric
+from torchmetrics.utilities.distributed import gather_all_tensors
+
+from vaeflow.evaluation.log_likelihood import HasLogWeights, log_likelihood
+from vaeflow.noise import Noise
+
+
+class Means(Metric):
+    """Means and standard errors over examples of several named values.
+
+    Args:
+        names: of the values, each of which :meth:`update` takes as ``(batch,)``; a batch of no examples is no matter.
+
+    >>> metric = Means(["nll"])
+    >>> metric.update(nll=torch.tensor([1.0, 2.0]))
+    >>> metric.update(nll=torch.tensor([6.0]))
+    >>> mean, stderr = metric.compute()["nll"]
+    >>> mean.item()
+    3.0
+    """
+
+    full_state_update = False
+    total: Tensor
+    squares: Tensor
+    count: Tensor
+
+    def __init__(self, names: Iterable[str]) -> None:
+        super().__init__()
+        self.names = tuple(names)
+        for state in ("total", "squares"):
+            self.add_state(state, torch.zeros(len(self.names), dtype=torch.float64), dist_reduce_fx="sum")
+        self.add_state("count", torch.zeros((), dtype=torch.int64), dist_reduce_fx="sum")
+        self.set_dtype(torch.float64)
+
+    def update(self, **values: Tensor) -> None:
+        """Take in one ``(batch,)`` for each name. NaN stays NaN in the mean."""
+        rows = torch.stack([values[name].detach().double() for name in self.names])
+        self.total += rows.sum(1)
+        self.squares += rows.square().sum(1)
+        self.count += rows.shape[1]
+
+    def compute(self) -> dict[str, tuple[Tensor, Tensor]]:
+        """name → (mean, standard error of the mean)."""
+        mean = self.total / self.count
+        variance = (self.squares / self.count - mean.square()).clamp(min=0) * self.count / (self.count - 1).clamp(min=1)
+        return dict(zip(self.names, zip(mean, (variance / self.count).sqrt(), strict=True), strict=True))
+
+
+class LogLikelihood(Metric):
+    """−log p̂(x), importance-sampled with K samples, its standard error over examples, and how good the proposal was.
+
+    Args:
+        num_samples: K.
+        rows: (sample, example) pairs in one chunk, None for all at once.
+    """
+
+    full_state_update = False
+
+    def __init__(self, num_samples: int, rows: int | None = None) -> None:
+        super().__init__()
+        self.num_samples, self.rows = num_samples, rows
+        self.means = Means(["nll", "effective_sample_size"])
+
+    def update(self, model: HasLogWeights, x: Tensor, noise: Noise, context: Tensor | None = None) -> None:
+        """Weigh one batch ``(batch, *shape)``."""
+        estimate = log_likelihood(model, x, noise, self.num_samples, context, self.rows)
+        self.means.update(nll=-estimate.log_likelihood, effective_sample_size=estimate.effective_sample_size)
+
+    def compute(self) -> dict[str, Tensor]:
+        """nll and nll_stderr in nats for each example, and the mean effective_sample_size, between 1 and K."""
+        values = self.means.compute()
+        (nll, stderr), (ess, _) = values["nll"], values["effective_sample_size"]
+        return {"nll": nll, "nll_stderr": stderr, "effective_sample_size": ess}
+
+    def reset(self) -> None:
+        super().reset()
+        self.means.reset()
+
+
+class ActiveUnits(Metric):
+    """How many dimensions of a code vary with x: those whose variance over the data exceeds 0.01.
+
+    Source: Burda et al. 2016, arXiv 1509.00519, whose code is the posterior mean; for a flow posterior here it is
+    the mean pushed through the flow.
+
+    Args:
+        features: dimension of the code.
+    """
+
+    full_state_update = False
+    threshold = 0.01
+    total: Tensor
+    squares: Tensor
+    count: Tensor
+
+    def __init__(self, features: int) -> None:
+        super().__init__()
+        for state in ("total", "squares"):
+            self.add_state(state, torch.zeros(features, dtype=torch.float64), dist_reduce_fx="sum")
+        self.add_state("count", torch.zeros((), dtype=torch.int64), dist_reduce_fx="sum")
+        self.set_dtype(torch.float64)
+
+    def update(self, codes: Tensor) -> None:
+        """Take in codes ``(batch, features)``."""
+        codes = codes.detach().double()
+        self.total += codes.sum(0)
+        self.squares += codes.square().sum(0)
+        self.count += len(codes)
+
+    def compute(self) -> Tensor:
+        mean = self.total / self.count
+        return (self.squares / self.count - mean.square() > self.threshold).sum()
+
+
+def mean_over_processes(values: Tensor) -> Tensor:
+    """The mean of the processes' values, all of one shape; the value itself where there is one process."""
+    if not (torch.distributed.is_available() and torch.distributed.is_initialized()):
+        return values
+    return torch.stack(gather_all_tensors(values)).mean(0)
