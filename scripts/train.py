@@ -1,0 +1,6 @@
+"""Train a model from a config, evaluate its best checkpoint on the test split, and say what came out."""
+
+from vaeflow.cli import main, train
+
+if __name__ == "__main__":
+    main(train)

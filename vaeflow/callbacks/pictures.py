@@ -1,0 +1,104 @@
+"""Pictures for TensorBoard while a model trains."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from pytorch_lightning import Callback, LightningModule, Trainer
+from pytorch_lightning.loggers import TensorBoardLogger
+from torch import Tensor
+
+from vaeflow.noise import Noise
+
+
+class Pictures(Callback):
+    """``samples``, ``reconstructions``, ``interpolation`` and, of a two-dimensional latent space, ``latents``.
+
+    All are of the same noise and the same validation images each time, so that frames can be compared. Data that are
+    no images have none but ``latents``.
+
+    Args:
+        every: of how many validations; the last one always has pictures. 0 for no pictures.
+        count: how many samples and reconstructions.
+    """
+
+    def __init__(self, every: int = 10, count: int = 64) -> None:
+        self.every, self.count = every, count
+        self._validations = 0
+
+    def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        if trainer.sanity_checking or not self.every or not isinstance(trainer.logger, TensorBoardLogger):
+            return
+        self._validations += 1
+        last = trainer.current_epoch + 1 == trainer.max_epochs
+        if trainer.is_global_zero and (self._validations % self.every == 0 or last):
+            pl_module.eval()
+            for tag, picture in draw(pl_module, trainer.datamodule, self.count).items():  # type: ignore[attr-defined]
+                trainer.logger.experiment.add_image(tag, picture, trainer.global_step)
+
+
+@torch.no_grad()
+def draw(model: Any, data: Any, count: int = 64) -> dict[str, Tensor]:
+    """All pictures of a model, ``(3, height, width)`` in [0, 1], by tag."""
+    size = min(count, len(data.splits["val"][0]))
+    x, y = (t.to(model.device) for t in data.examples("val", torch.arange(size)))
+    x = x.to(model.dtype)
+    context = model.context_of(y)
+    pictures = {}
+    if len(model.shape) == 3 and model.shape[0] in (1, 3):
+        labels = torch.arange(count, device=model.device) % max(1, model.num_classes)
+        pictures["samples"] = grid(model.sample(count, Noise(), model.context_of(labels)), model.levels, 8)
+        again = model.decode(model.encode(x, context), context)
+        pairs = torch.stack([x[:32], again[:32]], 1).flatten(0, 1)
+        pictures["reconstructions"] = grid(pairs, model.levels, 16)
+        pictures["interpolation"] = grid(_interpolation(model, x, context), model.levels, 10)
+    if max(s.stop for s in model.latent_slices.values()) == 2:
+        pictures["latents"] = _latents(model, data)
+    return pictures
+
+
+def grid(images: Tensor, levels: int | None, columns: int) -> Tensor:
+    """Images ``(N, channels, height, width)`` side by side, small ones enlarged, on [0, 1]: ``(3, height, width)``."""
+    from torchvision.utils import make_grid
+
+    images = images.float().cpu()
+    if levels is not None:
+        images = images / (levels - 1)
+    else:
+        low, high = images.min(), images.max()
+        images = (images - low) / (high - low).clamp(min=1e-9)
+    zoom = max(1, 32 // images.shape[-1])
+    images = images.clamp(0, 1).repeat_interleave(zoom, -1).repeat_interleave(zoom, -2)
+    return make_grid(images, nrow=columns, padding=2, pad_value=0.5)
+
+
+def _interpolation(model: Any, x: Tensor, context: Tensor | None) -> Tensor:
+    """Five rows, each from one validation image to the next in ten equal steps of the code."""
+    codes = model.encode(x[:10], None if context is None else context[:10])
+    rows = []
+    for i in range(0, len(codes) - 1, 2):
+        weights = torch.linspace(0, 1, 10, dtype=codes.dtype, device=codes.device).unsqueeze(-1)
+        between = None if context is None else context[i].expand(10, -1)
+        rows.append(model.decode((1 - weights) * codes[i] + weights * codes[i + 1], between))
+    return torch.cat(rows)
+
+
+def _latents(model: Any, data: Any) -> Tensor:
+    """Codes of validation data in the plane, coloured by label."""
+    import numpy as np
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    x, y = data.examples("val", torch.arange(min(2000, len(data.splits["val"][0]))))
+    context = model.context_of(y.to(model.device))
+    codes = model.encode(x.to(model.device, model.dtype), context).float().cpu().numpy()
+    figure = Figure(figsize=(5, 5), dpi=100, layout="constrained")
+    canvas = FigureCanvasAgg(figure)
+    axes = figure.subplots()
+    points = axes.scatter(*codes.T, c=y, cmap="tab10" if data.num_classes else None, s=8)
+    if data.num_classes:
+        axes.legend(*points.legend_elements(num=None), title="label", loc="upper right", fontsize=7)
+    axes.set(xlabel="$z_1$", ylabel="$z_2$", title="validation data in latent space", aspect="equal")
+    canvas.draw()
+    return torch.from_numpy(np.asarray(canvas.buffer_rgba())[..., :3].copy()).permute(2, 0, 1) / 255

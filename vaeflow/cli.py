@@ -1,0 +1,304 @@
+"""The command line: LightningCLI with configs that have names, one run folder for each run, and errors of one sentence."""
+
+from __future__ import annotations
+
+import difflib
+import inspect
+import logging
+import os
+import re
+import sys
+import traceback
+import warnings
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any, NoReturn
+
+from jsonargparse import ActionConfigFile, ArgumentParser
+from pytorch_lightning import Trainer
+from pytorch_lightning.callbacks import Timer
+from pytorch_lightning.cli import LightningArgumentParser, LightningCLI
+from pytorch_lightning.loggers import TensorBoardLogger
+
+import vaeflow.data
+import vaeflow.models
+from vaeflow.callbacks import Checkpoints, Curves, Pictures, Progress
+from vaeflow.checkpoint import load, load_data, load_weights, read
+from vaeflow.errors import VaeflowError
+from vaeflow.evaluation.evaluate import evaluate, table, write_json
+
+CONFIGS = Path(__file__).parent.parent / "configs"
+TRAINER_DEFAULTS = {
+    "default_root_dir": "runs",
+    "num_sanity_val_steps": 0,
+    "enable_model_summary": False,
+    "log_every_n_steps": 10,
+}
+
+# ------------------------------------------------------------------------------------------------------ train.py
+
+
+def train() -> None:
+    """Train a model from a config, evaluate its best checkpoint on the test split, and say what came out."""
+    cli = TrainingCLI(
+        vaeflow.models.LikelihoodModel,
+        vaeflow.data.DataModule,
+        subclass_mode_model=True,
+        subclass_mode_data=True,
+        run=False,
+        auto_configure_optimizers=False,
+        parser_class=Parser,
+        parser_kwargs={"description": train.__doc__, "allow_abbrev": False, "prog": "train.py"},
+        trainer_defaults=TRAINER_DEFAULTS,
+        seed_everything_default=0,
+    )
+    trainer, model, data, folder = cli.trainer, cli.model, cli.datamodule, Path(cli.trainer.log_dir or ".")
+    resume_from = cli.config.ckpt_path
+    if resume_from is not None:
+        load_weights(model, read(resume_from), resume_from)  # for its errors: Lightning loads the whole state below
+    else:
+        data.setup("fit")
+    if trainer.is_global_zero:
+        size = sum(p.numel() for p in model.parameters())
+        print(f"{cli.config.experiment}: {type(model).__name__} of {size:,} parameters on {type(data).__name__}, in {folder}")
+    try:
+        trainer.fit(model, datamodule=data, ckpt_path=resume_from, weights_only=True)
+    except SystemExit:  # what Lightning makes of Ctrl-C
+        raise KeyboardInterrupt(_how_to_resume(cli)) from None
+    if cli.config.num_samples and not trainer.fast_dev_run:
+        finish(cli, folder)
+
+
+def finish(cli: TrainingCLI, folder: Path) -> None:
+    """Evaluate the best checkpoint of a run; print and keep the results."""
+    trainer, data = cli.trainer, cli.datamodule
+    checkpoints = next(c for c in trainer.callbacks if isinstance(c, Checkpoints))
+    best = Path(checkpoints.best_model_path or checkpoints.last_model_path)
+    checkpoint = read(best)
+    load_weights(cli.model, checkpoint, best)
+    results = evaluate(cli.model, data, cli.config.num_samples, seed=cli.config.evaluation_seed, memory_mb=cli.config.memory_mb)
+    timer = next(c for c in trainer.callbacks if isinstance(c, Timer))
+    results.update(
+        checkpoint=str(best), training_seed=cli.config.seed_everything, training_seconds=timer.time_elapsed("train")
+    )
+    if not trainer.is_global_zero:
+        return
+    write_json(folder / "results.json", results)
+    if isinstance(trainer.logger, TensorBoardLogger):
+        names = ("nll", "bpd", "elbo", "kl", "reconstruction", "effective_sample_size", "active_units")
+        metrics = {f"test/{name}": results[name] for name in names if results[name] is not None}
+        trainer.logger.log_hyperparams(_short_description(cli, results), metrics, step=checkpoint["global_step"])
+        trainer.logger.finalize("success")
+    print(f"\n{table(results)}\n")
+    rows = {
+        "checkpoint": best,
+        "results": folder / "results.json",
+        "evaluate": f"python scripts/evaluate.py --ckpt {best} --num-samples 5000",
+        "curves": f"tensorboard --logdir {trainer.default_root_dir}",
+    }
+    print("\n".join(f"{name:<12}{value}" for name, value in rows.items()))
+
+
+def _short_description(cli: TrainingCLI, results: dict[str, Any]) -> dict[str, Any]:
+    """What the hparams tab shows of a run: the same keys for every model, so that it can compare them."""
+    flow = cli.model.hparams.get("flow")
+    return {
+        "experiment": cli.config.experiment,
+        "model": results["model"],
+        "flow": flow["class_path"].rpartition(".")[2] if isinstance(flow, dict) else "none",
+        "objective": results["objective"],
+        "data": results["data"],
+        "measure": results["measure"],
+        "kind": results["kind"],
+        "parameters": results["num_parameters"],
+        "batch_size": cli.datamodule.batch_size,
+        "epochs": cli.trainer.current_epoch,
+        "seed": cli.config.seed_everything,
+    }
+
+
+def _how_to_resume(cli: TrainingCLI) -> str:
+    last = Path(cli.trainer.log_dir or ".") / "checkpoints" / "last.ckpt"
+    if not last.is_file():
+        return "stopped before the first checkpoint."
+    return f"stopped in epoch {cli.trainer.current_epoch}; to go on, add --ckpt_path {last} to the same command."
+
+
+class TrainingCLI(LightningCLI):
+    """What ``train.py`` understands: ``--config`` by name, ``--experiment``, ``--ckpt_path``, and any key of a config."""
+
+    def init_parser(self, **kwargs: Any) -> LightningArgumentParser:
+        parser = self.parser_class(**kwargs)
+        parser.add_argument("-c", "--config", action=NamedConfig, help=f"a YAML file, or a name: {', '.join(config_names())}")
+        return parser
+
+    def add_default_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
+        add = parser.add_argument
+        add("--seed_everything", type=int, default=self.seed_everything_default, help="seed of weights, order and noise")
+        add("--experiment", type=str | None, default=None, help="name of the run's folder, by default the config's")
+        add("--ckpt_path", type=str | None, default=None, help="resume from this checkpoint, or from the `last` run's")
+        add("--num_samples", type=int, default=1000, help="importance samples for each test example; 0: no evaluation")
+        add("--evaluation_seed", type=int, default=0, help="seed of the evaluation's noise")
+        add("--memory_mb", type=float, default=256.0, help="what one chunk of the evaluation may compute, in MiB")
+        add("--debug", action="store_true", help="show the traceback of an error")
+
+    def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
+        parser.add_lightning_class_args(Pictures, "pictures")
+        for name in ("shape", "levels", "measure", "num_classes"):
+            parser.link_arguments(f"data.{name}", f"model.init_args.{name}", apply_on="instantiate")
+        for part in ("data", "model"):
+            parser.link_arguments("seed_everything", f"{part}.init_args.seed")
+
+    def before_instantiate_classes(self) -> None:
+        config = self.config
+        if config.experiment is None:
+            config.experiment = _experiment_of(config.config)
+        if config.ckpt_path == "last":
+            config.ckpt_path = str(_last_checkpoint(Path(config.trainer.default_root_dir) / config.experiment))
+        self.version = _version_of(config.ckpt_path)
+        self.save_config_kwargs = {"overwrite": self.version is not None}
+
+    def instantiate_trainer(self, **kwargs: Any) -> Trainer:
+        config = self.config
+        if config.trainer.logger in (None, True):
+            root = config.trainer.default_root_dir
+            kwargs["logger"] = TensorBoardLogger(root, config.experiment, self.version, default_hp_metric=False)
+        self.trainer_defaults = {**self.trainer_defaults, "callbacks": [Progress(), Checkpoints(), Curves(), Timer()]}
+        return super().instantiate_trainer(**kwargs)
+
+
+class NamedConfig(ActionConfigFile):
+    """``--config``: a path, or the name of a file in ``configs/``."""
+
+    def __call__(self, parser: Any, cfg: Any, values: str, option_string: str | None = None) -> None:
+        super().__call__(parser, cfg, str(find_config(values)), option_string)
+
+
+def config_names() -> list[str]:
+    """The names that ``--config`` takes."""
+    return sorted(str(path.relative_to(CONFIGS).with_suffix("")) for path in CONFIGS.rglob("*.yaml"))
+
+
+def find_config(name: str) -> Path:
+    """The config at a path, or of a name in ``configs/``.
+
+    Raises:
+        TypeError: if there is none, with the names that there are; a usage error for jsonargparse.
+    """
+    for path in (Path(name), CONFIGS / name, CONFIGS / f"{name}.yaml"):
+        if path.is_file():
+            return path
+    raise TypeError(f"there is no config {name}: expected a path, or one of {', '.join(config_names())}.")
+
+
+def _experiment_of(configs: Any) -> str:
+    """The first config's name, by which its runs are kept."""
+    if not configs:
+        return "unnamed"
+    path = Path(str(configs[0])).resolve().with_suffix("")
+    return str(path.relative_to(CONFIGS)) if path.is_relative_to(CONFIGS) else path.name
+
+
+def _last_checkpoint(folder: Path) -> Path:
+    """The newest ``last.ckpt`` of an experiment."""
+    found = sorted(folder.glob("version_*/checkpoints/last.ckpt"), key=lambda path: path.stat().st_mtime)
+    if not found:
+        raise VaeflowError(f"there is nothing to resume: no version_*/checkpoints/last.ckpt in {folder}.")
+    return found[-1]
+
+
+def _version_of(ckpt_path: str | None) -> str | None:
+    """The run folder that a checkpoint lies in, which a resumed run writes to again."""
+    if ckpt_path is None:
+        return None
+    checkpoints = Path(ckpt_path).resolve().parent
+    return checkpoints.parent.name if checkpoints.name == "checkpoints" else None
+
+
+class Parser(LightningArgumentParser):
+    """Says what is wrong in one sentence, with the nearest valid key, and exits with 2."""
+
+    def error(self, message: str, ex: Exception | None = None) -> NoReturn:
+        if not self.exit_on_error:
+            super().error(message, ex)
+        print(f"{self.prog}: error: {_one_sentence(message)}", file=sys.stderr)
+        self.exit(2)
+
+
+def _one_sentence(message: str) -> str:
+    """The innermost reason in a message of jsonargparse, and what the user may have meant."""
+    lines = [line.strip(" -") for line in message.splitlines() if line.strip(" -")]
+    reason = lines[-1] if lines else message
+    unknown = re.search(r"(?:Unrecognized arguments:|[Kk]ey|[Oo]ption) ['\"]?(?:--)?([\w.]+)", message)
+    near = difflib.get_close_matches(unknown[1].rpartition(".")[2], sorted(_keys()), 1) if unknown else []
+    return f"{reason} Did you mean `{near[0]}`?" if near else reason
+
+
+def _keys() -> Iterator[str]:
+    """The last part of every key that a config may have."""
+    yield from ("config", "data", "model", "trainer", "experiment", "ckpt_path", "seed_everything", "num_samples")
+    classes: list[type] = [Trainer, Pictures]
+    for home in (vaeflow.models, vaeflow.data, vaeflow.bijections, vaeflow.nets, vaeflow.distributions):
+        classes += [value for value in vars(home).values() if inspect.isclass(value)]
+    for cls in classes:
+        yield from list(inspect.signature(cls.__init__).parameters)[1:]
+
+
+# --------------------------------------------------------------------------------------------------- evaluate.py
+
+
+def evaluate_checkpoint() -> None:
+    """Estimate the log-likelihood of a checkpoint's model by importance sampling."""
+    parser = ArgumentParser(prog="evaluate.py", description=evaluate_checkpoint.__doc__)
+    add = parser.add_argument
+    add("--ckpt", type=str, required=True, help="the checkpoint")
+    add("--num-samples", type=int, default=1000, help="K, importance samples for each example")
+    add("--split", type=str, default="test", help="train, val or test")
+    add("--json", type=str | None, default=None, help="write the results to this file")
+    add("--seed", type=int, default=0, help="of the noise")
+    add("--memory-mb", type=float, default=256.0, help="what one chunk of samples may compute, in MiB")
+    add("--batch-size", type=int | None, default=None, help="examples at once; by default as in training")
+    add("--limit", type=int | None, default=None, help="only so many examples, the first ones")
+    add("--root", type=str | None, default=None, help="folder of the data, if they have moved")
+    add("--trust", type=list[str], default=[], help="further packages whose classes the checkpoint may name")
+    add("--debug", action="store_true", help="show the traceback of an error")
+    args = parser.parse_args()
+    overrides = {"root": args.root, "batch_size": args.batch_size}
+    model = load(args.ckpt, args.trust)
+    data = load_data(args.ckpt, args.trust, **{name: value for name, value in overrides.items() if value is not None})
+    results = evaluate(model, data, args.num_samples, args.split, args.seed, args.memory_mb, args.limit)
+    results["checkpoint"] = args.ckpt
+    print(f"\n{table(results)}")
+    if args.json is not None:
+        write_json(Path(args.json), results)
+
+
+# -------------------------------------------------------------------------------------------------------- errors
+
+
+def main(command: Callable[[], None]) -> None:
+    """Run a script: an error is one sentence, and the exit code says whose it is.
+
+    0: done; 1: something the user can mend; 2: wrong usage; 70: a defect of vaeflow; 130: stopped with Ctrl-C.
+    """
+    logging.getLogger("pytorch_lightning.utilities.rank_zero").setLevel(logging.WARNING)
+    warnings.filterwarnings("ignore", message=".*does not have many workers.*")
+    debug = "--debug" in sys.argv
+    try:
+        command()
+    except KeyboardInterrupt as stop:
+        print(f"\n{stop or 'stopped.'}", file=sys.stderr)
+        sys.exit(130)
+    except VaeflowError as error:
+        if debug:
+            raise
+        print(f"error: {error}", file=sys.stderr)
+        sys.exit(1)
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    except Exception as error:
+        if debug:
+            raise
+        reason = traceback.format_exception_only(error)[-1].strip()
+        print(f"internal error, a defect of vaeflow: {reason} (--debug shows the traceback)", file=sys.stderr)
+        sys.exit(70)
