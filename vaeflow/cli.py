@@ -10,18 +10,24 @@ import re
 import sys
 import traceback
 import warnings
+from argparse import SUPPRESS
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, NoReturn
 
-from jsonargparse import ActionConfigFile, ArgumentParser
+import torch
+from jsonargparse import ActionConfigFile, ArgumentParser, DefaultHelpFormatter
 from pytorch_lightning import Trainer
 from pytorch_lightning.callbacks import Timer
 from pytorch_lightning.cli import LightningArgumentParser, LightningCLI
 from pytorch_lightning.loggers import TensorBoardLogger
+from torch.optim import lr_scheduler
 
+import vaeflow.bijections
 import vaeflow.data
+import vaeflow.distributions
 import vaeflow.models
+import vaeflow.nets
 from vaeflow.callbacks import Checkpoints, Curves, Pictures, Progress
 from vaeflow.checkpoint import load, load_data, load_weights, read
 from vaeflow.errors import VaeflowError
@@ -33,7 +39,21 @@ TRAINER_DEFAULTS = {
     "num_sanity_val_steps": 0,
     "enable_model_summary": False,
     "log_every_n_steps": 10,
+    "use_distributed_sampler": False,  # it pads; the data modules share out whole batches themselves
 }
+SHOWN = {
+    "max_epochs": "passes over the training data",
+    "max_time": "stop after so long, DD:HH:MM:SS",
+    "accelerator": "cpu, gpu, …; by default the best at hand",
+    "devices": "how many, or which",
+    "precision": "32-true, 64-true, bf16-mixed, …",
+    "gradient_clip_val": "largest norm of the gradient",
+    "accumulate_grad_batches": "batches for each step of the optimizer",
+    "check_val_every_n_epoch": "epochs from one validation to the next",
+    "callbacks": "further callbacks of Lightning, such as EarlyStopping or EMAWeightAveraging",
+    "default_root_dir": "folder of all runs",
+}
+"""The Trainer's keys that ``--help`` shows, with one line each."""
 
 # ------------------------------------------------------------------------------------------------------ train.py
 
@@ -128,9 +148,25 @@ class TrainingCLI(LightningCLI):
     """What ``train.py`` understands: ``--config`` by name, ``--experiment``, ``--ckpt_path``, and any key of a config."""
 
     def init_parser(self, **kwargs: Any) -> LightningArgumentParser:
-        parser = self.parser_class(**kwargs)
+        parser = self.parser_class(
+            usage="train.py --config NAME [--KEY VALUE ...]",
+            epilog="Every key of a config is an option: --print_config shows them all as YAML, --model.help VAE and "
+            "--data.help MNIST explain those of a class, and the Trainer's are all of Lightning's.",
+            formatter_class=Help,
+            **kwargs,
+        )
         parser.add_argument("-c", "--config", action=NamedConfig, help=f"a YAML file, or a name: {', '.join(config_names())}")
         return parser
+
+    def setup_parser(self, *args: Any, **kwargs: Any) -> None:
+        super().setup_parser(*args, **kwargs)
+        for action in self.parser._actions:
+            section, _, key = action.dest.partition(".")
+            if section == "trainer":
+                action.help = SHOWN.get(key, SUPPRESS)
+        titles = {"trainer": "Training (more keys: --print_config)", "model": "Model", "data": "Data", "pictures": "Pictures"}
+        for name, title in titles.items():
+            self.parser.groups[name].title = title
 
     def add_default_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
         add = parser.add_argument
@@ -165,6 +201,13 @@ class TrainingCLI(LightningCLI):
             kwargs["logger"] = TensorBoardLogger(root, config.experiment, self.version, default_hp_metric=False)
         self.trainer_defaults = {**self.trainer_defaults, "callbacks": [Progress(), Checkpoints(), Curves(), Timer()]}
         return super().instantiate_trainer(**kwargs)
+
+
+class Help(DefaultHelpFormatter):
+    """Spares the reader the types of Lightning's own options, half a page each."""
+
+    def _get_help_string(self, action: Any) -> str | None:
+        return action.help if action.dest.startswith("trainer.") else super()._get_help_string(action)
 
 
 class NamedConfig(ActionConfigFile):
@@ -226,21 +269,42 @@ class Parser(LightningArgumentParser):
 
 
 def _one_sentence(message: str) -> str:
-    """The innermost reason in a message of jsonargparse, and what the user may have meant."""
-    lines = [line.strip(" -") for line in message.splitlines() if line.strip(" -")]
-    reason = lines[-1] if lines else message
-    unknown = re.search(r"(?:Unrecognized arguments:|[Kk]ey|[Oo]ption) ['\"]?(?:--)?([\w.]+)", message)
-    near = difflib.get_close_matches(unknown[1].rpartition(".")[2], sorted(_keys()), 1) if unknown else []
-    return f"{reason} Did you mean `{near[0]}`?" if near else reason
+    """What jsonargparse reports as a tree, as one sentence: the key at fault, what it was, and what it may be."""
+    value = re.search(r"(?:Got|Given) value: (.*?)(?:\. Got value: .*)?$", message, re.MULTILINE)
+    before = message[: value.start()] if value else message
+    key = ".".join(re.findall(r'Parser key "([\w.]+)"', before))
+    unknown = re.search(r"Option '([\w.]+)' is not accepted|unrecognized arguments: --([\w.]+)", message)
+    if unknown:
+        name = unknown[1] or unknown[2]
+        keys = set(_keys())
+        wrong = next((part for part in name.split(".") if part not in keys), name)
+        return f"there is no key `{key + '.' if key else ''}{name}`{_near(wrong, keys)}"
+    types = re.findall(r"Expected (?:a )?(?:<class '([\w.]+)'>|typing\.Literal\[(.*?)\]|(?=dot import path))", before)
+    expected = list(dict.fromkeys((t or choices).replace("NoneType", "null") for t, choices in types if t or choices))
+    missing_class = re.search(r"dot import path string: ([\w.]+)", before)
+    if missing_class and set(expected) <= {"null"}:
+        return f"`{key}` is {missing_class[1]}, which is no class known here{_near(missing_class[1], set(_classes()))}"
+    if value and key and expected:
+        return f"`{key}` is {value[1]}, expected {' or '.join(expected)}."
+    return [line.strip(" -") for line in message.splitlines() if line.strip(" -")][-1]
+
+
+def _near(word: str, words: set[str]) -> str:
+    near = difflib.get_close_matches(word, sorted(words), 1)
+    return f"; did you mean `{near[0]}`?" if near else "."
+
+
+def _classes() -> dict[str, type]:
+    """The classes that a config may name without a path."""
+    homes = (vaeflow.models, vaeflow.data, vaeflow.bijections, vaeflow.nets, vaeflow.distributions, torch.optim, lr_scheduler)
+    return {name: cls for home in homes for name, cls in vars(home).items() if inspect.isclass(cls)}
 
 
 def _keys() -> Iterator[str]:
-    """The last part of every key that a config may have."""
-    yield from ("config", "data", "model", "trainer", "experiment", "ckpt_path", "seed_everything", "num_samples")
-    classes: list[type] = [Trainer, Pictures]
-    for home in (vaeflow.models, vaeflow.data, vaeflow.bijections, vaeflow.nets, vaeflow.distributions):
-        classes += [value for value in vars(home).values() if inspect.isclass(value)]
-    for cls in classes:
+    """Every part of a key that a config may have."""
+    yield from ("class_path", "init_args", "config", "data", "model", "trainer", "pictures", "experiment", "ckpt_path")
+    yield from ("seed_everything", "num_samples", "evaluation_seed", "memory_mb", "debug")
+    for cls in (Trainer, Pictures, *_classes().values()):
         yield from list(inspect.signature(cls.__init__).parameters)[1:]
 
 

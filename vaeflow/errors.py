@@ -1,4 +1,4 @@
-"""The one error that users are meant to read, and the shape check that raises it most often."""
+"""The one error that users are meant to read, and the checks of shapes that raise it most often."""
 
 from __future__ import annotations
 
@@ -21,3 +21,13 @@ def check_shape(name: str, tensor: Tensor, *event: int) -> None:
     if tensor.dim() <= len(event) or tensor.shape[tensor.dim() - len(event) :] != event:
         expected = ", ".join(["...", "batch", *map(str, event)])
         raise VaeflowError(f"{name} has shape {tuple(tensor.shape)}, expected ({expected}).")
+
+
+def check_context(context: Tensor | None, context_features: int) -> None:
+    """Raise a :class:`VaeflowError` unless ``context`` is ``(..., batch, context_features)``, or None where that is 0."""
+    if context is None and context_features:
+        raise VaeflowError(f"this is conditioned on a context of {context_features} features, but got none.")
+    if context is not None:
+        if not context_features:
+            raise VaeflowError(f"this takes no context, but got one of shape {tuple(context.shape)}.")
+        check_shape("context", context, context_features)

@@ -21,8 +21,10 @@ from torch import Tensor
 from vaeflow.errors import VaeflowError
 
 
-def _signed(constant: int) -> int:
-    return constant - (1 << 64) if constant >= 1 << 63 else constant
+def _signed(word: int) -> int:
+    """The int64 with the bits of a 64-bit word."""
+    word &= (1 << 64) - 1
+    return word - (1 << 64) if word >= 1 << 63 else word
 
 
 _GOLDEN = _signed(0x9E3779B97F4A7C15)
@@ -40,6 +42,15 @@ def _mix(h: Tensor) -> Tensor:
     h.bitwise_xor_(_shift(h, 30)).mul_(_MIX_1)
     h.bitwise_xor_(_shift(h, 27)).mul_(_MIX_2)
     return h.bitwise_xor_(_shift(h, 31))
+
+
+def _mix_word(h: int) -> int:
+    """:func:`_mix` of one 64-bit word, in Python's integers: a tensor operation costs more than all of it."""
+    word = (1 << 64) - 1
+    h &= word
+    h = (h ^ h >> 30) * _MIX_1 & word
+    h = (h ^ h >> 27) * _MIX_2 & word
+    return h ^ h >> 31
 
 
 def _stream(keys: Tensor, counters: Tensor) -> Tensor:
@@ -94,17 +105,20 @@ class Noise:
 
     def uniform(self, name: str, num_samples: int, features: int, dtype: torch.dtype = torch.float32) -> Tensor:
         """Numbers ``(num_samples, batch, features)`` uniform on the open interval (0, 1)."""
-        kept = 52 if dtype == torch.float64 else 23  # (k + ½) 2⁻ᵏᵉᵖᵗ is then exact: neither 0 nor 1 can come out
-        return _shift(self._bits(name, num_samples, features), 64 - kept).to(dtype).add_(0.5).mul_(2.0**-kept)
+        # (k + ½) 2⁻ᵐ of m bits is exact with m one less than the mantissa has: neither 0 nor 1 can come out
+        if dtype == torch.float64:
+            return _shift(self._bits(name, num_samples, features), 12).to(dtype).add_(0.5).mul_(2.0**-52)
+        halves = self._bits(name, num_samples, (features + 1) // 2).view(torch.int32)[..., :features]
+        return (halves >> 9).bitwise_and_((1 << 23) - 1).to(dtype).add_(0.5).mul_(2.0**-23)
 
     def _bits(self, name: str, num_samples: int, counters: int) -> Tensor:
         if self.index is None:
             raise VaeflowError("this noise source has no examples: call noise.at(index) with their indices first.")
         device = self.index.device
-        key = torch.tensor([0], dtype=torch.int64)
+        key = 0
         for part in (self.seed, zlib.crc32(self.stage.encode()), self.epoch, zlib.crc32(name.encode())):
-            key = _mix((key ^ part) + _GOLDEN)
-        examples = _mix(key.to(device) + (self.index + 1) * _GOLDEN)
+            key = _mix_word((key ^ part) + _GOLDEN)
+        examples = _mix(self.index * _GOLDEN + _signed(key + _GOLDEN))
         samples = torch.arange(self.first_sample, self.first_sample + num_samples, device=device)
         streams = _mix(_stream(examples, samples)).T  # mixed twice: the counters below use the same increment
         return _stream(streams, torch.arange(counters, device=device))

@@ -9,7 +9,9 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from vaeflow.bijections.base import Bijection, Chain, Context
+from vaeflow.bijections.elementwise import bounded
 from vaeflow.bijections.solve import solve_autoregressive
+from vaeflow.errors import check_shape
 from vaeflow.nets.made import MADE
 
 
@@ -20,7 +22,7 @@ class InverseAutoregressive(Chain):
         log |det ∂x/∂z| = Σ_i log σ_i.
 
     m_i and s_i depend on z_<i and on the context. The shift of 2 opens the gates at the start, whatever the data, as
-    the paper advises (a bias of 1 to 2).
+    the paper advises (a bias of 1 to 2); s is bounded smoothly to ±7, so that no gate closes for good.
 
     | direction | cost |
     |---|---|
@@ -79,11 +81,13 @@ class GatedAutoregressiveStep(Bijection):
         self.made = MADE(features, 2, hidden, context_features, activation, reverse)
 
     def forward(self, z: Tensor, context: Context = None) -> tuple[Tensor, Tensor]:
+        check_shape("z", z, self.made.features)
         m, s = self.made(z, context).unbind(-2)
-        gate = torch.sigmoid(s + 2)
-        return m + gate * (z - m), F.logsigmoid(s + 2).sum(-1)
+        s = bounded(s) + 2
+        return m + torch.sigmoid(s) * (z - m), F.logsigmoid(s).sum(-1)
 
     def inverse(self, x: Tensor, context: Context = None) -> tuple[Tensor, Tensor]:
+        check_shape("x", x, self.made.features)
         context = self.condition(context)
         return solve_autoregressive(lambda z: self.made(z, context), self._inverse_of_one, x, self.made.order)
 
@@ -93,5 +97,5 @@ class GatedAutoregressiveStep(Bijection):
     @staticmethod
     def _inverse_of_one(x_i: Tensor, parameters: Tensor) -> tuple[Tensor, Tensor]:
         m, s = parameters.unbind(-1)
-        # (x − m)/σ + m with 1/σ = 1 + exp(−s − 2)
-        return x_i + (x_i - m) * torch.exp(-s - 2), -F.logsigmoid(s + 2)
+        s = bounded(s) + 2
+        return x_i + (x_i - m) * torch.exp(-s), -F.logsigmoid(s)  # (x − m)/σ + m, where 1/σ = 1 + exp(−s)

@@ -8,6 +8,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from vaeflow.errors import check_context, check_shape
+
 Context = Any
 """What a bijection is conditioned on: a tensor ``(batch, context_features)``, or what :meth:`Bijection.condition`
 made of it."""
@@ -161,6 +163,7 @@ class Amortised(Bijection):
     def condition(self, context: Context) -> Context:
         if isinstance(context, tuple):
             return context
+        check_context(context, self.context_features)
         flat = self.amortise(context) if self.context_features else self.parameters_of_steps
         shapes = self.parameter_shapes
         sizes = [int(torch.Size(shape).numel()) for shape in shapes.values()] * self.steps
@@ -170,6 +173,7 @@ class Amortised(Bijection):
         )
 
     def forward(self, z: Tensor, context: Context = None) -> tuple[Tensor, Tensor]:
+        check_shape("z", z, self.features)
         total = z.new_zeros(())
         for k, parameters in enumerate(self.condition(context)):
             z, log_det = self.step(z, k, **parameters)
@@ -177,6 +181,7 @@ class Amortised(Bijection):
         return z, total
 
     def inverse(self, x: Tensor, context: Context = None) -> tuple[Tensor, Tensor]:
+        check_shape("x", x, self.features)
         total = x.new_zeros(())
         for k, parameters in reversed(list(enumerate(self.condition(context)))):
             x, log_det = self.step_inverse(x, k, **parameters)

@@ -11,6 +11,14 @@ from vaeflow.bijections.base import Bijection, Context
 from vaeflow.errors import VaeflowError
 
 
+LOG_SCALE_BOUND = 7.0
+
+
+def bounded(log_scale: Tensor) -> Tensor:
+    """B tanh(a/B) with B = 7: near 0 the identity, and no logarithm of a scale leaves ±7, whatever a net puts out."""
+    return LOG_SCALE_BOUND * torch.tanh(log_scale / LOG_SCALE_BOUND)
+
+
 class Standardise(Bijection):
     """x = μ + σ ⊙ z, log |det ∂x/∂z| = Σ log σ, with μ and σ the mean and standard deviation of the training set.
 

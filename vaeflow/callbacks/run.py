@@ -4,30 +4,65 @@ from __future__ import annotations
 
 import math
 import os
+import sys
 from typing import Any
 
 from pytorch_lightning import Callback, LightningModule, Trainer
-from pytorch_lightning.callbacks import ModelCheckpoint, TQDMProgressBar
+from pytorch_lightning.callbacks import ModelCheckpoint, ProgressBar
 from pytorch_lightning.loggers import TensorBoardLogger
+from tqdm import tqdm
 
 
-class Progress(TQDMProgressBar):
-    """The progress bar, with nll, kl and bpd of the training batches since they were last logged, and ``val/nll``."""
+class Progress(ProgressBar):
+    """One bar over the whole training, with nll, kl and bpd of the last batches, as they were logged, and ``val/nll``."""
 
-    def get_metrics(self, trainer: Trainer, pl_module: LightningModule) -> dict[str, Any]:
-        shown: dict[str, str] = {}
-        metric = pl_module.means["train_"]  # type: ignore[index,operator]
-        if metric.count > 0:  # type: ignore[union-attr,operator]
-            self._last = {name: (total / metric.count).item() for name, total in zip(metric.names, metric.total, strict=True)}  # type: ignore
-        last = getattr(self, "_last", {})
-        for name in ("nll", "kl"):
-            if name in last:
-                shown[name] = f"{last[name]:.2f}"
-        if "nll" in last and pl_module.levels is not None:
-            shown["bpd"] = f"{last['nll'] / (pl_module.dimension * math.log(2)):.3f}"  # type: ignore[operator]
-        if "val/nll" in trainer.callback_metrics:
-            shown["val/nll"] = f"{trainer.callback_metrics['val/nll'].item():.2f}"
-        return shown  # type: ignore[return-value]
+    def __init__(self) -> None:
+        super().__init__()
+        self.bar: tqdm | None = None
+        self.enabled = True
+
+    def disable(self) -> None:
+        """Called by Lightning on all processes but the first."""
+        self.enabled = False
+
+    def enable(self) -> None:
+        """The opposite of :meth:`disable`."""
+        self.enabled = True
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        steps = trainer.estimated_stepping_batches
+        self.bar = tqdm(
+            total=int(steps) if math.isfinite(steps) else None,
+            initial=trainer.global_step,
+            disable=not self.enabled,
+            unit="step",
+            dynamic_ncols=True,
+            mininterval=0.1 if sys.stderr.isatty() else 10,  # a log file wants few lines
+        )
+
+    def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        assert self.bar is not None
+        self.bar.set_description(f"epoch {trainer.current_epoch + 1}/{trainer.max_epochs or '?'}", refresh=False)
+
+    def on_train_batch_end(self, trainer: Trainer, pl_module: LightningModule, *batch: Any) -> None:
+        assert self.bar is not None
+        if self.bar.update(trainer.global_step - self.bar.n):
+            self.bar.set_postfix(self._terms(trainer), refresh=False)
+
+    def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        if self.bar is not None:
+            self.bar.set_postfix(self._terms(trainer))
+            self.bar.close()
+
+    def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
+        if self.bar is not None:
+            self.bar.close()
+
+    @staticmethod
+    def _terms(trainer: Trainer) -> dict[str, str]:
+        digits = {"train/nll": 2, "train/kl": 2, "train/bpd": 3, "val/nll": 2}
+        logged = trainer.callback_metrics
+        return {tag.removeprefix("train/"): f"{logged[tag].item():.{n}f}" for tag, n in digits.items() if tag in logged}
 
 
 class Checkpoints(ModelCheckpoint):

@@ -13,6 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from vaeflow.bijections.elementwise import bounded
 from vaeflow.errors import VaeflowError
 from vaeflow.noise import Noise
 
@@ -170,7 +171,7 @@ class DiscretisedLogistic(Likelihood):
     def _location_and_scale(self, output: Tensor) -> tuple[Tensor, Tensor]:
         location, log_scale = self.split(output)
         centre = self._top / 2
-        return centre * (1 + location), centre * torch.exp(7 * torch.tanh(log_scale / 7))
+        return centre * (1 + location), centre * torch.exp(bounded(log_scale))
 
 
 class Categorical(Likelihood):
@@ -251,7 +252,7 @@ class Gaussian(Likelihood):
 
     def _location_and_scale(self, output: Tensor) -> tuple[Tensor, Tensor]:
         location, log_scale = self.split(output)
-        sigma = self._unit * torch.exp(7 * torch.tanh(log_scale / 7)) + self.min_scale
+        sigma = self._unit * torch.exp(bounded(log_scale)) + self.min_scale
         return (location if self.levels is None else self._unit * (1 + location)), sigma
 
 

@@ -11,9 +11,8 @@ from torch import Tensor, nn
 
 from vaeflow.bijections import Bijection
 from vaeflow.bijections.base import Context
+from vaeflow.bijections.elementwise import bounded
 from vaeflow.noise import Noise
-
-LOG_SCALE_BOUND = 7.0
 
 
 class Posterior(nn.Module):
@@ -39,9 +38,8 @@ class Posterior(nn.Module):
     def forward(self, features: Tensor) -> ConditionedPosterior:
         """``(batch, features)`` → the posteriors of the batch, everything that does not depend on ε done."""
         mean, raw = self.gaussian(features).chunk(2, dim=-1)
-        log_scale = LOG_SCALE_BOUND * torch.tanh(raw / LOG_SCALE_BOUND)
         context = None if self.flow is None else self.flow.condition(features)
-        return ConditionedPosterior(mean, log_scale, self.flow, context)
+        return ConditionedPosterior(mean, bounded(raw), self.flow, context)
 
 
 @dataclass(frozen=True)

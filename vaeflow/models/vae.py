@@ -18,7 +18,7 @@ from vaeflow.errors import VaeflowError, check_shape
 from vaeflow.evaluation.log_likelihood import LogWeights, log_mean_exp
 from vaeflow.evaluation.metrics import mean_over_processes
 from vaeflow.models.base import LikelihoodModel
-from vaeflow.nets import MLPDecoder, MLPEncoder
+from vaeflow.nets import Decoder, Encoder, MLPDecoder, MLPEncoder
 from vaeflow.noise import Noise
 
 
@@ -52,6 +52,7 @@ class VAE(LikelihoodModel):
     """
 
     kind = "importance-sampled"
+    data_mean: Tensor
 
     def __init__(
         self,
@@ -61,8 +62,8 @@ class VAE(LikelihoodModel):
         num_classes: int = 0,
         class_conditional: bool = False,
         latent_features: int = 16,
-        encoder: Callable[[Sequence[int], int], nn.Module] = MLPEncoder,
-        decoder: Callable[[int, int, Sequence[int]], nn.Module] = MLPDecoder,
+        encoder: Callable[[Sequence[int], int], Encoder] = MLPEncoder,
+        decoder: Callable[[int, int, Sequence[int]], Decoder] = MLPDecoder,
         flow: Callable[[int, int], Bijection] | None = None,
         likelihood: Callable[[Sequence[int], int | None], Likelihood] | None = None,
         prior: Callable[[int, int], Density] = StandardNormal,
@@ -90,6 +91,7 @@ class VAE(LikelihoodModel):
         self.likelihood = (likelihood or likelihood_for(levels))(self.shape, levels)
         self.decoder = decoder(latent_features, self.context_features, self.likelihood.decoder_shape)
         self.analytic_kl = flow is None and isinstance(self.prior, StandardNormal)
+        self.register_buffer("data_mean", torch.zeros(self.shape))
 
     # ------------------------------------------------------------------------------------------------ the bound
 
@@ -171,7 +173,8 @@ class VAE(LikelihoodModel):
 
     def start(self, mean: Tensor, scale: Tensor) -> None:
         super().start(mean, scale)
-        if self.standardise is None and hasattr(self.decoder, "output_bias"):
+        self.data_mean.copy_(mean)
+        if self.standardise is None and self.decoder.output_bias is not None:
             self.likelihood.start(mean, scale, self.decoder.output_bias)
 
     def _standardised(self, x: Tensor) -> Tensor:
@@ -181,5 +184,6 @@ class VAE(LikelihoodModel):
         return x if self.standardise is None else self.standardise(x)[0]
 
     def _centred(self, x: Tensor) -> Tensor:
-        """x on the scale that nets like: integers on [−1, 1], continuous data standardised."""
-        return self._standardised(x) if self.levels is None else 2 * x / (self.levels - 1) - 1
+        """x as the encoder sees it: continuous data standardised, integers about their mean in the training set and
+        divided by L − 1, since pixels that are nearly always black, seen as −1, drown what differs between images."""
+        return self._standardised(x) if self.levels is None else (x - self.data_mean) / (self.levels - 1)

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from vaeflow.errors import VaeflowError
+from vaeflow.nets.base import Decoder, Encoder
 
 CHANNELS = (32, 32, 64, 64, 64)
 STRIDES = (1, 2, 1, 2, 1)
@@ -30,7 +31,7 @@ class Gated(nn.Module):
         return h * torch.sigmoid(g)
 
 
-class GatedConvEncoder(nn.Module):
+class GatedConvEncoder(Encoder):
     """Five gated 5 × 5 convolutions, two of stride 2, and one over all that is left:
     ``(batch, channels, height, width)`` → ``(batch, features)``.
 
@@ -61,7 +62,7 @@ class GatedConvEncoder(nn.Module):
         return self.net(x).flatten(1)
 
 
-class GatedConvDecoder(nn.Module):
+class GatedConvDecoder(Decoder):
     """The encoder's mirror image: ``(..., batch, latent_features)`` → ``(..., batch, channels, height, width)``.
 
     One gated transposed convolution to a quarter of the size, five of 5 × 5 with two of stride 2, and a 1 × 1

@@ -9,6 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from vaeflow.errors import check_context
 from vaeflow.nets.mlp import activation_named
 
 
@@ -61,16 +62,18 @@ class MADE(nn.Module):
 
     def condition(self, context: Any) -> Any:
         """The context's part of the first hidden layer, ``(batch, hidden[0])``; idempotent."""
-        if self.context is None or isinstance(context, tuple):
+        if isinstance(context, tuple):
             return context
-        return (self.context(context),)
+        check_context(context, self.context_features)
+        return None if self.context is None else (self.context(context),)
 
     def forward(self, x: Tensor, context: Any = None) -> Tensor:
         """``(..., batch, features)`` → ``(..., batch, outputs, features)``."""
         first, *others = self.layers
         hidden = first(x)
-        if self.context is not None:
-            hidden = hidden + self.condition(context)[0]
+        conditioned = self.condition(context)
+        if conditioned is not None:
+            hidden = hidden + conditioned[0]
         hidden = self.activation(hidden)
         for layer in others:
             hidden = self.activation(layer(hidden))

@@ -8,6 +8,9 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
+from vaeflow.errors import VaeflowError
+from vaeflow.nets.base import Decoder, Encoder
+
 ACTIVATIONS = {
     "relu": nn.ReLU,
     "elu": nn.ELU,
@@ -21,8 +24,6 @@ ACTIVATIONS = {
 
 def activation_named(name: str) -> nn.Module:
     """The activation of that name, one of :data:`ACTIVATIONS`."""
-    from vaeflow.errors import VaeflowError
-
     if name not in ACTIVATIONS:
         raise VaeflowError(f"activation is {name!r}, expected one of {', '.join(ACTIVATIONS)}.")
     return ACTIVATIONS[name]()
@@ -51,7 +52,7 @@ class MLP(nn.Sequential):
             self.features = size
 
 
-class MLPEncoder(nn.Module):
+class MLPEncoder(Encoder):
     """x, flattened, and its context → features: ``(batch, *shape)`` → ``(batch, hidden[-1])``.
 
     Args:
@@ -77,7 +78,7 @@ class MLPEncoder(nn.Module):
         return self.net(x if context is None else torch.cat([x, context], dim=-1))
 
 
-class MLPDecoder(nn.Module):
+class MLPDecoder(Decoder):
     """z and its context → parameters of p(x|z): ``(..., batch, latent_features)`` → ``(..., batch, *shape)``.
 
     Args:

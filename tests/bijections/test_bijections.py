@@ -1,0 +1,336 @@
+"""Every bijection has the properties of one. They are found by walking the subclasses, so that none is forgotten."""
+
+from __future__ import annotations
+
+import copy
+import functools
+from collections.abc import Callable, Iterator
+
+import pytest
+import torch
+from torch import Tensor
+
+import vaeflow.bijections as B
+from tests.conftest import redraw
+from vaeflow.bijections import Bijection
+from vaeflow.errors import VaeflowError
+
+D, C, BATCH = 5, 3, 6
+
+
+def fitted_standardise(features: int, context_features: int = 0) -> Bijection:
+    bijection = B.Standardise(features, context_features)
+    bijection.fit(torch.linspace(-2, 3, features), torch.linspace(0.1, 4, features))
+    return bijection
+
+
+def chain(features: int, context_features: int = 0) -> Bijection:
+    return B.Chain(
+        [B.Planar(features, context_features), B.InverseAutoregressive(features, context_features, 2, hidden=[16])]
+    )
+
+
+EXAMPLES: dict[str, tuple[type[Bijection], Callable[..., Bijection]]] = {
+    "Planar": (B.Planar, functools.partial(B.Planar, steps=3)),
+    "Radial": (B.Radial, functools.partial(B.Radial, steps=3)),
+    "Sylvester, orthogonal": (B.Sylvester, functools.partial(B.Sylvester, steps=2, kind="orthogonal", bottleneck=3)),
+    "Sylvester, orthogonal, M = D": (B.Sylvester, functools.partial(B.Sylvester, steps=1, bottleneck=D)),
+    "Sylvester, householder": (B.Sylvester, functools.partial(B.Sylvester, steps=2, kind="householder", reflections=3)),
+    "Sylvester, triangular": (B.Sylvester, functools.partial(B.Sylvester, steps=2, kind="triangular")),
+    "GatedAutoregressiveStep": (B.GatedAutoregressiveStep, functools.partial(B.GatedAutoregressiveStep, hidden=[16])),
+    "GatedAutoregressiveStep, reverse": (
+        B.GatedAutoregressiveStep,
+        functools.partial(B.GatedAutoregressiveStep, hidden=[16, 12], reverse=True),
+    ),
+    "InverseAutoregressive": (B.InverseAutoregressive, functools.partial(B.InverseAutoregressive, steps=2, hidden=[16])),
+    "Inverse": (B.Inverse, functools.partial(B.Inverse, bijection=functools.partial(B.GatedAutoregressiveStep, hidden=[16]))),
+    "Chain": (B.Chain, chain),
+    "Standardise": (B.Standardise, fitted_standardise),
+}
+UNCONDITIONAL = {"Standardise"}
+NOT_IDENTITY_AT_START = {"Standardise"}
+ABSTRACT = {B.Amortised}
+# Autoregressive steps whose Jacobian is triangular, and in which order
+TRIANGULAR = {"GatedAutoregressiveStep": False, "GatedAutoregressiveStep, reverse": True, "Inverse": False}
+
+every = pytest.mark.parametrize("name", EXAMPLES)
+context_or_none = pytest.mark.parametrize("conditional", [False, True])
+
+
+def make(name: str, conditional: bool, gain: float | None = 1.0, dtype: torch.dtype = torch.float64) -> Bijection:
+    torch.manual_seed(0)
+    bijection = EXAMPLES[name][1](D, C if conditional else 0).to(dtype)
+    return redraw(bijection, gain) if gain is not None else bijection  # type: ignore[return-value]
+
+
+def inputs(conditional: bool, scale: float = 1.0, dtype: torch.dtype = torch.float64) -> tuple[Tensor, Tensor | None]:
+    generator = torch.Generator().manual_seed(1)
+    z = scale * torch.randn(BATCH, D, generator=generator, dtype=torch.float64)
+    context = torch.randn(BATCH, C, generator=generator, dtype=torch.float64)
+    return z.to(dtype), context.to(dtype) if conditional else None
+
+
+def skip_unconditional(name: str, conditional: bool) -> None:
+    if conditional and name in UNCONDITIONAL:
+        pytest.skip("takes no context")
+
+
+def jacobian(f: Callable[..., tuple[Tensor, Tensor]], z: Tensor, context: Tensor | None) -> Tensor:
+    """``(batch, features, features)`` by autograd, example by example."""
+    rows = []
+    for i in range(len(z)):
+        c = None if context is None else context[i : i + 1]
+        rows.append(torch.autograd.functional.jacobian(lambda one, c=c: f(one, c)[0][0], z[i : i + 1])[:, 0])  # type: ignore[misc]
+    return torch.stack(rows)
+
+
+def subclasses(cls: type) -> Iterator[type]:
+    for sub in cls.__subclasses__():
+        if sub.__module__.startswith("vaeflow."):
+            yield sub
+        yield from subclasses(sub)
+
+
+def test_no_bijection_is_missing_from_the_table() -> None:
+    assert set(subclasses(Bijection)) - ABSTRACT == {cls for cls, _ in EXAMPLES.values()}
+
+
+@every
+@context_or_none
+@pytest.mark.parametrize("gain", [1.0, 2.0, 4.0])
+class TestMap:
+    """Far from the identity, in both directions, in float64 and float32."""
+
+    def test_forward_log_det_is_autograds(self, name: str, conditional: bool, gain: float) -> None:
+        skip_unconditional(name, conditional)
+        bijection, (z, context) = make(name, conditional, gain), inputs(conditional)
+        x, log_det = bijection(z, context)
+        assert x.shape == z.shape
+        assert log_det.shape == (BATCH,)
+        assert not torch.allclose(x, z, atol=1e-3)
+        j = jacobian(bijection, z, context)
+        tolerance = 1e-10 * (1 + z.norm(dim=-1)) * torch.linalg.cond(j)
+        assert ((log_det - torch.linalg.slogdet(j)[1]).abs() <= tolerance).all()
+        assert (torch.linalg.slogdet(j)[0] > 0).all()
+
+    def test_inverse_log_det_is_autograds(self, name: str, conditional: bool, gain: float) -> None:
+        skip_unconditional(name, conditional)
+        bijection, (z, context) = make(name, conditional, gain), inputs(conditional)
+        x = bijection(z, context)[0].detach()
+        j = jacobian(bijection.inverse, x, context)
+        tolerance = 1e-10 * (1 + x.norm(dim=-1)) * torch.linalg.cond(j)
+        assert ((bijection.inverse(x, context)[1] - torch.linalg.slogdet(j)[1]).abs() <= tolerance).all()
+
+    @pytest.mark.parametrize("scale", [1.0, 30.0])
+    def test_round_trips(self, name: str, conditional: bool, gain: float, scale: float) -> None:
+        skip_unconditional(name, conditional)
+        bijection, (z, context) = make(name, conditional, gain), inputs(conditional, scale)
+        compared = 0
+        for there, back in ((bijection.forward, bijection.inverse), (bijection.inverse, bijection.forward)):
+            x, log_det = there(z, context)
+            again, log_det_back = back(x, context)
+            kept = x.norm(dim=-1) <= 1e4  # an inverse of autoregressive steps may lie anywhere
+            compared += int(kept.sum())
+            condition = torch.linalg.cond(jacobian(there, z, context))
+            tolerance = 1e-10 * (1 + z.norm(dim=-1)) * condition
+            assert ((again - z).norm(dim=-1) <= tolerance)[kept].all()
+            assert ((log_det + log_det_back).abs() <= tolerance)[kept].all()
+        assert compared >= BATCH
+
+    def test_round_trip_in_float32(self, name: str, conditional: bool, gain: float) -> None:
+        skip_unconditional(name, conditional)
+        exact, (z, context) = make(name, conditional, gain), inputs(conditional)
+        single = make(name, conditional, gain, torch.float32)
+        z32, context32 = inputs(conditional, dtype=torch.float32)
+        x, log_det = single(z32, context32)
+        again, _ = single.inverse(x, context32)
+        assert x.dtype == log_det.dtype == again.dtype == torch.float32
+        condition = torch.linalg.cond(jacobian(exact, z, context))
+        eps = 100 * torch.finfo(torch.float32).eps
+        assert ((again - z32).norm(dim=-1) <= eps * (1 + z.norm(dim=-1)) * condition).all()
+
+
+@every
+@context_or_none
+def test_nearly_the_identity_at_the_start(name: str, conditional: bool) -> None:
+    skip_unconditional(name, conditional)
+    if name in NOT_IDENTITY_AT_START:
+        pytest.skip("is fitted to data")
+    bijection, (z, context) = make(name, conditional, gain=None), inputs(conditional)
+    x, log_det = bijection(z, context)
+    assert (x - z).norm() < 0.6 * z.norm()
+    assert log_det.abs().max() < 2
+
+
+@every
+@context_or_none
+def test_samples_share_the_context_of_their_example(name: str, conditional: bool) -> None:
+    skip_unconditional(name, conditional)
+    bijection, (z, context) = make(name, conditional, 2.0), inputs(conditional)
+    many = torch.stack([z, 2 * z, z - 1, z + 3]).unflatten(0, (2, 2))
+    for direction in (bijection.forward, bijection.inverse):
+        x, log_det = direction(many, context)
+        assert log_det.shape == (2, 2, BATCH)
+        for i in range(2):
+            for j in range(2):
+                one, one_log_det = direction(many[i, j], context)
+                torch.testing.assert_close(x[i, j], one, rtol=1e-9, atol=1e-9)
+                torch.testing.assert_close(log_det[i, j], one_log_det, rtol=1e-9, atol=1e-9)
+
+
+@every
+@context_or_none
+def test_what_is_conditioned_once_gives_the_same(name: str, conditional: bool) -> None:
+    skip_unconditional(name, conditional)
+    bijection, (z, context) = make(name, conditional, 2.0), inputs(conditional)
+    conditioned = bijection.condition(context)
+    assert torch.equal(bijection(z, context)[0], bijection(z, bijection.condition(conditioned))[0])
+    assert torch.equal(bijection.inverse(z, context)[0], bijection.inverse(z, conditioned)[0])
+
+
+@every
+def test_examples_do_not_mix(name: str) -> None:
+    conditional = name not in UNCONDITIONAL
+    bijection, (z, context) = make(name, conditional, 2.0), inputs(conditional)
+    order = torch.randperm(BATCH, generator=torch.Generator().manual_seed(0))
+    x, log_det = bijection(z, context)
+    other, other_log_det = bijection(z[order], None if context is None else context[order])
+    torch.testing.assert_close(x[order], other, rtol=1e-12, atol=1e-12)
+    torch.testing.assert_close(log_det[order], other_log_det, rtol=1e-12, atol=1e-12)
+    for size in (0, 1):
+        x, log_det = bijection(z[:size], None if context is None else context[:size])
+        assert x.shape == (size, D)
+        assert log_det.shape == (size,)
+
+
+@every
+def test_every_output_depends_on_the_context(name: str) -> None:
+    skip_unconditional(name, True)
+    bijection, (z, context) = make(name, True, 1.0), inputs(True)
+    assert context is not None
+    slopes = torch.autograd.functional.jacobian(lambda c: bijection(z[:1], c)[0][0], context[:1])[:, 0]
+    assert (slopes.abs().sum(1) > 1e-8).all()
+
+
+@every
+@context_or_none
+def test_every_parameter_has_a_gradient(name: str, conditional: bool) -> None:
+    skip_unconditional(name, conditional)
+    bijection, (z, context) = make(name, conditional, 1.0), inputs(conditional)
+    x, log_det = bijection(z, context)
+    if name in NOT_IDENTITY_AT_START:
+        pytest.skip("has no parameters")
+    (x.square().sum() + log_det.sum()).backward()
+    for parameter_name, parameter in bijection.named_parameters():
+        assert parameter.grad is not None, parameter_name
+        assert parameter.grad.abs().sum() > 0, parameter_name
+
+
+@every
+def test_far_out_values_and_gradients_are_finite(name: str) -> None:
+    bijection = make(name, False, 2.0, torch.float32)
+    for scale in (1e-20, 1e4):
+        z = (scale * inputs(False, dtype=torch.float32)[0]).requires_grad_()
+        x, log_det = bijection(z)
+        (gradient,) = torch.autograd.grad(x.sum() + log_det.sum(), z)
+        for value in (x, log_det, gradient):
+            assert torch.isfinite(value).all()
+
+
+@every
+def test_the_inverse_is_differentiable(name: str) -> None:
+    bijection, (z, _) = make(name, False, 1.0), inputs(False)
+    x = bijection(z)[0].detach()[:2].requires_grad_()
+    assert torch.autograd.gradcheck(lambda x: bijection.inverse(x), x, atol=1e-5)
+
+
+@pytest.mark.parametrize("name", TRIANGULAR)
+def test_autoregressive_jacobians_are_triangular(name: str) -> None:
+    bijection, (z, context) = make(name, True, 2.0), inputs(True)
+    j = jacobian(bijection, z, context)
+    above = j.flip(-1, -2) if TRIANGULAR[name] else j
+    assert torch.equal(above.triu(1), torch.zeros_like(above))
+    assert (above.tril(-1).abs().sum((1, 2)) > 0).all()
+
+
+@every
+def test_the_trajectory_ends_at_the_image(name: str) -> None:
+    bijection, (z, _) = make(name, False, 1.0), inputs(False)
+    first, *rest = bijection.trajectory(z)
+    assert torch.equal(first, z)
+    torch.testing.assert_close(rest[-1], bijection(z)[0], rtol=1e-12, atol=1e-12)
+
+
+def test_the_trajectory_shows_every_step() -> None:
+    assert len(list(make("Planar", False).trajectory(inputs(False)[0]))) == 4
+    assert len(list(make("Chain", False).trajectory(inputs(False)[0]))) == 4
+
+
+@every
+def test_state_and_copies_give_the_same_map(name: str) -> None:
+    bijection, (z, _) = make(name, False, 2.0), inputs(False)
+    other = make(name, False, gain=None)
+    other.load_state_dict(bijection.state_dict())
+    for twin in (other, copy.deepcopy(bijection)):
+        assert torch.equal(twin(z)[0], bijection(z)[0])
+
+
+@every
+def test_compiles_as_one_graph(name: str) -> None:
+    conditional = name not in UNCONDITIONAL
+    bijection, (z, context) = make(name, conditional, 2.0), inputs(conditional)
+    torch._dynamo.reset()
+    compiled = torch.compile(bijection, backend="aot_eager", fullgraph=True)
+    for got, wanted in zip(compiled(z, context), bijection(z, context), strict=True):
+        torch.testing.assert_close(got, wanted)
+
+
+@pytest.mark.parametrize("name", ["Planar", "InverseAutoregressive"])
+def test_wrong_shapes_are_named(name: str) -> None:
+    bijection, (z, context) = make(name, True), inputs(True)
+    assert context is not None
+    with pytest.raises(VaeflowError, match=r"z has shape \(6, 4\), expected \(..., batch, 5\)"):
+        bijection(z[:, :4], context)
+    with pytest.raises(VaeflowError, match=r"context has shape \(6, 2\), expected \(..., batch, 3\)"):
+        bijection(z, context[:, :2])
+    with pytest.raises(VaeflowError, match="context of 3 features, but got none"):
+        bijection(z)
+    with pytest.raises(VaeflowError, match="takes no context"):
+        make(name, False)(z, context)
+
+
+def test_planar_constraint() -> None:
+    """wᵀû > −1 whatever u and w, u = 0 is the identity, and neither overflow nor w = 0 gives NaN."""
+    planar = B.Planar(2)
+    z = torch.randn(100, 2)
+    for u, w in (((0, 0), (3, 4)), ((100, 100), (1, 1)), ((-1e4, -1e4), (1, 1)), ((1, 2), (0, 0)), ((1e-30, 0), (1e-30, 0))):
+        with torch.no_grad():
+            planar.parameters_of_steps.copy_(torch.tensor([*u, *w, 0.5]))
+        x, log_det = planar(z)
+        assert torch.isfinite(x).all()
+        assert torch.isfinite(log_det).all()
+        if u == (0, 0):
+            torch.testing.assert_close(x, z)
+    u, w = torch.randn(2, 1000, 8, dtype=torch.float64).unbind()
+    u_hat, wu_hat = planar._constrain(10 * u, w)
+    torch.testing.assert_close(torch.linalg.vecdot(w, u_hat).unsqueeze(-1), wu_hat)
+    assert (wu_hat > -1).all()
+
+
+def test_householder_and_qr_are_orthonormal() -> None:
+    for kind in ("orthogonal", "householder"):
+        sylvester = B.Sylvester(5, 0, kind=kind, bottleneck=3 if kind == "orthogonal" else None)  # type: ignore[arg-type]
+        (parameters,) = redraw(sylvester.double(), 4.0).condition(None)
+        q = sylvester._orthonormal(parameters["q"])
+        assert q is not None
+        torch.testing.assert_close(q.mT @ q, torch.eye(q.shape[-1], dtype=torch.float64))
+
+
+def test_linear_iaf_step_is_a_full_covariance_gaussian() -> None:
+    """Without hidden dependence on z beyond a linear net, the step's Jacobian is constant: its image is a Gaussian."""
+    step = make("GatedAutoregressiveStep", False, 1.0)
+    step.made.activation = torch.nn.Identity()  # type: ignore[assignment]
+    with torch.no_grad():
+        step.made.out.weight.view(2, D, -1)[1] = 0  # the gate depends on nothing  # type: ignore[operator]
+    j = jacobian(step, inputs(False)[0], None)
+    torch.testing.assert_close(j, j[:1].expand_as(j))

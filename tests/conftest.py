@@ -1,0 +1,86 @@
+"""What tests share: parameters far from their start, and small files in the real data sets' formats."""
+
+from __future__ import annotations
+
+import os
+import pickle
+import tarfile  # noqa: F401  (torchvision's CIFAR-10 reads the unpacked folder)
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from scipy.io import savemat
+from torch import nn
+
+
+def redraw(module: nn.Module, gain: float, seed: int = 0) -> nn.Module:
+    """Every parameter from N(0, 1/fan_in), times ``gain``: near the identity of their start maps hide their errors."""
+    generator = torch.Generator().manual_seed(seed)
+    with torch.no_grad():
+        for parameter in module.parameters():
+            fan_in = parameter.shape[-1] if parameter.dim() > 1 else 1
+            draw = torch.randn(parameter.shape, generator=generator, dtype=torch.float64)
+            parameter.copy_(gain * draw / fan_in**0.5)
+    return module
+
+
+@pytest.fixture(scope="session")
+def data_root(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with MNIST, the Frey Faces and CIFAR-10 in their own formats, the pixels invented."""
+    root = tmp_path_factory.mktemp("data")
+    generator = np.random.default_rng(0)
+    raw = root / "MNIST" / "raw"
+    raw.mkdir(parents=True)
+    for name, count in (("train", 60_000), ("t10k", 10_000)):
+        images = np.zeros((count, 28, 28), np.uint8)
+        images[:, 6:22, 6:22] = generator.integers(0, 256, (count, 16, 16), np.uint8)
+        header = np.array([0x803, count, 28, 28], ">i4").tobytes()
+        (raw / f"{name}-images-idx3-ubyte").write_bytes(header + images.tobytes())
+        labels = generator.integers(0, 10, count).astype(np.uint8)
+        (raw / f"{name}-labels-idx1-ubyte").write_bytes(np.array([0x801, count], ">i4").tobytes() + labels.tobytes())
+    (root / "freyfaces").mkdir()
+    savemat(root / "freyfaces" / "frey_rawface.mat", {"ff": generator.integers(0, 256, (560, 500)).astype(np.uint8)})
+    return root
+
+
+@pytest.fixture
+def cifar_root(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """CIFAR-10 with ten images in each file; its checksums are those of the real files, so they are not asked for."""
+    import torchvision.datasets
+
+    folder = tmp_path / "cifar-10-batches-py"
+    folder.mkdir()
+    generator = np.random.default_rng(0)
+    for name in (*(f"data_batch_{i}" for i in range(1, 6)), "test_batch"):
+        images = generator.integers(0, 256, (10, 3072)).astype(np.uint8)
+        (folder / name).write_bytes(pickle.dumps({"data": images, "labels": list(range(10))}))
+    (folder / "batches.meta").write_bytes(pickle.dumps({"label_names": list("abcdefghij")}))
+    monkeypatch.setattr(torchvision.datasets.CIFAR10, "_check_integrity", lambda self: True)
+    monkeypatch.setattr("torchvision.datasets.cifar.check_integrity", lambda *args: True)
+    return tmp_path
+
+
+@pytest.fixture
+def run(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capfd: pytest.CaptureFixture) -> Callable[..., tuple[int, str]]:
+    """Runs a script of the command line in this process, in an empty folder: its exit code, and what it printed."""
+    from vaeflow.cli import evaluate_checkpoint, main, train
+
+    monkeypatch.chdir(tmp_path)
+
+    def run(script: str, *arguments: object) -> tuple[int, str]:
+        monkeypatch.setattr("sys.argv", [f"{script}.py", *map(str, arguments)])
+        capfd.readouterr()
+        code = 0
+        try:
+            main({"train": train, "evaluate": evaluate_checkpoint}[script])
+        except SystemExit as stop:
+            code = int(stop.code or 0)
+        out, err = capfd.readouterr()
+        return code, out + err
+
+    return run
+
+
+os.environ.setdefault("CUDA_VISIBLE_DEVICES", "")

@@ -1,0 +1,37 @@
+"""What a latent-variable model asks of its two nets. Your own are subclasses, named in a config like these."""
+
+from __future__ import annotations
+
+from torch import Tensor, nn
+
+
+class Encoder(nn.Module):
+    """x and its context → features, of which a posterior is made.
+
+    A subclass takes the data's ``shape`` and ``context_features`` as its first two constructor arguments.
+    """
+
+    features: int
+    """Size of the result."""
+
+    def forward(self, x: Tensor, context: Tensor | None = None) -> Tensor:
+        """``(batch, *shape)``, on the scale that nets like, and ``(batch, context_features)`` → ``(batch, features)``."""
+        raise NotImplementedError
+
+
+class Decoder(nn.Module):
+    """z and its context → parameters of p(x|z).
+
+    A subclass takes ``latent_features``, ``context_features`` and the output's ``shape`` as its first three
+    constructor arguments.
+    """
+
+    def forward(self, z: Tensor, context: Tensor | None = None) -> Tensor:
+        """``(..., batch, latent_features)`` and ``(batch, context_features)`` → ``(..., batch, *shape)``."""
+        raise NotImplementedError
+
+    @property
+    def output_bias(self) -> Tensor | None:
+        """What is added to the output and broadcasts to ``shape``, for a start that depends on the data; None if
+        there is no such thing."""
+        return None
