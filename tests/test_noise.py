@@ -1,0 +1,66 @@
+"""Noise is a function of what it is for, and it is random."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from scipy import stats
+
+from vaeflow.errors import VaeflowError
+from vaeflow.noise import Noise
+
+INDEX = torch.arange(50)
+NOISE = Noise(seed=3, stage="train", epoch=2, index=INDEX)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize("draw", ["normal", "uniform"])
+class TestDraws:
+    def test_a_draw_depends_on_example_and_sample_alone(self, draw: str, dtype: torch.dtype) -> None:
+        whole = getattr(NOISE, draw)("z", 6, 7, dtype)
+        assert whole.shape == (6, 50, 7)
+        assert whole.dtype == dtype
+        order = torch.randperm(50)[:9]
+        part = getattr(NOISE.at(INDEX[order]).skip(2), draw)("z", 3, 7, dtype)
+        assert torch.equal(part, whole[2:5, order])
+
+    def test_what_it_is_for_changes_every_number(self, draw: str, dtype: torch.dtype) -> None:
+        base = getattr(NOISE, draw)("z", 2, 5, dtype)
+        for other in (
+            Noise(4, "train", 2, INDEX),
+            Noise(3, "val", 2, INDEX),
+            Noise(3, "train", 3, INDEX),
+            NOISE.at(INDEX + 50),
+            NOISE.skip(2),
+        ):
+            assert not torch.isin(getattr(other, draw)("z", 2, 5, dtype), base).any()
+        assert not torch.isin(getattr(NOISE, draw)("u", 2, 5, dtype), base).any()
+
+    def test_distribution(self, draw: str, dtype: torch.dtype) -> None:
+        values = getattr(Noise(index=torch.arange(1000)), draw)("z", 20, 11, dtype)
+        cdf = stats.norm.cdf if draw == "normal" else stats.uniform.cdf
+        assert stats.kstest(values.flatten().double().numpy(), cdf).pvalue > 1e-3
+        for axis in (0, 1, 2):
+            moved = values.movedim(axis, 0).flatten(1).double()
+            correlation = torch.corrcoef(torch.stack([moved[:-1].flatten(), moved[1:].flatten()]))[0, 1]
+            assert correlation.abs() < 4 / moved[1:].numel() ** 0.5
+
+
+def test_uniform_numbers_are_never_0_or_1() -> None:
+    values = Noise(index=torch.arange(1000)).uniform("u", 100, 40)
+    assert values.min() > 0
+    assert values.max() < 1
+
+
+def test_noise_does_not_touch_the_global_stream() -> None:
+    torch.manual_seed(0)
+    wanted = torch.rand(3)
+    torch.manual_seed(0)
+    NOISE.normal("z", 1, 3)
+    assert torch.equal(torch.rand(3), wanted)
+
+
+def test_noise_of_no_examples_is_an_error() -> None:
+    with pytest.raises(VaeflowError, match="no examples"):
+        Noise().normal("z", 1, 1)
+    assert NOISE.at(torch.arange(0)).normal("z", 2, 3).shape == (2, 0, 3)
