@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 import torch
-from jsonargparse import ActionConfigFile, ArgumentParser, DefaultHelpFormatter
+from jsonargparse import ActionConfigFile, DefaultHelpFormatter
 from pytorch_lightning import Trainer
 from pytorch_lightning.callbacks import Timer
 from pytorch_lightning.cli import LightningArgumentParser, LightningCLI
@@ -313,7 +313,7 @@ def _keys() -> Iterator[str]:
 
 def evaluate_checkpoint() -> None:
     """Estimate the log-likelihood of a checkpoint's model by importance sampling."""
-    parser = ArgumentParser(prog="evaluate.py", description=evaluate_checkpoint.__doc__)
+    parser = Parser(prog="evaluate.py", description=evaluate_checkpoint.__doc__, allow_abbrev=False)
     add = parser.add_argument
     add("--ckpt", type=str, required=True, help="the checkpoint")
     add("--num-samples", type=int, default=1000, help="K, importance samples for each example")
@@ -331,7 +331,8 @@ def evaluate_checkpoint() -> None:
     model = load(args.ckpt, args.trust)
     data = load_data(args.ckpt, args.trust, **{name: value for name, value in overrides.items() if value is not None})
     results = evaluate(model, data, args.num_samples, args.split, args.seed, args.memory_mb, args.limit)
-    results["checkpoint"] = args.ckpt
+    timer = read(args.ckpt)["callbacks"].get("Timer", {"time_elapsed": {}})
+    results.update(checkpoint=args.ckpt, training_seconds=timer["time_elapsed"].get("train"))
     print(f"\n{table(results)}")
     if args.json is not None:
         write_json(Path(args.json), results)
@@ -346,23 +347,30 @@ def main(command: Callable[[], None]) -> None:
     0: done; 1: something the user can mend; 2: wrong usage; 70: a defect of vaeflow; 130: stopped with Ctrl-C.
     """
     logging.getLogger("pytorch_lightning.utilities.rank_zero").setLevel(logging.WARNING)
-    warnings.filterwarnings("ignore", message=".*does not have many workers.*")
+    for message in (".*does not have many workers.*", "Checkpoint directory .* exists and is not empty"):
+        warnings.filterwarnings("ignore", message=message)
     debug = "--debug" in sys.argv
     try:
         command()
     except KeyboardInterrupt as stop:
         print(f"\n{stop or 'stopped.'}", file=sys.stderr)
         sys.exit(130)
-    except VaeflowError as error:
-        if debug:
-            raise
-        print(f"error: {error}", file=sys.stderr)
-        sys.exit(1)
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     except Exception as error:
         if debug:
             raise
+        mendable = _mendable(error)
+        if mendable is not None:
+            print(f"error: {mendable}", file=sys.stderr)
+            sys.exit(1)
         reason = traceback.format_exception_only(error)[-1].strip()
         print(f"internal error, a defect of vaeflow: {reason} (--debug shows the traceback)", file=sys.stderr)
         sys.exit(70)
+
+
+def _mendable(error: BaseException | None) -> VaeflowError | None:
+    """The :class:`VaeflowError` behind an error: jsonargparse wraps what a constructor raises."""
+    while error is not None and not isinstance(error, VaeflowError):
+        error = error.__cause__ or error.__context__
+    return error

@@ -19,23 +19,33 @@ class Pictures(Callback):
     no images have none but ``latents``.
 
     Args:
-        every: of how many validations; the last one always has pictures. 0 for no pictures.
+        every: of how many validations; the trained model always has pictures. 0 for no pictures.
         count: how many samples and reconstructions.
     """
 
     def __init__(self, every: int = 10, count: int = 64) -> None:
         self.every, self.count = every, count
         self._validations = 0
+        self._last_step = -1
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        if trainer.sanity_checking or not self.every or not isinstance(trainer.logger, TensorBoardLogger):
-            return
-        self._validations += 1
-        last = trainer.current_epoch + 1 == trainer.max_epochs
-        if trainer.is_global_zero and (self._validations % self.every == 0 or last):
+        if not trainer.sanity_checking and self.every:
+            self._validations += 1
+            if self._validations % self.every == 0:
+                self._show(trainer, pl_module)
+
+    def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        if self.every and trainer.global_step > self._last_step:
+            self._show(trainer, pl_module)
+
+    def _show(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        self._last_step = trainer.global_step
+        if trainer.is_global_zero and isinstance(trainer.logger, TensorBoardLogger):
+            training = pl_module.training
             pl_module.eval()
             for tag, picture in draw(pl_module, trainer.datamodule, self.count).items():  # type: ignore[attr-defined]
                 trainer.logger.experiment.add_image(tag, picture, trainer.global_step)
+            pl_module.train(training)
 
 
 @torch.no_grad()

@@ -118,6 +118,7 @@ class DataModule(LightningDataModule):
     @property
     def num_evaluated(self) -> int:
         """Number of examples that the test loop sees."""
+        self.setup("")
         size = len(self.splits[self.evaluation_split][0])
         return size if self.limit is None else min(size, self.limit)
 

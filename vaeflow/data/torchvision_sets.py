@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import Any, Literal
 
-import numpy as np
 import torch
 from torch import Tensor
 
@@ -110,6 +109,6 @@ def _read(data: Any, name: str, train: bool) -> Split:
             f"{name} was not found in {data.root.resolve()} and could not be downloaded ({reason}): "
             "set --data.root or VAEFLOW_DATA to the folder that holds it."
         ) from None
-    images = torch.from_numpy(np.array(dataset.data))
+    images = torch.as_tensor(dataset.data)  # a tensor of MNIST, an array of CIFAR-10
     images = images.unsqueeze(1) if images.dim() == 3 else images.permute(0, 3, 1, 2).contiguous()
     return images, torch.as_tensor(dataset.targets)

@@ -1,0 +1,169 @@
+"""The VAE: its losses, its four questions, its gradients."""
+
+from __future__ import annotations
+
+import functools
+import math
+from types import SimpleNamespace
+
+import pytest
+import torch
+
+from tests.distributions.test_posteriors import FLOWS
+from tests.evaluation.linear_gaussian import LinearGaussian, all_binary, binary_vae
+from vaeflow.distributions import Categorical, FlowDensity, Gaussian
+from vaeflow.errors import VaeflowError
+from vaeflow.models import VAE
+from vaeflow.nets import GatedConvDecoder, GatedConvEncoder
+from vaeflow.noise import Noise
+
+NOISE = Noise(index=torch.arange(8))
+
+
+@pytest.mark.parametrize("flow", [None, *FLOWS])
+def test_logged_terms_add_up(flow: str | None) -> None:
+    vae = binary_vae(FLOWS[flow] if flow else None, num_samples=3)
+    loss, values = vae.losses(all_binary(), NOISE, None)
+    torch.testing.assert_close(values["nll"], values["kl"] + values["reconstruction"])
+    assert torch.equal(values["elbo"], -values["nll"])
+    torch.testing.assert_close(loss, values["objective"].mean())
+
+
+def test_iwae_of_one_sample_is_the_elbo_estimate_and_more_are_tighter() -> None:
+    x = all_binary().repeat(500, 1, 1, 1)
+    noise = Noise(index=torch.arange(len(x)))
+    bounds = []
+    for k in (1, 5, 50):
+        vae = binary_vae(FLOWS["iaf"], objective="iwae", num_samples=k)
+        loss, values = vae.losses(x, noise, None)
+        torch.testing.assert_close(loss, -values["iwae"].mean())
+        bounds.append(values["iwae"].mean().item())
+    elbo = binary_vae(FLOWS["iaf"]).losses(x, noise, None)[1]["elbo"].mean().item()
+    assert bounds[0] == pytest.approx(elbo, abs=1e-9)
+    assert bounds[0] < bounds[1] < bounds[2]
+
+
+def test_the_gradient_of_the_elbo_is_that_of_log_p_at_the_exact_posterior() -> None:
+    """There the bound is tight whatever z is drawn, so each draw's gradient by the decoder averages to ∇ log p(x)."""
+    truth = LinearGaussian()
+    x = truth.sample(1)
+    weight = truth.vae.decoder.map.weight
+    truth.vae.num_samples = 200_000
+    loss, _ = truth.vae.losses(x, Noise(index=torch.arange(1)), None)
+    (got,) = torch.autograd.grad(-loss, weight)
+    truth.w.requires_grad_()
+    (wanted,) = torch.autograd.grad(truth.log_prob(x).sum(), truth.w)
+    torch.testing.assert_close(got[:4], wanted, rtol=0.02, atol=0.02)
+
+
+def test_kl_warmup_weighs_the_loss_and_nothing_that_is_logged() -> None:
+    vae = binary_vae(kl_warmup_epochs=4)
+    vae.train()
+    vae.trainer = SimpleNamespace(global_step=0, num_training_batches=10, accumulate_grad_batches=1)  # type: ignore[assignment]
+    for step, beta in ((0, 0.0), (10, 0.25), (40, 1.0), (100, 1.0)):
+        vae.trainer.global_step = step  # type: ignore[misc]
+        loss, values = vae.losses(all_binary(), NOISE, None)
+        assert loss.item() == pytest.approx((values["reconstruction"] + beta * values["kl"]).mean().item())
+        torch.testing.assert_close(values["objective"], values["kl"] + values["reconstruction"])
+    vae.trainer.global_step = 0  # type: ignore[misc]
+    vae.eval()
+    assert vae.beta == 1
+
+
+@pytest.mark.parametrize(("flow", "groups"), [(None, 2), ("iaf", 1)])
+def test_free_bits_count_at_least_lambda_for_each_group(flow: str | None, groups: int) -> None:
+    """A group is a dimension where the KL is analytic and all of z where it is not; its mean is over the batch."""
+    make = functools.partial(binary_vae, FLOWS[flow] if flow else None)
+    loss, values = make(free_bits=100.0).losses(all_binary(), NOISE, None)
+    assert loss.item() == pytest.approx(values["reconstruction"].mean().item() + 100 * groups)
+    loss, values = make(free_bits=1e-6).losses(all_binary(), NOISE, None)
+    assert loss.item() == pytest.approx(values["objective"].mean().item())
+    vae = make(free_bits=100.0)
+    loss, _ = vae.losses(all_binary(), NOISE, None)
+    loss.backward()
+    if flow is None:  # below λ the KL has no gradient, so the bias of μ gets one from the reconstruction alone
+        reference = make()
+        _, values = reference.losses(all_binary(), NOISE, None)
+        values["reconstruction"].mean().backward()
+        torch.testing.assert_close(vae.posterior.gaussian.bias.grad, reference.posterior.gaussian.bias.grad)
+
+
+def test_iwae_refuses_what_would_change_nothing() -> None:
+    for argument in ({"kl_warmup_epochs": 3}, {"free_bits": 0.1}):
+        with pytest.raises(VaeflowError, match="objective iwae has none"):
+            binary_vae(objective="iwae", **argument)
+
+
+IMAGE = {"shape": (1, 8, 8), "levels": 17, "measure": "discrete-17"}
+VARIANTS = {
+    "mlp": {},
+    "conv": {"encoder": GatedConvEncoder, "decoder": GatedConvDecoder},
+    "categorical": {"likelihood": Categorical},
+    "gaussian": {"likelihood": Gaussian},
+    "prior": {"prior": functools.partial(FlowDensity, flow=functools.partial(FLOWS["planar"]))},
+    "conditional": {"num_classes": 3, "class_conditional": True, "flow": FLOWS["iaf"]},
+}
+
+
+@pytest.mark.parametrize("variant", VARIANTS)
+def test_the_four_questions(variant: str) -> None:
+    vae = VAE(**IMAGE, latent_features=3, **VARIANTS[variant])
+    x = torch.randint(0, 17, (4, 1, 8, 8)).float()
+    context = vae.context_of(torch.tensor([0, 1, 2, 0]))
+    assert (context is None) == (variant != "conditional")
+    noise = Noise(index=torch.arange(4))
+    weights = vae.log_weights(x, noise, 5, context)
+    assert weights.shape == (5, 4)
+    assert weights.requires_grad
+    code = vae.encode(x, context)
+    assert code.shape == (4, 3)
+    assert torch.equal(code, vae.encode(x, context))
+    assert vae.latent_slices == {"z": slice(0, 3)}
+    mean = vae.decode(code, context)
+    assert mean.shape == x.shape
+    assert mean.min() >= -0.5
+    drawn = vae.sample(4, Noise(), context)
+    assert torch.equal(drawn, drawn.round().clamp(0, 16))
+    assert vae.sample(4, Noise(), context, temperature=0.5, mean=True).shape == x.shape
+    same = vae.sample(4, Noise(), context, temperature=0.0, mean=True)
+    if context is None:
+        torch.testing.assert_close(same, same[:1].expand_as(same))
+
+
+def test_continuous_data_come_back_in_their_units() -> None:
+    truth = LinearGaussian()
+    x = truth.sample(500)
+    again = truth.vae.decode(truth.vae.encode(x))
+    residual = (again - x) / truth.scale
+    assert residual.std() < 0.6
+    draws = truth.vae.sample(20_000, Noise())
+    torch.testing.assert_close(draws.mean(0), truth.mean + truth.scale * truth.b, rtol=0, atol=0.1)
+
+
+def test_shapes_are_checked() -> None:
+    vae = VAE(**IMAGE)
+    with pytest.raises(VaeflowError, match=r"x has shape \(2, 1, 8, 7\), expected \(..., batch, 1, 8, 8\)"):
+        vae.log_weights(torch.zeros(2, 1, 8, 7), NOISE, 1)
+    with pytest.raises(VaeflowError, match=r"z has shape \(2, 3\), expected \(..., batch, 16\)"):
+        vae.decode(torch.zeros(2, 3))
+    with pytest.raises(VaeflowError, match="needs labels"):
+        VAE(**IMAGE, class_conditional=True)
+
+
+def test_the_start_is_the_mean_image() -> None:
+    vae = VAE(shape=(1, 4, 4), levels=2, measure="binary")
+    mean = torch.linspace(0.05, 0.95, 16).view(1, 4, 4)
+    vae.start(mean, (mean * (1 - mean)).sqrt())
+    torch.testing.assert_close(vae.decode(torch.zeros(1, 16))[0], mean, rtol=0, atol=0.02)
+
+
+def test_a_schedule_that_knows_no_length_is_refused() -> None:
+    vae = VAE(**IMAGE, lr_scheduler=functools.partial(torch.optim.lr_scheduler.StepLR))
+    with pytest.raises(VaeflowError, match="second argument of StepLR is `step_size`"):
+        vae.configure_optimizers()
+
+
+def test_a_model_that_no_checkpoint_could_rebuild_is_refused() -> None:
+    for flow in (lambda d, c: FLOWS["iaf"](d, c), math.sqrt):
+        with pytest.raises(VaeflowError, match=r"give a class, or functools.partial\(Class, name=value\)"):
+            VAE(**IMAGE, flow=flow)

@@ -1,0 +1,272 @@
+"""The command line, used as its users do."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+import vaeflow
+from vaeflow.checkpoint import read
+from vaeflow.cli import CONFIGS, config_names
+from vaeflow.models import VAE
+
+Run = Callable[..., tuple[int, str]]
+SHORT = ("--trainer.max_epochs", 1, "--trainer.limit_train_batches", 2, "--trainer.limit_val_batches", 1,
+         "--trainer.check_val_every_n_epoch", 1)  # fmt: skip
+ROOT = CONFIGS.parent
+
+
+def events(folder: Path) -> EventAccumulator:
+    return EventAccumulator(str(folder)).Reload()
+
+
+@pytest.fixture(autouse=True)
+def _small_data(data_root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("VAEFLOW_DATA", str(data_root))
+
+
+@pytest.mark.parametrize("name", config_names())
+def test_every_config_trains(name: str, run: Run, tmp_path: Path) -> None:
+    small = ["--data.batch_size", 20] if "freyfaces" in name else []
+    code, output = run("train", "--config", name, *SHORT, "--num_samples", 2, *small)
+    assert code == 0, output
+    folder = tmp_path / "runs" / name / "version_0"
+    results = json.loads((folder / "results.json").read_text())
+    assert math.isfinite(results["nll"])
+    assert results["bpd"] == pytest.approx(results["nll"] / (math.prod(vaeflow.load_data(results["checkpoint"]).shape) * math.log(2)))
+    assert f"{results['nll']:.3f} ± {results['nll_stderr']:.3f}" in output
+    fresh = vaeflow.load(results["checkpoint"])
+    torch.manual_seed(0)
+    start = type(fresh)(**{**_built(results["checkpoint"])})
+    changed = [not torch.equal(a, b) for a, b in zip(fresh.parameters(), start.parameters(), strict=True)]
+    assert all(changed)
+    logged = events(folder)
+    assert {"samples", "reconstructions", "interpolation"} <= set(logged.Tags()["images"])
+    assert ("latents" in logged.Tags()["images"]) == name.endswith("2d")
+    assert {"val/nll", "val/bpd", "val/elbo", "val/kl", "val/reconstruction", "val/objective"} <= set(logged.Tags()["scalars"])
+    assert {"test/nll", "test/bpd", "test/elbo"} <= set(logged.Tags()["scalars"])
+    assert (folder / "config.yaml").is_file()
+    assert (folder / "checkpoints" / "last.ckpt").is_file()
+
+
+def _built(checkpoint: str) -> dict[str, Any]:
+    """The constructor's arguments of a checkpoint's model."""
+    from pytorch_lightning import LightningModule
+
+    from vaeflow.checkpoint import KEY, factory
+
+    return dict(factory(read(checkpoint)[KEY]["model"], LightningModule).keywords)  # type: ignore[attr-defined]
+
+
+def test_train_evaluate_resume(run: Run, tmp_path: Path) -> None:
+    """One run, and all that its user does next."""
+    code, output = run("train", "--config", "vae_iaf.yaml", "--trainer.max_epochs", 3, "--num_samples", 10)
+    assert code == 0, output
+    folder = tmp_path / "runs/vae_iaf/version_0"
+    results = json.loads((folder / "results.json").read_text())
+    assert set(results) >= {
+        "model", "data", "split", "measure", "protocol", "test_fingerprint", "kind", "objective", "num_samples", "nll",
+        "nll_stderr", "bpd", "elbo", "kl", "reconstruction", "active_units", "effective_sample_size", "num_examples",
+        "num_parameters", "checkpoint", "seed", "git_commit", "world_size", "training_seconds", "evaluation_seconds",
+        "sampling_seconds",
+    }  # fmt: skip
+    assert (results["kind"], results["measure"], results["num_examples"]) == ("importance-sampled", "discrete-17", 300)
+    assert results["elbo"] == pytest.approx(-results["kl"] - results["reconstruction"])
+    assert results["nll"] < -results["elbo"]
+    for line in ("nll", "bits/dim", "ELBO", "KL", "reconstruction", "active units", "parameters", "training", "evaluation"):
+        assert re.search(rf"^  {line} +[-\d]", output, re.MULTILINE), line
+    best = folder / "checkpoints/best.ckpt"
+    assert f"evaluate.py --ckpt {best.relative_to(tmp_path)}" in output
+    hparams = events(folder).summary_metadata  # the hparams tab's row
+    assert any("_hparams_" in tag for tag in hparams)
+
+    code, output = run("evaluate", "--ckpt", best, "--num-samples", 10, "--json", "out.json")
+    assert code == 0, output
+    again = json.loads((tmp_path / "out.json").read_text())
+    for key in ("nll", "nll_stderr", "elbo", "test_fingerprint", "protocol", "training_seconds"):
+        assert again[key] == results[key] or key == "training_seconds", key
+    assert again["training_seconds"] > 0
+    code, _ = run("evaluate", "--ckpt", best, "--num-samples", 10, "--batch-size", 7, "--memory-mb", 1, "--json", "b.json")
+    assert json.loads((tmp_path / "b.json").read_text())["nll"] == pytest.approx(results["nll"], rel=1e-6)
+    code, output = run("evaluate", "--ckpt", best, "--num-samples", 3, "--split", "val", "--limit", 5, "--json", "c.json")
+    assert json.loads((tmp_path / "c.json").read_text())["num_examples"] == 5
+
+    code, output = run("train", "--config", "vae_iaf", "--trainer.max_epochs", 5, "--num_samples", 1, "--ckpt_path", "last")
+    assert code == 0, output
+    assert sorted(p.name for p in folder.parent.iterdir()) == ["version_0"]
+    assert read(folder / "checkpoints/last.ckpt")["epoch"] == 4
+    # and a config that a run has left is accepted back
+    code, output = run("train", "--config", folder / "config.yaml", "--trainer.max_epochs", 1, "--ckpt_path", "null")
+    assert code == 0, output
+    assert (folder.parent / "version_1/results.json").is_file()
+
+
+def test_a_resumed_run_ends_where_an_uninterrupted_one_does(run: Run, tmp_path: Path) -> None:
+    arguments = ("train", "--config", "vae_planar", "--num_samples", 0)
+    run(*arguments, "--experiment", "whole", "--trainer.max_epochs", 4, "--model.lr_scheduler", "null")
+    run(*arguments, "--experiment", "cut", "--trainer.max_epochs", 2, "--model.lr_scheduler", "null")
+    run(*arguments, "--experiment", "cut", "--trainer.max_epochs", 4, "--model.lr_scheduler", "null", "--ckpt_path", "last")
+    whole, cut = (read(tmp_path / f"runs/{name}/version_0/checkpoints/last.ckpt") for name in ("whole", "cut"))
+    assert whole["global_step"] == cut["global_step"]
+    for name, value in whole["state_dict"].items():
+        assert torch.equal(value, cut["state_dict"][name]), name
+
+
+def test_the_data_can_be_switched_with_no_other_change(run: Run, tmp_path: Path) -> None:
+    np.save(tmp_path / "faces.npy", np.random.default_rng(0).integers(0, 256, (40, 9, 7, 3)).astype(np.uint8))
+    np.savetxt(tmp_path / "table.csv", np.random.default_rng(0).normal(size=(40, 3)) * [1, 10, 100], delimiter=",")
+    switches = {
+        "mnist": ["--data", "MNIST"],
+        "grey": ["--data", "MNIST", "--data.binarise", "none"],
+        "frey": ["--data", "FreyFaces"],
+        "own": ["--data", "Arrays", "--data.path", "faces.npy"],
+        "table": ["--data", "Arrays", "--data.path", "table.csv"],
+    }
+    for experiment, switch in switches.items():
+        code, output = run("train", "--config", "vae_iaf", *switch, *SHORT, "--num_samples", 1, "--experiment", experiment)
+        assert code == 0, output
+    results = json.loads((tmp_path / "runs/table/version_0/results.json").read_text())
+    assert (results["measure"], results["bpd"]) == ("continuous", None)
+    assert "nll_standardised" in results
+
+
+def test_class_conditional_models_and_trailing_options(run: Run) -> None:
+    code, output = run("train", "--config", "vae_iaf", *SHORT, "--num_samples", 1, "--model.class_conditional", "true")
+    assert code == 0, output
+
+
+ERRORS: dict[str, tuple[list[str], int, str]] = {
+    "no config": (["--config", "vae_iff"], 2, "there is no config vae_iff: expected a path, or one of freyfaces/iwae, "),
+    "trainer's key": (["--trainer.max_epoch", "3"], 2, "there is no key `trainer.max_epoch`; did you mean `max_epochs`?"),
+    "model's key": (["--model.latent_feature", "3"], 2, "`model.latent_feature`; did you mean `latent_features`?"),
+    "part's key": (["--model.flow.stepz", "3"], 2, "there is no key `model.flow.stepz`; did you mean `steps`?"),
+    "own key": (["--experimnt", "a"], 2, "there is no key `experimnt`; did you mean `experiment`?"),
+    "class": (["--data", "Digit"], 2, "`data` is Digit, which is no class known here; did you mean `Digits`?"),
+    "type": (["--model.latent_features", "a"], 2, "`model.latent_features` is a, expected int."),
+    "float": (["--model.optimizer.lr", "a"], 2, "`model.optimizer.lr` is a, expected float."),
+    "choice": (["--data", "MNIST", "--data.binarise", "x"], 2, "`data.binarise` is x, expected 'dynamic', 'threshold', 'none'."),
+    "head": (["--model.likelihood", "Bernoulli"], 1, "Bernoulli is a likelihood of binary data, but the data are integers"),
+    "nets": (["--data", "Arrays", "--data.path", "v.npy", "--model.encoder", "GatedConvEncoder"], 1, "nets take images"),
+    "missing data": (["--data", "Arrays", "--data.path", "nowhere.npy"], 1, "there is no file"),
+    "empty folder": (["--data", "ImageFolder", "--data.root", "."], 1, "there are no pictures in"),
+    "nothing to resume": (["--ckpt_path", "last", "--experiment", "new"], 1, "there is nothing to resume"),
+    "no checkpoint": (["--ckpt_path", "no.ckpt"], 1, "there is no checkpoint no.ckpt"),
+    "batch": (["--data.batch_size", "0"], 1, "batch_size is 0, expected at least 1"),
+    "schedule": (["--model.lr_scheduler", "StepLR"], 1, "the second argument of StepLR is `step_size`"),
+}
+
+
+@pytest.mark.parametrize("case", ERRORS)
+def test_errors_are_one_sentence(case: str, run: Run, tmp_path: Path) -> None:
+    arguments, wanted_code, message = ERRORS[case]
+    np.save(tmp_path / "v.npy", np.random.default_rng(0).normal(size=(30, 4)))
+    code, output = run("train", *(["--config", "vae_iaf"] if "--config" not in arguments else []), *arguments, "--num_samples", 0)
+    assert code == wanted_code, output
+    lines = [line for line in output.splitlines() if "error" in line]
+    assert len(lines) == 1, output
+    assert message in lines[0]
+    assert "Traceback" not in output
+
+
+def test_misspelt_keys_in_a_file_are_named(run: Run, tmp_path: Path) -> None:
+    (tmp_path / "mine.yaml").write_text("model:\n  class_path: VAE\n  init_args:\n    latent_feature: 3\ndata: Digits\n")
+    code, output = run("train", "--config", "mine.yaml")
+    assert code == 2
+    assert "there is no key `model.latent_feature`; did you mean `latent_features`?" in output
+    (tmp_path / "mine.yaml").write_text("model: {class_path: VAE, init_args: {flow: {class_path: IAF}}}\ndata: Digits\n")
+    code, output = run("train", "--config", "mine.yaml")
+    assert code == 2
+    assert "`model.flow` is IAF, which is no class known here" in output
+
+
+def test_a_loss_that_is_no_number_stops_the_run_and_keeps_the_last_checkpoint(
+    run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    losses = VAE.losses
+
+    def spoilt(self: VAE, *arguments: Any) -> Any:
+        loss, values = losses(self, *arguments)
+        return (loss * math.nan, {**values, "kl": values["kl"] * math.nan}) if self.global_step == 25 else (loss, values)
+
+    monkeypatch.setattr(VAE, "losses", spoilt)
+    code, output = run("train", "--config", "vae", "--trainer.max_epochs", 9, "--num_samples", 0)
+    assert code == 1
+    assert re.search(r"the loss became nan at step 25, epoch 2 \(.*kl nan, reconstruction \d.*\): lower the learning", output)
+    last = tmp_path / "runs/vae/version_0/checkpoints/last.ckpt"
+    assert read(last)["global_step"] == 20
+    assert all(torch.isfinite(p).all() for p in vaeflow.load(last).parameters())
+
+
+def test_checkpoints_of_other_models_and_damaged_ones_are_refused(run: Run, tmp_path: Path) -> None:
+    run("train", "--config", "vae", *SHORT, "--num_samples", 0)
+    last = tmp_path / "runs/vae/version_0/checkpoints/last.ckpt"
+    code, output = run("train", "--config", "vae_iaf", *SHORT, "--ckpt_path", last)
+    assert code == 1
+    assert "is a checkpoint of a VAE with other sizes or parts" in output
+    last.write_bytes(last.read_bytes()[:5000])
+    for script, flag in (("train", "--ckpt_path"), ("evaluate", "--ckpt")):
+        code, output = run(script, *(["--config", "vae"] if script == "train" else []), flag, last)
+        assert code == 1
+        assert "is damaged" in output
+
+
+def test_evaluation_refuses_what_it_cannot_do(run: Run, tmp_path: Path) -> None:
+    run("train", "--config", "vae", *SHORT, "--num_samples", 0)
+    best = tmp_path / "runs/vae/version_0/checkpoints/best.ckpt"
+    code, output = run("evaluate", "--ckpt", best, "--num-samples", 0)
+    assert (code, "num_samples is 0, expected at least 1" in output) == (1, True)
+    code, output = run("evaluate", "--ckpt", best, "--split", "testing")
+    assert (code, "expected train, val or test" in output) == (1, True)
+    code, output = run("evaluate", "--ckpt", best, "--num-sample", 3)
+    assert code == 2
+
+
+def test_help_is_short_and_speaks_of_configs(run: Run) -> None:
+    code, output = run("train", "--help")
+    assert code == 0
+    assert len(output.splitlines()) < 120
+    for word in ("vae_iaf", "--ckpt_path", "--trainer.max_epochs", "--experiment"):
+        assert word in output
+
+
+def test_ctrl_c_leaves_a_checkpoint_that_resumes(tmp_path: Path) -> None:
+    """In a process of its own, at an arbitrary moment of training."""
+    command = [sys.executable, str(ROOT / "scripts/train.py"), "--config", "vae", "--trainer.max_epochs", "5000"]
+    process = subprocess.Popen(command, cwd=tmp_path, stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+    last = tmp_path / "runs/vae/version_0/checkpoints/last.ckpt"
+    try:
+        for _ in range(600):
+            if last.is_file() or process.poll() is not None:
+                break
+            time.sleep(0.1)
+        time.sleep(0.5)
+        process.send_signal(signal.SIGINT)
+        _, error = process.communicate(timeout=60)
+    finally:
+        process.kill()
+    assert process.returncode == 130, error
+    assert "Traceback" not in error
+    assert f"--ckpt_path {last.relative_to(tmp_path)}" in error
+    checkpoint = read(last)
+    assert checkpoint["global_step"] > 0
+    assert vaeflow.load(last).shape == (1, 8, 8)
+
+
+def test_importing_vaeflow_is_cheap() -> None:
+    code = "import sys, vaeflow; print('torch' in sys.modules)"
+    out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=ROOT, env={**os.environ})
+    assert out.stdout.strip() == "False"
