@@ -96,7 +96,9 @@ def cifar_download(tmp_path: Path, serve: Callable[[Path], str], monkeypatch: py
 
 
 @pytest.fixture
-def run(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capfd: pytest.CaptureFixture) -> Callable[..., tuple[int, str]]:
+def run(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capfd: pytest.CaptureFixture
+) -> Callable[..., tuple[int, str]]:
     """Runs a script of the command line in this process, in an empty folder: its exit code, and what it printed."""
     from vaeflow.cli import evaluate_checkpoint, main, train
 

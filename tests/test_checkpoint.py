@@ -132,7 +132,9 @@ def test_what_a_checkpoint_names_is_never_called(attack: str, place: str, altere
     assert ATTACKS[attack] in str(error.value)
 
 
-@pytest.mark.parametrize("value", ["os.system", ["os.system"], {"class_path": "os.system", "extra": 1}, {"init_args": {}}])
+@pytest.mark.parametrize(
+    "value", ["os.system", ["os.system"], {"class_path": "os.system", "extra": 1}, {"init_args": {}}]
+)
 def test_a_part_that_is_no_description_is_refused(value: Any, altered: Any) -> None:
     path = altered(lambda content: content[KEY]["model"]["init_args"].update(flow=value))
     with pytest.raises(VaeflowError):
@@ -185,7 +187,9 @@ class Other(VAE):
 
 def test_a_checkpoint_of_another_model_is_refused(checkpoint: Path) -> None:
     data = Digits()
-    with pytest.raises(VaeflowError, match=r"is a checkpoint of vaeflow.models.vae.VAE, but the config asks for .*Other"):
+    with pytest.raises(
+        VaeflowError, match=r"is a checkpoint of vaeflow.models.vae.VAE, but the config asks for .*Other"
+    ):
         load_weights(Other(data.shape, data.levels, data.measure, **PARTS), read(checkpoint), checkpoint)
     with pytest.raises(VaeflowError, match="of a VAE with other sizes or parts"):
         load_weights(VAE(data.shape, data.levels, data.measure), read(checkpoint), checkpoint)

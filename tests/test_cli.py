@@ -47,7 +47,9 @@ def test_every_config_trains(name: str, run: Run, tmp_path: Path) -> None:
     folder = tmp_path / "runs" / name / "version_0"
     results = json.loads((folder / "results.json").read_text())
     assert math.isfinite(results["nll"])
-    assert results["bpd"] == pytest.approx(results["nll"] / (math.prod(vaeflow.load_data(results["checkpoint"]).shape) * math.log(2)))
+    assert results["bpd"] == pytest.approx(
+        results["nll"] / (math.prod(vaeflow.load_data(results["checkpoint"]).shape) * math.log(2))
+    )
     assert f"{results['nll']:.3f} ± {results['nll_stderr']:.3f}" in output
     fresh = vaeflow.load(results["checkpoint"])
     torch.manual_seed(0)
@@ -57,7 +59,9 @@ def test_every_config_trains(name: str, run: Run, tmp_path: Path) -> None:
     logged = events(folder)
     assert {"samples", "reconstructions", "interpolation"} <= set(logged.Tags()["images"])
     assert ("latents" in logged.Tags()["images"]) == name.endswith("2d")
-    assert {"val/nll", "val/bpd", "val/elbo", "val/kl", "val/reconstruction", "val/objective"} <= set(logged.Tags()["scalars"])
+    assert {"val/nll", "val/bpd", "val/elbo", "val/kl", "val/reconstruction", "val/objective"} <= set(
+        logged.Tags()["scalars"]
+    )
     assert {"test/nll", "test/bpd", "test/elbo"} <= set(logged.Tags()["scalars"])
     assert (folder / "config.yaml").is_file()
     assert (folder / "checkpoints" / "last.ckpt").is_file()
@@ -87,7 +91,17 @@ def test_train_evaluate_resume(run: Run, tmp_path: Path) -> None:
     assert (results["kind"], results["measure"], results["num_examples"]) == ("importance-sampled", "discrete-17", 300)
     assert results["elbo"] == pytest.approx(-results["kl"] - results["reconstruction"])
     assert results["nll"] < -results["elbo"]
-    for line in ("nll", "bits/dim", "ELBO", "KL", "reconstruction", "active units", "parameters", "training", "evaluation"):
+    for line in (
+        "nll",
+        "bits/dim",
+        "ELBO",
+        "KL",
+        "reconstruction",
+        "active units",
+        "parameters",
+        "training",
+        "evaluation",
+    ):
         assert re.search(rf"^  {line} +[-\d]", output, re.MULTILINE), line
     best = folder / "checkpoints/best.ckpt"
     assert f"evaluate.py --ckpt {best.relative_to(tmp_path)}" in output
@@ -100,12 +114,18 @@ def test_train_evaluate_resume(run: Run, tmp_path: Path) -> None:
     for key in ("nll", "nll_stderr", "elbo", "test_fingerprint", "protocol", "training_seconds"):
         assert again[key] == results[key] or key == "training_seconds", key
     assert again["training_seconds"] > 0
-    code, _ = run("evaluate", "--ckpt", best, "--num-samples", 10, "--batch-size", 7, "--memory-mb", 1, "--json", "b.json")
+    code, _ = run(
+        "evaluate", "--ckpt", best, "--num-samples", 10, "--batch-size", 7, "--memory-mb", 1, "--json", "b.json"
+    )
     assert json.loads((tmp_path / "b.json").read_text())["nll"] == pytest.approx(results["nll"], rel=1e-6)
-    code, output = run("evaluate", "--ckpt", best, "--num-samples", 3, "--split", "val", "--limit", 5, "--json", "c.json")
+    code, output = run(
+        "evaluate", "--ckpt", best, "--num-samples", 3, "--split", "val", "--limit", 5, "--json", "c.json"
+    )
     assert json.loads((tmp_path / "c.json").read_text())["num_examples"] == 5
 
-    code, output = run("train", "--config", "vae_iaf", "--trainer.max_epochs", 5, "--num_samples", 1, "--ckpt_path", "last")
+    code, output = run(
+        "train", "--config", "vae_iaf", "--trainer.max_epochs", 5, "--num_samples", 1, "--ckpt_path", "last"
+    )
     assert code == 0, output
     assert sorted(p.name for p in folder.parent.iterdir()) == ["version_0"]
     assert read(folder / "checkpoints/last.ckpt")["epoch"] == 4
@@ -119,7 +139,17 @@ def test_a_resumed_run_ends_where_an_uninterrupted_one_does(run: Run, tmp_path: 
     arguments = ("train", "--config", "vae_planar", "--num_samples", 0)
     run(*arguments, "--experiment", "whole", "--trainer.max_epochs", 4, "--model.lr_scheduler", "null")
     run(*arguments, "--experiment", "cut", "--trainer.max_epochs", 2, "--model.lr_scheduler", "null")
-    run(*arguments, "--experiment", "cut", "--trainer.max_epochs", 4, "--model.lr_scheduler", "null", "--ckpt_path", "last")
+    run(
+        *arguments,
+        "--experiment",
+        "cut",
+        "--trainer.max_epochs",
+        4,
+        "--model.lr_scheduler",
+        "null",
+        "--ckpt_path",
+        "last",
+    )
     whole, cut = (read(tmp_path / f"runs/{name}/version_0/checkpoints/last.ckpt") for name in ("whole", "cut"))
     assert whole["global_step"] == cut["global_step"]
     for name, value in whole["state_dict"].items():
@@ -137,7 +167,9 @@ def test_the_data_can_be_switched_with_no_other_change(run: Run, tmp_path: Path)
         "table": ["--data", "Arrays", "--data.path", "table.csv"],
     }
     for experiment, switch in switches.items():
-        code, output = run("train", "--config", "vae_iaf", *switch, *SHORT, "--num_samples", 1, "--experiment", experiment)
+        code, output = run(
+            "train", "--config", "vae_iaf", *switch, *SHORT, "--num_samples", 1, "--experiment", experiment
+        )
         assert code == 0, output
     results = json.loads((tmp_path / "runs/table/version_0/results.json").read_text())
     assert (results["measure"], results["bpd"]) == ("continuous", None)
@@ -150,17 +182,37 @@ def test_class_conditional_models_and_trailing_options(run: Run) -> None:
 
 
 ERRORS: dict[str, tuple[list[str], int, str]] = {
-    "no config": (["--config", "vae_iff"], 2, "there is no config vae_iff: expected a path, or one of freyfaces/iwae, "),
-    "trainer's key": (["--trainer.max_epoch", "3"], 2, "there is no key `trainer.max_epoch`; did you mean `max_epochs`?"),
+    "no config": (
+        ["--config", "vae_iff"],
+        2,
+        "there is no config vae_iff: expected a path, or one of freyfaces/iwae, ",
+    ),
+    "trainer's key": (
+        ["--trainer.max_epoch", "3"],
+        2,
+        "there is no key `trainer.max_epoch`; did you mean `max_epochs`?",
+    ),
     "model's key": (["--model.latent_feature", "3"], 2, "`model.latent_feature`; did you mean `latent_features`?"),
     "part's key": (["--model.flow.stepz", "3"], 2, "there is no key `model.flow.stepz`; did you mean `steps`?"),
     "own key": (["--experimnt", "a"], 2, "there is no key `experimnt`; did you mean `experiment`?"),
     "class": (["--data", "Digit"], 2, "`data` is Digit, which is no class known here; did you mean `Digits`?"),
     "type": (["--model.latent_features", "a"], 2, "`model.latent_features` is a, expected int."),
     "float": (["--model.optimizer.lr", "a"], 2, "`model.optimizer.lr` is a, expected float."),
-    "choice": (["--data", "MNIST", "--data.binarise", "x"], 2, "`data.binarise` is x, expected 'dynamic', 'threshold', 'none'."),
-    "head": (["--model.likelihood", "Bernoulli"], 1, "Bernoulli is a likelihood of binary data, but the data are integers"),
-    "nets": (["--data", "Arrays", "--data.path", "v.npy", "--model.encoder", "GatedConvEncoder"], 1, "nets take images"),
+    "choice": (
+        ["--data", "MNIST", "--data.binarise", "x"],
+        2,
+        "`data.binarise` is x, expected 'dynamic', 'threshold', 'none'.",
+    ),
+    "head": (
+        ["--model.likelihood", "Bernoulli"],
+        1,
+        "Bernoulli is a likelihood of binary data, but the data are integers",
+    ),
+    "nets": (
+        ["--data", "Arrays", "--data.path", "v.npy", "--model.encoder", "GatedConvEncoder"],
+        1,
+        "nets take images",
+    ),
     "missing data": (["--data", "Arrays", "--data.path", "nowhere.npy"], 1, "there is no file"),
     "empty folder": (["--data", "ImageFolder", "--data.root", "."], 1, "there are no pictures in"),
     "nothing to resume": (["--ckpt_path", "last", "--experiment", "new"], 1, "there is nothing to resume"),
@@ -174,7 +226,9 @@ ERRORS: dict[str, tuple[list[str], int, str]] = {
 def test_errors_are_one_sentence(case: str, run: Run, tmp_path: Path) -> None:
     arguments, wanted_code, message = ERRORS[case]
     np.save(tmp_path / "v.npy", np.random.default_rng(0).normal(size=(30, 4)))
-    code, output = run("train", *(["--config", "vae_iaf"] if "--config" not in arguments else []), *arguments, "--num_samples", 0)
+    code, output = run(
+        "train", *(["--config", "vae_iaf"] if "--config" not in arguments else []), *arguments, "--num_samples", 0
+    )
     assert code == wanted_code, output
     lines = [line for line in output.splitlines() if "error" in line]
     assert len(lines) == 1, output
@@ -183,11 +237,15 @@ def test_errors_are_one_sentence(case: str, run: Run, tmp_path: Path) -> None:
 
 
 def test_misspelt_keys_in_a_file_are_named(run: Run, tmp_path: Path) -> None:
-    (tmp_path / "mine.yaml").write_text("model:\n  class_path: VAE\n  init_args:\n    latent_feature: 3\ndata: Digits\n")
+    (tmp_path / "mine.yaml").write_text(
+        "model:\n  class_path: VAE\n  init_args:\n    latent_feature: 3\ndata: Digits\n"
+    )
     code, output = run("train", "--config", "mine.yaml")
     assert code == 2
     assert "there is no key `model.latent_feature`; did you mean `latent_features`?" in output
-    (tmp_path / "mine.yaml").write_text("model: {class_path: VAE, init_args: {flow: {class_path: IAF}}}\ndata: Digits\n")
+    (tmp_path / "mine.yaml").write_text(
+        "model: {class_path: VAE, init_args: {flow: {class_path: IAF}}}\ndata: Digits\n"
+    )
     code, output = run("train", "--config", "mine.yaml")
     assert code == 2
     assert "`model.flow` is IAF, which is no class known here" in output
@@ -200,12 +258,16 @@ def test_a_loss_that_is_no_number_stops_the_run_and_keeps_the_last_checkpoint(
 
     def spoilt(self: VAE, *arguments: Any) -> Any:
         loss, values = losses(self, *arguments)
-        return (loss * math.nan, {**values, "kl": values["kl"] * math.nan}) if self.global_step == 25 else (loss, values)
+        return (
+            (loss * math.nan, {**values, "kl": values["kl"] * math.nan}) if self.global_step == 25 else (loss, values)
+        )
 
     monkeypatch.setattr(VAE, "losses", spoilt)
     code, output = run("train", "--config", "vae", "--trainer.max_epochs", 9, "--num_samples", 0)
     assert code == 1
-    assert re.search(r"the loss became nan at step 25, epoch 2 \(.*kl nan, reconstruction \d.*\): lower the learning", output)
+    assert re.search(
+        r"the loss became nan at step 25, epoch 2 \(.*kl nan, reconstruction \d.*\): lower the learning", output
+    )
     last = tmp_path / "runs/vae/version_0/checkpoints/last.ckpt"
     assert read(last)["global_step"] == 20
     assert all(torch.isfinite(p).all() for p in vaeflow.load(last).parameters())
@@ -268,5 +330,7 @@ def test_ctrl_c_leaves_a_checkpoint_that_resumes(tmp_path: Path) -> None:
 
 def test_importing_vaeflow_is_cheap() -> None:
     code = "import sys, vaeflow; print('torch' in sys.modules)"
-    out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=ROOT, env={**os.environ})
+    out = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=ROOT, env={**os.environ}
+    )
     assert out.stdout.strip() == "False"

@@ -82,14 +82,18 @@ def factory(description: Mapping[str, Any], kind: type, trust: Sequence[str] = (
     """The class or partial that :func:`describe` described, each part checked against its parameter's annotation."""
     unknown = set(description) - {"class_path", "init_args"}
     if unknown or not isinstance(description.get("class_path"), str):
-        raise VaeflowError(f"the checkpoint describes a {kind.__name__} as {dict(description)}, which is no description.")
+        raise VaeflowError(
+            f"the checkpoint describes a {kind.__name__} as {dict(description)}, which is no description."
+        )
     cls = resolve(description["class_path"], kind, trust)
     parts = _part_kinds(cls)
     init_args = {}
     for name, value in dict(description.get("init_args") or {}).items():
         if name in parts and value is not None:
             if not isinstance(value, Mapping):
-                raise VaeflowError(f"the checkpoint has {value!r} for `{name}` of {cls.__name__}, expected a class path.")
+                raise VaeflowError(
+                    f"the checkpoint has {value!r} for `{name}` of {cls.__name__}, expected a class path."
+                )
             value = factory(value, parts[name], trust)
         init_args[name] = value
     return functools.partial(cls, **init_args)
@@ -97,7 +101,7 @@ def factory(description: Mapping[str, Any], kind: type, trust: Sequence[str] = (
 
 def _part_kinds(cls: type) -> dict[str, type]:
     """The constructor parameters that take a factory, with what the factory must make."""
-    hints = typing.get_type_hints(cls.__init__)
+    hints = typing.get_type_hints(cls.__init__)  # type: ignore[misc]
     kinds = {}
     for name, hint in hints.items():
         for option in (hint, *typing.get_args(hint)):

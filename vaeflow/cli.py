@@ -1,4 +1,4 @@
-"""The command line: LightningCLI with configs that have names, one run folder for each run, and errors of one sentence."""
+"""The command line: LightningCLI, configs that have names, a folder for each run, errors of one sentence."""
 
 from __future__ import annotations
 
@@ -72,15 +72,16 @@ def train() -> None:
         trainer_defaults=TRAINER_DEFAULTS,
         seed_everything_default=0,
     )
-    trainer, model, data, folder = cli.trainer, cli.model, cli.datamodule, Path(cli.trainer.log_dir or ".")
+    trainer: Any = cli.trainer
+    model, data, folder = cli.model, cli.datamodule, Path(trainer.log_dir or ".")
     resume_from = cli.config.ckpt_path
     if resume_from is not None:
         load_weights(model, read(resume_from), resume_from)  # for its errors: Lightning loads the whole state below
     else:
         data.setup("fit")
     if trainer.is_global_zero:
-        size = sum(p.numel() for p in model.parameters())
-        print(f"{cli.config.experiment}: {type(model).__name__} of {size:,} parameters on {type(data).__name__}, in {folder}")
+        size = f"{sum(p.numel() for p in model.parameters()):,} parameters"
+        print(f"{cli.config.experiment}: {type(model).__name__} of {size} on {type(data).__name__}, in {folder}")
     try:
         trainer.fit(model, datamodule=data, ckpt_path=resume_from, weights_only=True)
     except SystemExit:  # what Lightning makes of Ctrl-C
@@ -91,12 +92,15 @@ def train() -> None:
 
 def finish(cli: TrainingCLI, folder: Path) -> None:
     """Evaluate the best checkpoint of a run; print and keep the results."""
-    trainer, data = cli.trainer, cli.datamodule
+    trainer: Any = cli.trainer
+    data = cli.datamodule
     checkpoints = next(c for c in trainer.callbacks if isinstance(c, Checkpoints))
     best = Path(checkpoints.best_model_path or checkpoints.last_model_path)
     checkpoint = read(best)
     load_weights(cli.model, checkpoint, best)
-    results = evaluate(cli.model, data, cli.config.num_samples, seed=cli.config.evaluation_seed, memory_mb=cli.config.memory_mb)
+    results = evaluate(
+        cli.model, data, cli.config.num_samples, seed=cli.config.evaluation_seed, memory_mb=cli.config.memory_mb
+    )
     timer = next(c for c in trainer.callbacks if isinstance(c, Timer))
     results.update(
         checkpoint=str(best), training_seed=cli.config.seed_everything, training_seconds=timer.time_elapsed("train")
@@ -145,7 +149,7 @@ def _how_to_resume(cli: TrainingCLI) -> str:
 
 
 class TrainingCLI(LightningCLI):
-    """What ``train.py`` understands: ``--config`` by name, ``--experiment``, ``--ckpt_path``, and any key of a config."""
+    """What ``train.py`` takes: ``--config`` by name, ``--experiment``, ``--ckpt_path``, and any key of a config."""
 
     def init_parser(self, **kwargs: Any) -> LightningArgumentParser:
         parser = self.parser_class(
@@ -155,7 +159,9 @@ class TrainingCLI(LightningCLI):
             formatter_class=Help,
             **kwargs,
         )
-        parser.add_argument("-c", "--config", action=NamedConfig, help=f"a YAML file, or a name: {', '.join(config_names())}")
+        parser.add_argument(
+            "-c", "--config", action=NamedConfig, help=f"a YAML file, or a name: {', '.join(config_names())}"
+        )
         return parser
 
     def setup_parser(self, *args: Any, **kwargs: Any) -> None:
@@ -164,13 +170,20 @@ class TrainingCLI(LightningCLI):
             section, _, key = action.dest.partition(".")
             if section == "trainer":
                 action.help = SHOWN.get(key, SUPPRESS)
-        titles = {"trainer": "Training (more keys: --print_config)", "model": "Model", "data": "Data", "pictures": "Pictures"}
+        titles = {
+            "trainer": "Training (more keys: --print_config)",
+            "model": "Model",
+            "data": "Data",
+            "pictures": "Pictures",
+        }
         for name, title in titles.items():
-            self.parser.groups[name].title = title
+            self.parser.groups[name].title = title  # type: ignore[index]
 
     def add_default_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
         add = parser.add_argument
-        add("--seed_everything", type=int, default=self.seed_everything_default, help="seed of weights, order and noise")
+        add(
+            "--seed_everything", type=int, default=self.seed_everything_default, help="seed of weights, order and noise"
+        )
         add("--experiment", type=str | None, default=None, help="name of the run's folder, by default the config's")
         add("--ckpt_path", type=str | None, default=None, help="resume from this checkpoint, or from the `last` run's")
         add("--num_samples", type=int, default=1000, help="importance samples for each test example; 0: no evaluation")
@@ -206,14 +219,14 @@ class TrainingCLI(LightningCLI):
 class Help(DefaultHelpFormatter):
     """Spares the reader the types of Lightning's own options, half a page each."""
 
-    def _get_help_string(self, action: Any) -> str | None:
+    def _get_help_string(self, action: Any) -> str:
         return action.help if action.dest.startswith("trainer.") else super()._get_help_string(action)
 
 
 class NamedConfig(ActionConfigFile):
     """``--config``: a path, or the name of a file in ``configs/``."""
 
-    def __call__(self, parser: Any, cfg: Any, values: str, option_string: str | None = None) -> None:
+    def __call__(self, parser: Any, cfg: Any, values: Any, option_string: str | None = None) -> None:
         super().__call__(parser, cfg, str(find_config(values)), option_string)
 
 
@@ -296,7 +309,15 @@ def _near(word: str, words: set[str]) -> str:
 
 def _classes() -> dict[str, type]:
     """The classes that a config may name without a path."""
-    homes = (vaeflow.models, vaeflow.data, vaeflow.bijections, vaeflow.nets, vaeflow.distributions, torch.optim, lr_scheduler)
+    homes = (
+        vaeflow.models,
+        vaeflow.data,
+        vaeflow.bijections,
+        vaeflow.nets,
+        vaeflow.distributions,
+        torch.optim,
+        lr_scheduler,
+    )
     return {name: cls for home in homes for name, cls in vars(home).items() if inspect.isclass(cls)}
 
 
@@ -305,7 +326,7 @@ def _keys() -> Iterator[str]:
     yield from ("class_path", "init_args", "config", "data", "model", "trainer", "pictures", "experiment", "ckpt_path")
     yield from ("seed_everything", "num_samples", "evaluation_seed", "memory_mb", "debug")
     for cls in (Trainer, Pictures, *_classes().values()):
-        yield from list(inspect.signature(cls.__init__).parameters)[1:]
+        yield from inspect.signature(cls).parameters
 
 
 # --------------------------------------------------------------------------------------------------- evaluate.py
@@ -313,7 +334,7 @@ def _keys() -> Iterator[str]:
 
 def evaluate_checkpoint() -> None:
     """Estimate the log-likelihood of a checkpoint's model by importance sampling."""
-    parser = Parser(prog="evaluate.py", description=evaluate_checkpoint.__doc__, allow_abbrev=False)
+    parser = Parser(prog="evaluate.py", description=evaluate_checkpoint.__doc__ or "", allow_abbrev=False)
     add = parser.add_argument
     add("--ckpt", type=str, required=True, help="the checkpoint")
     add("--num-samples", type=int, default=1000, help="K, importance samples for each example")

@@ -24,7 +24,7 @@ def check_shape(name: str, tensor: Tensor, *event: int) -> None:
 
 
 def check_context(context: Tensor | None, context_features: int) -> None:
-    """Raise a :class:`VaeflowError` unless ``context`` is ``(..., batch, context_features)``, or None where that is 0."""
+    """Raise a :class:`VaeflowError` unless ``context`` is ``(..., batch, context_features)``, or None for 0."""
     if context is None and context_features:
         raise VaeflowError(f"this is conditioned on a context of {context_features} features, but got none.")
     if context is not None:

@@ -42,8 +42,14 @@ EXAMPLES: dict[str, tuple[type[Bijection], Callable[..., Bijection]]] = {
         B.GatedAutoregressiveStep,
         functools.partial(B.GatedAutoregressiveStep, hidden=[16, 12], reverse=True),
     ),
-    "InverseAutoregressive": (B.InverseAutoregressive, functools.partial(B.InverseAutoregressive, steps=2, hidden=[16])),
-    "Inverse": (B.Inverse, functools.partial(B.Inverse, bijection=functools.partial(B.GatedAutoregressiveStep, hidden=[16]))),
+    "InverseAutoregressive": (
+        B.InverseAutoregressive,
+        functools.partial(B.InverseAutoregressive, steps=2, hidden=[16]),
+    ),
+    "Inverse": (
+        B.Inverse,
+        functools.partial(B.Inverse, bijection=functools.partial(B.GatedAutoregressiveStep, hidden=[16])),
+    ),
     "Chain": (B.Chain, chain),
     "Standardise": (B.Standardise, fitted_standardise),
 }
@@ -303,7 +309,13 @@ def test_planar_constraint() -> None:
     """wᵀû > −1 whatever u and w, u = 0 is the identity, and neither overflow nor w = 0 gives NaN."""
     planar = B.Planar(2)
     z = torch.randn(100, 2)
-    for u, w in (((0, 0), (3, 4)), ((100, 100), (1, 1)), ((-1e4, -1e4), (1, 1)), ((1, 2), (0, 0)), ((1e-30, 0), (1e-30, 0))):
+    for u, w in (
+        ((0, 0), (3, 4)),
+        ((100, 100), (1, 1)),
+        ((-1e4, -1e4), (1, 1)),
+        ((1, 2), (0, 0)),
+        ((1e-30, 0), (1e-30, 0)),
+    ):
         with torch.no_grad():
             planar.parameters_of_steps.copy_(torch.tensor([*u, *w, 0.5]))
         x, log_det = planar(z)

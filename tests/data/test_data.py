@@ -41,11 +41,15 @@ def pictures(folder: Path, count: int = 20, size: tuple[int, int] = (6, 5)) -> P
     generator = np.random.default_rng(0)
     for i in range(count):
         (folder / "ab"[i % 2]).mkdir(parents=True, exist_ok=True)
-        Image.fromarray(generator.integers(0, 256, (size[1], size[0], 3), np.uint8)).save(folder / "ab"[i % 2] / f"{i}.png")
+        Image.fromarray(generator.integers(0, 256, (size[1], size[0], 3), np.uint8)).save(
+            folder / "ab"[i % 2] / f"{i}.png"
+        )
     return folder
 
 
-def check(data: DataModule, shape: tuple[int, ...], levels: int | None, measure: str, sizes: tuple[int, int, int]) -> None:
+def check(
+    data: DataModule, shape: tuple[int, ...], levels: int | None, measure: str, sizes: tuple[int, int, int]
+) -> None:
     data.setup("fit")
     assert (data.shape, data.levels, data.measure) == (shape, levels, measure)
     assert tuple(len(data.splits[s][0]) for s in ("train", "val", "test")) == sizes
@@ -122,7 +126,9 @@ def test_cifar10_is_downloaded(cifar_download: None, tmp_path: Path, monkeypatch
     data = CIFAR10(str(tmp_path / "root"), flip=True)
     train, test = (_read(data, "CIFAR10", is_train) for is_train in (True, False))
     assert (tmp_path / "root" / "cifar-10-batches-py").is_dir()
-    monkeypatch.setattr(data, "read", lambda: {"train": train, "val": train, "test": test})  # too few for 45,000 + 5,000
+    monkeypatch.setattr(
+        data, "read", lambda: {"train": train, "val": train, "test": test}
+    )  # too few for 45,000 + 5,000
     check(data, (3, 32, 32), 256, "discrete-256", (50, 50, 10))
     x, index = data.splits["train"][0], torch.arange(50)
     flipped = data.finish(x, Noise(0, "train", 0, index))
@@ -212,20 +218,26 @@ def test_processes_share_batches_without_overlap(world_size: int) -> None:
 
 
 def test_a_batch_that_cannot_be_shared_is_refused() -> None:
-    with pytest.raises(VaeflowError, match="batch_size is 10.* cannot be shared by 3"):
+    with pytest.raises(VaeflowError, match=r"batch_size is 10.* cannot be shared by 3"):
         TrainingBatches(100, 10, 0, 0, 3)
     assert [len(b) for b in TrainingBatches(7, 128, 0)] == [7]
 
 
 BAD = {
     "nan": (lambda s: Arrays(s("x.npy", np.array([[math.nan]] * 20))), "holds NaN or infinity"),
-    "levels": (lambda s: Arrays(s("x.npy", np.full((20, 2), 7)), levels=5), r"values from 7 to 7, expected integers 0 to 4"),
+    "levels": (
+        lambda s: Arrays(s("x.npy", np.full((20, 2), 7)), levels=5),
+        r"values from 7 to 7, expected integers 0 to 4",
+    ),
     "fractions": (lambda s: Arrays(s("x.npy", np.full((20, 2), 0.5)), levels=5), "expected integers 0 to 4"),
     "no levels": (lambda s: Arrays(s("x.npy", np.full((20, 2), 7))), "set --data.levels"),
     "one axis": (lambda s: Arrays(s("x.npy", np.zeros(9))), r"shape \(9,\).*expected numbers \(N, D\)"),
     "text": (lambda s: Arrays(s("x.npy", np.array([["a"]] * 9))), "expected numbers"),
     "few": (lambda s: Arrays(s("x.npy", np.zeros((9, 2)))), "holds 9 examples, expected at least 10"),
-    "names": (lambda s: Arrays(s("x.npz", a=np.zeros((9, 2)), b=np.zeros((9, 2)))), "holds arrays a, b: expected train"),
+    "names": (
+        lambda s: Arrays(s("x.npz", a=np.zeros((9, 2)), b=np.zeros((9, 2)))),
+        "holds arrays a, b: expected train",
+    ),
     "labels": (lambda s: Arrays(s("x.npz", x=np.zeros((20, 2)), y=np.zeros(3, int))), r"labels y of shape \(3,\)"),
     "pickle": (lambda s: Arrays(s("x.npy", np.array([[{}]] * 20, dtype=object))), "cannot be read as arrays"),
     "suffix": (lambda s: Arrays(_touch(s, "x.txt")), r"no .npy, .npz or .csv file"),
@@ -253,7 +265,7 @@ def test_bad_data_are_refused_in_one_sentence(case: str, save: Callable[..., str
 
 def test_bad_pictures_are_refused_in_one_sentence(tmp_path: Path) -> None:
     (tmp_path / "empty").mkdir()
-    with pytest.raises(VaeflowError, match="there are no pictures in .*empty"):
+    with pytest.raises(VaeflowError, match=r"there are no pictures in .*empty"):
         ImageFolder(str(tmp_path / "empty"))
     with pytest.raises(VaeflowError, match="holds 4 pictures, expected at least 10"):
         ImageFolder(str(pictures(tmp_path / "few", 4)))
@@ -262,7 +274,7 @@ def test_bad_pictures_are_refused_in_one_sentence(tmp_path: Path) -> None:
     with pytest.raises(VaeflowError, match=r"zz.png is 9 × 9 pixels but 0.png is 6 × 5: set --data.size"):
         ImageFolder(str(mixed)).setup("fit")
     (mixed / "a" / "zz.png").write_bytes(b"no picture")
-    with pytest.raises(VaeflowError, match="zz.png cannot be read as a picture"):
+    with pytest.raises(VaeflowError, match=r"zz.png cannot be read as a picture"):
         ImageFolder(str(mixed)).setup("fit")
 
 
@@ -289,5 +301,5 @@ def test_the_environment_names_the_folder(data_root: Path, monkeypatch: pytest.M
 
 def test_a_damaged_matrix_is_named(tmp_path: Path) -> None:
     (tmp_path / "frey_rawface.mat").write_bytes(b"MATLAB 5.0 MAT-file" + bytes(200))
-    with pytest.raises(VaeflowError, match="frey_rawface.mat is damaged"):
+    with pytest.raises(VaeflowError, match=r"frey_rawface.mat is damaged"):
         FreyFaces(str(tmp_path)).setup("fit")

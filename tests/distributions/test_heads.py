@@ -40,7 +40,9 @@ def test_dimensions_are_independent_and_add_up(cls: type[Likelihood], levels: in
     output = output_of(head, 4)
     x = torch.randint(0, levels, (4, *SHAPE)).double()
     parts = torch.stack(head.split(output) if head.parameters_per_dimension > 1 else [output], 1).flatten(2)
-    total = sum(single.log_prob(x.flatten(1)[:, d : d + 1], parts[None, :, :, d], Noise())[0] for d in range(math.prod(SHAPE)))
+    total = sum(
+        single.log_prob(x.flatten(1)[:, d : d + 1], parts[None, :, :, d], Noise())[0] for d in range(math.prod(SHAPE))
+    )
     torch.testing.assert_close(head.log_prob(x, output.unsqueeze(0), Noise())[0], total)
 
 
@@ -92,7 +94,9 @@ def test_sigma_has_a_floor(levels: int | None) -> None:
     head = Gaussian((1,), levels)
     output = torch.tensor([[0.0, -1e6]])
     assert head._location_and_scale(output)[1].item() >= 0.01
-    assert math.isfinite(head.log_prob(torch.zeros(1, 1), output.unsqueeze(0), Noise(index=torch.zeros(1, dtype=torch.int64))))
+    assert math.isfinite(
+        head.log_prob(torch.zeros(1, 1), output.unsqueeze(0), Noise(index=torch.zeros(1, dtype=torch.int64)))
+    )
 
 
 def test_gaussian_mass_of_integers_is_a_lower_bound() -> None:
@@ -101,7 +105,9 @@ def test_gaussian_mass_of_integers_is_a_lower_bound() -> None:
     output = output_of(head, 5)
     noise = Noise(index=torch.arange(5))
     total = sum(
-        head.log_prob(torch.full((5, 1), float(v), dtype=torch.float64), output.expand(4000, -1, -1), noise).mean(0).exp()
+        head.log_prob(torch.full((5, 1), float(v), dtype=torch.float64), output.expand(4000, -1, -1), noise)
+        .mean(0)
+        .exp()
         for v in range(8)
     )
     assert isinstance(total, Tensor)
@@ -110,7 +116,7 @@ def test_gaussian_mass_of_integers_is_a_lower_bound() -> None:
 
 
 class TestConstantPixel:
-    """One pixel that is always 7: why a Gaussian of integers needs a floor for σ and noise in training and evaluation."""
+    """One pixel that is always 7: why a Gaussian of integers needs a floor for σ, and noise both times."""
 
     X = torch.full((200, 1), 7.0)
 

@@ -1,4 +1,4 @@
-"""VAEs whose marginal likelihood is known: a linear-Gaussian one in closed form, a tiny binary one by summing over all x."""
+"""VAEs whose likelihood is known: a linear-Gaussian one in closed form, a tiny binary one that sums to 1."""
 
 from __future__ import annotations
 

@@ -83,7 +83,9 @@ def test_p_of_all_x_sums_to_one(flow: str | None, prior: str) -> None:
     chunks = 40
     with torch.no_grad():
         log_weights = vae.log_weights_of(all_binary())
-        weights = torch.stack([log_weights(noise_for(8).skip(5000 * c), 5000).exp().mean(0).sum() for c in range(chunks)])
+        weights = torch.stack(
+            [log_weights(noise_for(8).skip(5000 * c), 5000).exp().mean(0).sum() for c in range(chunks)]
+        )
     stderr = weights.std() / chunks**0.5
     assert stderr < 0.01
     assert (weights.mean() - 1).abs() < 4 * stderr
@@ -112,12 +114,14 @@ class Counted:
         self.examples: list[int] = []
         self.chunks: list[tuple[int, int]] = []  # samples, examples
 
-    def log_weights_of(self, x: Tensor, context: Tensor | None = None):  # noqa: ANN201
+    def log_weights_of(self, x: Tensor, context: Tensor | None = None):
         self.examples.append(len(x))
 
         def log_weights(noise: Noise, num_samples: int) -> Tensor:
             self.chunks.append((num_samples, len(x)))
-            return -torch.arange(noise.first_sample, noise.first_sample + num_samples).float()[:, None].expand(-1, len(x))
+            return (
+                -torch.arange(noise.first_sample, noise.first_sample + num_samples).float()[:, None].expand(-1, len(x))
+            )
 
         return log_weights
 
@@ -141,7 +145,9 @@ def test_the_estimate_does_not_depend_on_chunks_or_batches() -> None:
     torch.testing.assert_close(cut.log_likelihood, whole.log_likelihood, rtol=1e-12, atol=1e-12)
     torch.testing.assert_close(cut.effective_sample_size, whole.effective_sample_size, rtol=1e-10, atol=1e-10)
     parts = [
-        log_likelihood(vae, all_binary()[i : i + 3], Noise(0, "test", 0, torch.arange(8)[i : i + 3]), 100).log_likelihood
+        log_likelihood(
+            vae, all_binary()[i : i + 3], Noise(0, "test", 0, torch.arange(8)[i : i + 3]), 100
+        ).log_likelihood
         for i in range(0, 8, 3)
     ]
     torch.testing.assert_close(torch.cat(parts), whole.log_likelihood, rtol=1e-12, atol=1e-12)
@@ -185,7 +191,10 @@ def test_memory_grows_with_the_budget_not_with_k() -> None:
     small, large = (rows_within(mb, vae, x, noise_for(8)) for mb in (0.1, 1.0))
     assert small > 1
     assert 8 < large / small < 12
-    with torch.no_grad(), torch.profiler.profile(profile_memory=True, activities=[torch.profiler.ProfilerActivity.CPU]) as p:
+    with (
+        torch.no_grad(),
+        torch.profiler.profile(profile_memory=True, activities=[torch.profiler.ProfilerActivity.CPU]) as p,
+    ):
         vae.log_weights_of(x)(noise_for(8), small // 8)
     allocated = sum(e.self_cpu_memory_usage for e in p.key_averages() if e.self_cpu_memory_usage > 0)
     assert allocated < 3 * 0.1 * 2**20

@@ -63,7 +63,7 @@ class Chain(Bijection):
 
     def __init__(self, bijections: Iterable[Bijection]) -> None:
         super().__init__()
-        self.bijections = nn.ModuleList(bijections)
+        self.bijections: Any = nn.ModuleList(bijections)
 
     def forward(self, z: Tensor, context: Context = None) -> tuple[Tensor, Tensor]:
         total = z.new_zeros(())
@@ -152,11 +152,11 @@ class Amortised(Bijection):
         """Value at the start of one step's parameter ``name``; random values come from torch's generator."""
         raise NotImplementedError
 
-    def step(self, z: Tensor, step: int, **parameters: Tensor) -> tuple[Tensor, Tensor]:
+    def step(self, z: Tensor, step: int, *args: Any, **parameters: Any) -> tuple[Tensor, Tensor]:
         """One map z → x; each parameter is ``(batch, *shape)``, or ``shape`` without a context."""
         raise NotImplementedError
 
-    def step_inverse(self, x: Tensor, step: int, **parameters: Tensor) -> tuple[Tensor, Tensor]:
+    def step_inverse(self, x: Tensor, step: int, *args: Any, **parameters: Any) -> tuple[Tensor, Tensor]:
         """The same map's inverse, x → z."""
         raise NotImplementedError
 

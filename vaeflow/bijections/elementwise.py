@@ -10,7 +10,6 @@ from torch import Tensor
 from vaeflow.bijections.base import Bijection, Context
 from vaeflow.errors import VaeflowError
 
-
 LOG_SCALE_BOUND = 7.0
 
 

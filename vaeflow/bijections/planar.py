@@ -1,4 +1,4 @@
-"""Planar and radial flows (Rezende & Mohamed 2015, "Variational Inference with Normalizing Flows", arXiv 1505.05770)."""
+"""Planar and radial flows (Rezende & Mohamed 2015, arXiv 1505.05770)."""
 
 from __future__ import annotations
 
@@ -105,7 +105,9 @@ class Radial(Amortised):
         r = torch.linalg.vector_norm(away, dim=-1, keepdim=True)
         return z + beta * away / (alpha + r), self._log_det(r, alpha, beta)
 
-    def step_inverse(self, x: Tensor, step: int, *, centre: Tensor, alpha: Tensor, beta: Tensor) -> tuple[Tensor, Tensor]:
+    def step_inverse(
+        self, x: Tensor, step: int, *, centre: Tensor, alpha: Tensor, beta: Tensor
+    ) -> tuple[Tensor, Tensor]:
         alpha, beta = self._constrain(alpha, beta)
         away = x - centre
         rho = torch.linalg.vector_norm(away, dim=-1, keepdim=True)

@@ -33,7 +33,7 @@ class Sylvester(Amortised):
 
     Args:
         features: D, the dimension of z.
-        context_features: dimension of the context that the parameters are linear functions of; 0 to learn them directly.
+        context_features: of the context that the parameters are linear functions of; 0 to learn them directly.
         steps: K.
         kind: how Q is made, see above.
         bottleneck: M of the orthogonal kind, at most D; default min(D, 8).
@@ -119,7 +119,7 @@ class Sylvester(Amortised):
 
 
 def _apply(matrix: Tensor, vectors: Tensor) -> Tensor:
-    """Each example's matrix times its vectors: ``(batch, m, n)`` or ``(m, n)``, ``(..., batch, n)`` → ``(..., batch, m)``."""
+    """Each example's matrix ``(batch, m, n)``, or one for all, times ``(..., batch, n)``: ``(..., batch, m)``."""
     if matrix.dim() == 2:
         return vectors @ matrix.mT
     if vectors.dim() == 2:

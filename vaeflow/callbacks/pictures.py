@@ -106,9 +106,12 @@ def _latents(model: Any, data: Any) -> Tensor:
     figure = Figure(figsize=(5, 5), dpi=100, layout="constrained")
     canvas = FigureCanvasAgg(figure)
     axes = figure.subplots()
-    points = axes.scatter(*codes.T, c=y, cmap="tab10" if data.num_classes else None, s=8)
+    labels = range(data.num_classes or 1)
+    for label in labels:
+        z_1, z_2 = codes[y.numpy() == label].T
+        axes.scatter(z_1, z_2, s=8, color=f"C{label}", label=str(label))
     if data.num_classes:
-        axes.legend(*points.legend_elements(num=None), title="label", loc="upper right", fontsize=7)
+        axes.legend(title="label", loc="upper right", fontsize=7)
     axes.set(xlabel="$z_1$", ylabel="$z_2$", title="validation data in latent space", aspect="equal")
     canvas.draw()
     return torch.from_numpy(np.asarray(canvas.buffer_rgba())[..., :3].copy()).permute(2, 0, 1) / 255

@@ -14,7 +14,7 @@ from tqdm import tqdm
 
 
 class Progress(ProgressBar):
-    """One bar over the whole training, with nll, kl and bpd of the last batches, as they were logged, and ``val/nll``."""
+    """One bar over the whole training, with nll, kl and bpd as they were last logged, and ``val/nll``."""
 
     def __init__(self) -> None:
         super().__init__()

@@ -85,13 +85,17 @@ class DataModule(LightningDataModule):
 
     def train_dataloader(self) -> DataLoader:
         rank, world_size = _place(self)
-        return self._loader("train", TrainingBatches(len(self.splits["train"][0]), self.batch_size, self.seed, rank, world_size))
+        return self._loader(
+            "train", TrainingBatches(len(self.splits["train"][0]), self.batch_size, self.seed, rank, world_size)
+        )
 
     def val_dataloader(self) -> DataLoader:
         return self._loader("val", EvaluationBatches(len(self.splits["val"][0]), self.batch_size, *_place(self)))
 
     def test_dataloader(self) -> DataLoader:
-        return self._loader(self.evaluation_split, EvaluationBatches(self.num_evaluated, self.batch_size, *_place(self)))
+        return self._loader(
+            self.evaluation_split, EvaluationBatches(self.num_evaluated, self.batch_size, *_place(self))
+        )
 
     def on_after_batch_transfer(self, batch: tuple[Tensor, Tensor, Tensor], dataloader_idx: int) -> Any:
         x, y, index = batch
@@ -138,7 +142,11 @@ class DataModule(LightningDataModule):
 
     def statistics(self) -> tuple[Tensor, Tensor]:
         """Mean and standard deviation of the training data as a model sees them, ``shape`` each, in one pass."""
-        count, mean, squares = 0, torch.zeros(self.shape, dtype=torch.float64), torch.zeros(self.shape, dtype=torch.float64)
+        count, mean, squares = (
+            0,
+            torch.zeros(self.shape, dtype=torch.float64),
+            torch.zeros(self.shape, dtype=torch.float64),
+        )
         for index in torch.arange(len(self.splits["train"][0])).split(4096):
             x = self.examples("train", index)[0].double()
             delta = x.mean(0) - mean
@@ -162,7 +170,8 @@ class DataModule(LightningDataModule):
             low, high = x.min().item(), x.max().item()
             if low < 0 or high >= self._raw_levels or (x.is_floating_point() and not torch.equal(x, x.floor())):
                 raise VaeflowError(
-                    f"the {name} split has values from {low:g} to {high:g}, expected integers 0 to {self._raw_levels - 1}."
+                    f"the {name} split has values from {low:g} to {high:g}, "
+                    f"expected integers 0 to {self._raw_levels - 1}."
                 )
 
     @property

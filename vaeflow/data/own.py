@@ -47,7 +47,9 @@ class ImageFolder(DataModule):
             raise VaeflowError(f"there are no pictures in {self.root.resolve()} ({', '.join(PICTURES)}).")
         if len(self.paths) < 10:
             raise VaeflowError(f"{self.root.resolve()} holds {len(self.paths)} pictures, expected at least 10.")
-        classes = sorted({p.relative_to(self.root).parts[0] for p in self.paths if len(p.relative_to(self.root).parts) > 1})
+        classes = sorted(
+            {p.relative_to(self.root).parts[0] for p in self.paths if len(p.relative_to(self.root).parts) > 1}
+        )
         self.classes, self.num_classes = classes, len(classes)
         self.levels, self.measure = 256, "discrete-256"
         self.shape = tuple(self._picture(self.paths[0]).shape)
@@ -122,8 +124,12 @@ class Arrays(DataModule):
         self._tensors = {name: self._tensor(array) for name, array in chosen.items()}
         self.levels = levels if levels is not None or first.dtype != np.uint8 else 256
         if self.levels is None and first.dtype.kind in "iub":
-            raise VaeflowError(f"{self.path} holds integers of type {first.dtype}: set --data.levels to their number of levels.")
-        self.measure = "continuous" if self.levels is None else "binary" if self.levels == 2 else f"discrete-{self.levels}"
+            raise VaeflowError(
+                f"{self.path} holds integers of type {first.dtype}: set --data.levels to their number of levels."
+            )
+        self.measure = (
+            "continuous" if self.levels is None else "binary" if self.levels == 2 else f"discrete-{self.levels}"
+        )
         self.shape = tuple(next(iter(self._tensors.values())).shape[1:])
         self.num_classes = 0 if self._labels is None else int(self._labels.max()) + 1
 

@@ -45,7 +45,7 @@ class Likelihood(nn.Module):
         """Raise a :class:`VaeflowError` unless the head is one for such data."""
         if self.levels is None:
             raise VaeflowError(
-                f"{type(self).__name__} is a likelihood of integers, but the data are continuous: use GaussianLikelihood."
+                f"{type(self).__name__} is a likelihood of integers, but the data are continuous: use Gaussian."
             )
 
     def log_prob(self, x: Tensor, output: Tensor, noise: Noise) -> Tensor:
@@ -184,7 +184,10 @@ class Categorical(Likelihood):
 
     def log_prob(self, x: Tensor, output: Tensor, noise: Noise) -> Tensor:
         logits = self._logits(output)
-        chosen = logits.gather(-len(self.shape) - 1, x.long().expand(*output.shape[: -len(self.shape)], *self.shape).unsqueeze(-len(self.shape) - 1))
+        chosen = logits.gather(
+            -len(self.shape) - 1,
+            x.long().expand(*output.shape[: -len(self.shape)], *self.shape).unsqueeze(-len(self.shape) - 1),
+        )
         return _sum(chosen.squeeze(-len(self.shape) - 1) - logits.logsumexp(-len(self.shape) - 1), self.shape)
 
     def mean(self, output: Tensor) -> Tensor:

@@ -60,7 +60,7 @@ class ConditionedPosterior:
     def rsample_with_log_prob(self, noise: Noise, num_samples: int) -> tuple[Tensor, Tensor]:
         """z ``(num_samples, batch, features)`` and log q(z|x) ``(num_samples, batch)``, in nats, reparameterised:
 
-            log q(z|x) = log N(z₀; μ, σ²) − log |det ∂f/∂z₀|.
+        log q(z|x) = log N(z₀; μ, σ²) − log |det ∂f/∂z₀|.
         """
         epsilon = noise.normal("posterior", num_samples, self.mean.shape[-1], self.mean.dtype)
         log_q = -0.5 * torch.linalg.vecdot(epsilon, epsilon) - (
@@ -77,7 +77,7 @@ class ConditionedPosterior:
         return self.mean if self.flow is None else self.flow(self.mean, self.context)[0]
 
     def kl_to_standard_normal(self) -> Tensor:
-        """KL(q(z_i|x) ‖ N(0, 1)) = ½ (μ_i² + σ_i² − 1) − log σ_i, in nats, of a posterior without flow: ``(batch, features)``."""
+        """KL(q(z_i|x) ‖ N(0, 1)) = ½ (μ_i² + σ_i² − 1) − log σ_i in nats, without a flow: ``(batch, features)``."""
         if self.flow is not None:
             raise TypeError("the KL of a flow posterior has no closed form")
         return 0.5 * (self.mean.square() + torch.expm1(2 * self.log_scale)) - self.log_scale

@@ -4,4 +4,13 @@ from vaeflow.evaluation.evaluate import Evaluation, evaluate
 from vaeflow.evaluation.log_likelihood import RunningLogSum, log_likelihood, log_mean_exp
 from vaeflow.evaluation.metrics import ActiveUnits, LogLikelihood, Means
 
-__all__ = ["ActiveUnits", "Evaluation", "LogLikelihood", "Means", "RunningLogSum", "evaluate", "log_likelihood", "log_mean_exp"]
+__all__ = [
+    "ActiveUnits",
+    "Evaluation",
+    "LogLikelihood",
+    "Means",
+    "RunningLogSum",
+    "evaluate",
+    "log_likelihood",
+    "log_mean_exp",
+]

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from pytorch_lightning import LightningDataModule, LightningModule, Trainer
+from pytorch_lightning import LightningModule, Trainer
 from torch import Tensor
 
 from vaeflow.errors import VaeflowError
@@ -40,8 +40,8 @@ class Evaluation(LightningModule):
         self.num_samples = 1 if model.kind == "exact" else num_samples
         self.seed, self.memory_mb = seed, memory_mb
         self.likelihood = LogLikelihood(self.num_samples)
-        self.terms = Means(["elbo", "kl", "reconstruction"]) if hasattr(model, "infer") else None
-        self.active = ActiveUnits(model.latent_features) if hasattr(model, "infer") else None
+        self.terms = Means(["elbo", "kl", "reconstruction"])
+        self.active = ActiveUnits()
         self.results: dict[str, Any] = {}
 
     def on_test_start(self) -> None:
@@ -52,21 +52,18 @@ class Evaluation(LightningModule):
         if not len(x):
             return
         x, context = x.to(self.model.dtype), self.model.context_of(y)
-        noise = Noise(self.seed, self.trainer.datamodule.evaluation_split, 0, index)
+        noise = Noise(self.seed, self.trainer.datamodule.evaluation_split, 0, index)  # type: ignore[attr-defined]
         if self.likelihood.rows is None:
             self.likelihood.rows = rows_within(self.memory_mb, self.model, x, noise, context)
         self.likelihood.update(self.model, x, noise, context)
-        if self.terms is not None and self.active is not None:
-            q = self.model.infer(x, context)
-            reconstruction, log_ratio = self.model.terms(x, q, noise, min(ELBO_SAMPLES, self.num_samples), context)
-            kl = q.kl_to_standard_normal().sum(-1) if self.model.analytic_kl else log_ratio.mean(0)
-            reconstruction = reconstruction.mean(0)
-            self.terms.update(elbo=-reconstruction - kl, kl=kl, reconstruction=reconstruction)
-            self.active.update(q.centre())
+        terms = self.model.elbo_terms(x, noise, min(ELBO_SAMPLES, self.num_samples), context)
+        if terms:
+            self.terms.update(**terms)
+            self.active.update(self.model.encode(x, context))
 
     def on_test_epoch_end(self) -> None:
         values = self.likelihood.compute()
-        results = {
+        results: dict[str, Any] = {
             "kind": self.model.kind if self.num_samples > 1 or self.model.kind == "exact" else "elbo",
             "objective": self.model.objective_name,
             "num_samples": self.num_samples,
@@ -83,7 +80,7 @@ class Evaluation(LightningModule):
             results["bpd"] = results["nll"] / (self.model.dimension * math.log(2))
         if self.model.standardise is not None:
             results["nll_standardised"] = results["nll"] - self.model.standardise.scale.double().log().sum().item()
-        if self.terms is not None and self.active is not None:
+        if "elbo" in self.model.logged:
             results.update({name: mean.item() for name, (mean, _) in self.terms.compute().items()})
             results["active_units"] = int(self.active.compute())
         results["evaluation_seconds"] = time.perf_counter() - self._began
@@ -91,8 +88,8 @@ class Evaluation(LightningModule):
 
 
 def evaluate(
-    model: LightningModule,
-    data: LightningDataModule,
+    model: Any,
+    data: Any,
     num_samples: int = 1000,
     split: str = "test",
     seed: int = 0,
@@ -106,8 +103,8 @@ def evaluate(
     number of processes nor, beyond rounding, on the batch size or the memory budget.
 
     Args:
-        model: as :func:`vaeflow.load` gives it.
-        data: as :func:`vaeflow.load_data` gives it.
+        model: a :class:`~vaeflow.models.base.LikelihoodModel`, as :func:`vaeflow.load` gives it.
+        data: a :class:`~vaeflow.data.base.DataModule`, as :func:`vaeflow.load_data` gives it.
         num_samples: K.
         split: train, val or test.
         seed: of the evaluation's noise.
@@ -204,7 +201,7 @@ def table(results: dict[str, Any]) -> str:
     rows = [row for row in dimension_rows if row[1]]
     width = max(len(name) for name, _, _ in rows)
     value_width = max(len(value) for _, value, _ in rows)
-    title = f"{results['model']} on {results['data']}, {results['split']} split: {results['num_examples']:,} examples, {results['measure']}"
+    title = "{model} on {data}, {split} split: {num_examples:,} examples, {measure}".format(**results)
     lines = [f"  {name:<{width}}  {value:>{value_width}}  {unit}".rstrip() for name, value, unit in rows]
     return "\n".join([title, "─" * len(title), *lines])
 

@@ -37,6 +37,8 @@ class RunningLogSum:
     def __init__(self) -> None:
         self.num_samples = 0
         self._log_sum: Tensor | None = None
+        self._log_squares: Tensor
+        self._total: Tensor
 
     def add(self, log_weights: Tensor) -> None:
         """Take in a chunk."""
@@ -51,7 +53,7 @@ class RunningLogSum:
 
     @property
     def log_likelihood(self) -> Tensor:
-        """log (1/K) Σ_k w_k, ``(batch,)``: the importance-sampled estimate of log p(x), a lower bound in expectation."""
+        """log (1/K) Σ_k w_k, ``(batch,)``: the estimate of log p(x), a lower bound in expectation."""
         assert self._log_sum is not None
         return self._log_sum - math.log(self.num_samples)
 

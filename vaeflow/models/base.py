@@ -43,6 +43,7 @@ class LikelihoodModel(LightningModule):
 
     kind: str
     objective_name: str
+    started: Tensor
     logged: tuple[str, ...] = ("objective", "nll")
 
     def __init__(
@@ -60,7 +61,7 @@ class LikelihoodModel(LightningModule):
         self.save_hyperparameters(logger=False)
         for key in ("_instantiator", "_class_path"):  # Lightning's own way of rebuilding calls what a file names
             self.hparams.pop(key, None)
-        self._hparams = type(self.hparams)({name: describe(value) for name, value in self.hparams.items()})
+        self.hparams.update({name: describe(value) for name, value in self.hparams.items()})
         self.shape, self.levels, self.measure = tuple(shape), levels, measure
         self.dimension = math.prod(self.shape)
         if class_conditional and not num_classes:
@@ -71,7 +72,7 @@ class LikelihoodModel(LightningModule):
         self.seed = seed
         self.standardise = Standardise(self.shape) if levels is None else None
         self.register_buffer("started", torch.tensor(False))
-        self.means = nn.ModuleDict({stage: Means(self.logged) for stage in ("train_", "val_")})
+        self.train_means, self.val_means = Means(self.logged), Means(self.logged)
 
     # ---------------------------------------------------------------------------------------- the four questions
 
@@ -122,8 +123,13 @@ class LikelihoodModel(LightningModule):
         """The scalar to minimise, and what is logged of each example: ``(batch,)`` by the names in ``logged``."""
         raise NotImplementedError
 
+    def elbo_terms(self, x: Tensor, noise: Noise, num_samples: int, context: Tensor | None = None) -> dict[str, Tensor]:
+        """elbo, kl and reconstruction of each example, ``(batch,)`` in nats, averaged over draws of its latents; nothing
+        for a model that has none."""
+        return {}
+
     def start(self, mean: Tensor, scale: Tensor) -> None:
-        """Set what depends on the training data's mean and standard deviation, ``shape`` each, before the first step."""
+        """Set what depends on the training data's mean and standard deviation, ``shape`` each, before training."""
         if self.standardise is not None:
             self.standardise.fit(mean, scale)
 
@@ -135,7 +141,7 @@ class LikelihoodModel(LightningModule):
 
     def setup(self, stage: str) -> None:
         if stage == "fit" and not self.started:
-            self.start(*self.trainer.datamodule.statistics())
+            self.start(*self.trainer.datamodule.statistics())  # type: ignore[attr-defined]
             self.started.fill_(True)
 
     def training_step(self, batch: tuple[Tensor, Tensor, Tensor], batch_index: int) -> Tensor:
@@ -143,23 +149,21 @@ class LikelihoodModel(LightningModule):
         noise = Noise(self.seed, "train", self.current_epoch, index)
         loss, values = self.losses(self._checked(x), noise, self.context_of(y))
         self._check_finite(loss, values)
-        means = self.means["train_"]
-        means.update(**values)
-        if (self.global_step + 1) % self.trainer.log_every_n_steps == 0:
-            self._log_means("train")
+        self.train_means.update(**values)
+        if (self.global_step + 1) % self.trainer.log_every_n_steps == 0:  # type: ignore[attr-defined]
+            self._log_means("train", self.train_means)
             self.log("train/learning_rate", self.trainer.optimizers[0].param_groups[0]["lr"])
         return loss
 
     def validation_step(self, batch: tuple[Tensor, Tensor, Tensor], batch_index: int) -> None:
         x, y, index = batch
         _, values = self.losses(self._checked(x), Noise(self.seed, "val", 0, index), self.context_of(y))
-        self.means["val_"].update(**values)
+        self.val_means.update(**values)
 
     def on_validation_epoch_end(self) -> None:
-        self._log_means("val")
+        self._log_means("val", self.val_means)
 
-    def _log_means(self, stage: str) -> None:
-        metric = self.means[stage + "_"]
+    def _log_means(self, stage: str, metric: Means) -> None:
         means = {name: value for name, (value, _) in metric.compute().items()}
         metric.reset()
         if self.levels is not None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Iterable, Sequence
 from typing import Literal
 
@@ -79,9 +78,7 @@ class VAE(LikelihoodModel):
             raise VaeflowError("kl_warmup_epochs and free_bits change the KL of the ELBO; objective iwae has none.")
         names = ("objective", "nll", "elbo", "kl", "reconstruction")
         self.logged = (*names, "iwae") if objective == "iwae" else names
-        super().__init__(
-            shape, levels, measure, num_classes, class_conditional, optimizer, lr_scheduler, seed
-        )
+        super().__init__(shape, levels, measure, num_classes, class_conditional, optimizer, lr_scheduler, seed)
         self.objective_name = "ELBO" if objective == "elbo" else f"IWAE, k = {num_samples}"
         self.latent_features, self.objective, self.num_samples = latent_features, objective, num_samples
         self.kl_warmup_epochs, self.free_bits = kl_warmup_epochs, free_bits
@@ -98,15 +95,14 @@ class VAE(LikelihoodModel):
     def losses(self, x: Tensor, noise: Noise, context: Tensor | None) -> tuple[Tensor, dict[str, Tensor]]:
         q = self.infer(x, context)
         reconstruction, log_ratio = self.terms(x, q, noise, self.num_samples, context)
-        kl_by_group = q.kl_to_standard_normal() if self.analytic_kl else log_ratio.mean(0).unsqueeze(-1)
-        kl = kl_by_group.sum(-1)
-        nll = reconstruction.mean(0) + kl
-        values = {"nll": nll, "elbo": -nll, "kl": kl, "reconstruction": reconstruction.mean(0)}
+        kl_by_group = self._kl_by_group(q, log_ratio)
+        values = _elbo_terms(reconstruction, kl_by_group)
+        values["nll"] = -values["elbo"]
         if self.objective == "iwae":
             iwae = log_mean_exp(-reconstruction - log_ratio)
             return -iwae.mean(), {**values, "iwae": iwae, "objective": -iwae}
         loss = reconstruction.mean() + self.beta * self._with_free_bits(kl_by_group.mean(0))
-        return loss, {**values, "objective": nll}
+        return loss, {**values, "objective": values["nll"]}
 
     def infer(self, x: Tensor, context: Tensor | None = None) -> ConditionedPosterior:
         """q(z|x) for each example of a batch."""
@@ -122,12 +118,22 @@ class VAE(LikelihoodModel):
             reconstruction = reconstruction + self.standardise.scale.log().sum()
         return reconstruction, log_q - self.prior.log_prob(z, context)
 
+    def elbo_terms(self, x: Tensor, noise: Noise, num_samples: int, context: Tensor | None = None) -> dict[str, Tensor]:
+        q = self.infer(x, context)
+        reconstruction, log_ratio = self.terms(x, q, noise, num_samples, context)
+        return _elbo_terms(reconstruction, self._kl_by_group(q, log_ratio))
+
+    def _kl_by_group(self, q: ConditionedPosterior, log_ratio: Tensor) -> Tensor:
+        """``(batch, groups)``: of each dimension where the KL is in closed form, of all of z where it is estimated."""
+        return q.kl_to_standard_normal() if self.analytic_kl else log_ratio.mean(0).unsqueeze(-1)
+
     @property
     def beta(self) -> float:
         """The weight of the KL in the training loss, 1 outside training."""
         if not self.training or not self.kl_warmup_epochs:
             return 1.0
-        return min(1.0, self.global_step / (self.kl_warmup_epochs * self.trainer.num_training_batches))
+        steps_per_epoch = self.trainer.num_training_batches / self.trainer.accumulate_grad_batches
+        return min(1.0, self.global_step / (self.kl_warmup_epochs * steps_per_epoch))
 
     def _with_free_bits(self, kl: Tensor) -> Tensor:
         """Σ_j max(λ, KL_j) of KLs ``(groups,)``. Whether the maximum is λ is decided by the mean over all processes;
@@ -187,3 +193,9 @@ class VAE(LikelihoodModel):
         """x as the encoder sees it: continuous data standardised, integers about their mean in the training set and
         divided by L − 1, since pixels that are nearly always black, seen as −1, drown what differs between images."""
         return self._standardised(x) if self.levels is None else (x - self.data_mean) / (self.levels - 1)
+
+
+def _elbo_terms(reconstruction: Tensor, kl_by_group: Tensor) -> dict[str, Tensor]:
+    """ELBO = −(reconstruction + KL), of ``(num_samples, batch)`` and ``(batch, groups)``."""
+    reconstruction, kl = reconstruction.mean(0), kl_by_group.sum(-1)
+    return {"elbo": -reconstruction - kl, "kl": kl, "reconstruction": reconstruction}

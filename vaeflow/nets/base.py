@@ -15,7 +15,7 @@ class Encoder(nn.Module):
     """Size of the result."""
 
     def forward(self, x: Tensor, context: Tensor | None = None) -> Tensor:
-        """``(batch, *shape)``, on the scale that nets like, and ``(batch, context_features)`` → ``(batch, features)``."""
+        """``(batch, *shape)``, centred, and ``(batch, context_features)`` → ``(batch, features)``."""
         raise NotImplementedError
 
 

@@ -87,7 +87,7 @@ class GatedConvDecoder(Decoder):
             Gated(nn.Conv2d(channels, 2 * channels, 5, padding=2)),
         ]
         for before, after in zip(sizes[::-1], sizes[-2::-1], strict=False):
-            extra = tuple(a - (2 * b - 1) for a, b in zip(after, before, strict=True))
+            extra = (after[0] - 2 * before[0] + 1, after[1] - 2 * before[1] + 1)
             layers.append(Gated(nn.ConvTranspose2d(channels, 64, 5, stride=2, padding=2, output_padding=extra)))
             layers.append(Gated(nn.Conv2d(32, 64, 5, padding=2)))
             channels = 32
@@ -106,7 +106,7 @@ class GatedConvDecoder(Decoder):
     @property
     def output_bias(self) -> Tensor:
         """Bias of the output, ``(channels, 1, 1)``, for a data-dependent start."""
-        return self.out.bias.view(-1, 1, 1)
+        return self.out.bias.view(-1, 1, 1)  # type: ignore[union-attr]
 
 
 def _check_image(shape: Sequence[int]) -> tuple[int, list[tuple[int, int]]]:
