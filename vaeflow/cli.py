@@ -345,7 +345,7 @@ def evaluate_checkpoint() -> None:
     add("--batch-size", type=int | None, default=None, help="examples at once; by default as in training")
     add("--limit", type=int | None, default=None, help="only so many examples, the first ones")
     add("--root", type=str | None, default=None, help="folder of the data, if they have moved")
-    add("--trust", type=list[str], default=[], help="further packages whose classes the checkpoint may name")
+    add("--trust", type=str, nargs="*", default=[], help="further packages whose classes the checkpoint may name")
     add("--debug", action="store_true", help="show the traceback of an error")
     args = parser.parse_args()
     overrides = {"root": args.root, "batch_size": args.batch_size}
@@ -370,6 +370,7 @@ def main(command: Callable[[], None]) -> None:
     logging.getLogger("pytorch_lightning.utilities.rank_zero").setLevel(logging.WARNING)
     for message in (".*does not have many workers.*", "Checkpoint directory .* exists and is not empty"):
         warnings.filterwarnings("ignore", message=message)
+    sys.path.append(os.getcwd())  # your own classes, named in a config as module.Class
     debug = "--debug" in sys.argv
     try:
         command()

@@ -4,41 +4,21 @@ from __future__ import annotations
 
 import math
 import os
-import sys
 from typing import Any
 
 from pytorch_lightning import Callback, LightningModule, Trainer
-from pytorch_lightning.callbacks import ModelCheckpoint, ProgressBar
+from pytorch_lightning.callbacks import ModelCheckpoint
 from pytorch_lightning.loggers import TensorBoardLogger
-from tqdm import tqdm
+
+from vaeflow.evaluation.progress import EvaluationProgress
 
 
-class Progress(ProgressBar):
+class Progress(EvaluationProgress):
     """One bar over the whole training, with nll, kl and bpd as they were last logged, and ``val/nll``."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.bar: tqdm | None = None
-        self.enabled = True
-
-    def disable(self) -> None:
-        """Called by Lightning on all processes but the first."""
-        self.enabled = False
-
-    def enable(self) -> None:
-        """The opposite of :meth:`disable`."""
-        self.enabled = True
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         steps = trainer.estimated_stepping_batches
-        self.bar = tqdm(
-            total=int(steps) if math.isfinite(steps) else None,
-            initial=trainer.global_step,
-            disable=not self.enabled,
-            unit="step",
-            dynamic_ncols=True,
-            mininterval=0.1 if sys.stderr.isatty() else 10,  # a log file wants few lines
-        )
+        self.open(total=int(steps) if math.isfinite(steps) else None, initial=trainer.global_step, unit="step")
 
     def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         assert self.bar is not None
@@ -52,11 +32,7 @@ class Progress(ProgressBar):
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         if self.bar is not None:
             self.bar.set_postfix(self._terms(trainer))
-            self.bar.close()
-
-    def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
-        if self.bar is not None:
-            self.bar.close()
+        self.close()
 
     @staticmethod
     def _terms(trainer: Trainer) -> dict[str, str]:

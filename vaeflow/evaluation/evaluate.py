@@ -17,6 +17,7 @@ from torch import Tensor
 from vaeflow.errors import VaeflowError
 from vaeflow.evaluation.log_likelihood import rows_within
 from vaeflow.evaluation.metrics import ActiveUnits, LogLikelihood, Means
+from vaeflow.evaluation.progress import EvaluationProgress
 from vaeflow.noise import Noise
 
 ELBO_SAMPLES = 16
@@ -116,7 +117,9 @@ def evaluate(
         What ``results.json`` holds: nll ± stderr in nats for each example, bpd, elbo, kl, reconstruction, what kind
         of number nll is, and of what data.
     """
-    trainer = trainer or Trainer(logger=False, enable_checkpointing=False, enable_model_summary=False)
+    trainer = trainer or Trainer(
+        logger=False, enable_checkpointing=False, enable_model_summary=False, callbacks=[EvaluationProgress()]
+    )
     data.evaluate_on(split, limit)
     _check_fits(model, data)
     loop = Evaluation(model, num_samples, seed, memory_mb)

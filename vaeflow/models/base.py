@@ -124,7 +124,7 @@ class LikelihoodModel(LightningModule):
         raise NotImplementedError
 
     def elbo_terms(self, x: Tensor, noise: Noise, num_samples: int, context: Tensor | None = None) -> dict[str, Tensor]:
-        """elbo, kl and reconstruction of each example, ``(batch,)`` in nats, averaged over draws of its latents; nothing
+        """elbo, kl and reconstruction of each example, ``(batch,)`` in nats, averaged over draws of its latents; empty
         for a model that has none."""
         return {}
 
