@@ -127,7 +127,6 @@ def _short_description(cli: TrainingCLI, results: dict[str, Any]) -> dict[str, A
     """What the hparams tab shows of a run: the same keys for every model, so that it can compare them."""
     flow = cli.model.hparams.get("flow")
     return {
-        "experiment": cli.config.experiment,
         "model": results["model"],
         "flow": flow["class_path"].rpartition(".")[2] if isinstance(flow, dict) else "none",
         "objective": results["objective"],
@@ -135,8 +134,6 @@ def _short_description(cli: TrainingCLI, results: dict[str, Any]) -> dict[str, A
         "measure": results["measure"],
         "kind": results["kind"],
         "parameters": results["num_parameters"],
-        "batch_size": cli.datamodule.batch_size,
-        "epochs": cli.trainer.current_epoch,
         "seed": cli.config.seed_everything,
     }
 
@@ -283,6 +280,8 @@ class Parser(LightningArgumentParser):
 
 def _one_sentence(message: str) -> str:
     """What jsonargparse reports as a tree, as one sentence: the key at fault, what it was, and what it may be."""
+    if "arguments are required: data, model" in message:
+        return f"there is no model to train: give --config with one of {', '.join(config_names())}."
     value = re.search(r"(?:Got|Given) value: (.*?)(?:\. Got value: .*)?$", message, re.MULTILINE)
     before = message[: value.start()] if value else message
     key = ".".join(re.findall(r'Parser key "([\w.]+)"', before))
@@ -326,7 +325,7 @@ def _keys() -> Iterator[str]:
     yield from ("class_path", "init_args", "config", "data", "model", "trainer", "pictures", "experiment", "ckpt_path")
     yield from ("seed_everything", "num_samples", "evaluation_seed", "memory_mb", "debug")
     for cls in (Trainer, Pictures, *_classes().values()):
-        yield from inspect.signature(cls).parameters
+        yield from list(inspect.signature(cls.__init__).parameters)[1:]  # type: ignore[misc]
 
 
 # --------------------------------------------------------------------------------------------------- evaluate.py
@@ -367,9 +366,11 @@ def main(command: Callable[[], None]) -> None:
 
     0: done; 1: something the user can mend; 2: wrong usage; 70: a defect of vaeflow; 130: stopped with Ctrl-C.
     """
-    logging.getLogger("pytorch_lightning.utilities.rank_zero").setLevel(logging.WARNING)
-    for message in (".*does not have many workers.*", "Checkpoint directory .* exists and is not empty"):
-        warnings.filterwarnings("ignore", message=message)
+    for name in ("pytorch_lightning.utilities.rank_zero", "lightning_fabric.utilities.seed"):
+        logging.getLogger(name).setLevel(logging.WARNING)
+    noise = ("does not have many workers", "Checkpoint directory .* exists and is not empty", "LeafSpec. is deprecated")
+    for message in noise:  # of Lightning's, about what is meant to be so
+        warnings.filterwarnings("ignore", message=f".*{message}")
     sys.path.append(os.getcwd())  # your own classes, named in a config as module.Class
     debug = "--debug" in sys.argv
     try:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import functools
+import shutil
 from collections.abc import Callable, Iterator
 
 import pytest
@@ -287,6 +288,16 @@ def test_compiles_as_one_graph(name: str) -> None:
     bijection, (z, context) = make(name, conditional, 2.0), inputs(conditional)
     torch._dynamo.reset()
     compiled = torch.compile(bijection, backend="aot_eager", fullgraph=True)
+    for got, wanted in zip(compiled(z, context), bijection(z, context), strict=True):
+        torch.testing.assert_close(got, wanted)
+
+
+@pytest.mark.skipif(shutil.which("g++") is None, reason="inductor needs a C++ compiler")
+@pytest.mark.parametrize("name", ["Planar", "InverseAutoregressive"])
+def test_compiles_to_machine_code(name: str) -> None:
+    bijection, (z, context) = make(name, True, 2.0), inputs(True)
+    torch._dynamo.reset()
+    compiled = torch.compile(bijection, fullgraph=True)
     for got, wanted in zip(compiled(z, context), bijection(z, context), strict=True):
         torch.testing.assert_close(got, wanted)
 

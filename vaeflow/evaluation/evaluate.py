@@ -72,6 +72,7 @@ class Evaluation(LightningModule):
             "nll_stderr": values["nll_stderr"].item(),
             "bpd": None,
             "elbo": None,
+            "elbo_gap": None,
             "kl": None,
             "reconstruction": None,
             "active_units": None,
@@ -83,6 +84,7 @@ class Evaluation(LightningModule):
             results["nll_standardised"] = results["nll"] - self.model.standardise.scale.double().log().sum().item()
         if "elbo" in self.model.logged:
             results.update({name: mean.item() for name, (mean, _) in self.terms.compute().items()})
+            results["elbo_gap"] = -results["elbo"] - results["nll"]
             results["active_units"] = int(self.active.compute())
         results["evaluation_seconds"] = time.perf_counter() - self._began
         self.results = results
@@ -193,6 +195,7 @@ def table(results: dict[str, Any]) -> str:
         ("nll", f"{results['nll']:.3f} ± {results['nll_stderr']:.3f}", f"nats ({bound})"),
         ("bits/dim", _number(results["bpd"], 4), ""),
         ("ELBO", _number(results["elbo"], 3), "nats"),
+        ("gap to ELBO", _number(results["elbo_gap"], 3), "nats"),
         ("KL", _number(results["kl"], 3), "nats"),
         ("reconstruction", _number(results["reconstruction"], 3), "nats"),
         ("active units", _number(results["active_units"], 0), ""),
