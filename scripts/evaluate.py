@@ -1,6 +1,7 @@
 """Evaluate a checkpoint by importance sampling."""
 
-from vaeflow.cli import evaluate_checkpoint, main
+from vaeflow.cli import evaluate_checkpoint
+from vaeflow.messages import main
 
 if __name__ == "__main__":
     main(evaluate_checkpoint)

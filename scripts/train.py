@@ -1,6 +1,7 @@
 """Train a model from a config, evaluate its best checkpoint on the test split, and say what came out."""
 
-from vaeflow.cli import main, train
+from vaeflow.cli import train
+from vaeflow.messages import main
 
 if __name__ == "__main__":
     main(train)

@@ -21,7 +21,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 
 import vaeflow
 from vaeflow.checkpoint import read
-from vaeflow.cli import CONFIGS, config_names
+from vaeflow.configs import CONFIGS, config_names
 from vaeflow.models import VAE
 
 Run = Callable[..., tuple[int, str]]

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from vaeflow.cli import CONFIGS
+from vaeflow.configs import CONFIGS
 
 README = (CONFIGS.parent / "README.md").read_text()
 

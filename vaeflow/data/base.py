@@ -266,6 +266,15 @@ def data_root(root: str | None) -> Path:
     return Path(root or os.environ.get("VAEFLOW_DATA") or "data").expanduser()
 
 
+def not_found(name: str, root: Path, error: Exception) -> VaeflowError:
+    """What to say of a data set that is neither there nor downloadable."""
+    reason = str(error).splitlines()[0][:100]
+    return VaeflowError(
+        f"{name} was not found in {root.resolve()} and could not be downloaded ({reason}): "
+        "set --data.root or VAEFLOW_DATA to the folder that holds it."
+    )
+
+
 def shuffled_split(x: Tensor, y: Tensor, sizes: tuple[int, int], seed: int) -> dict[str, Split]:
     """Shuffle with a seed of its own, and cut off ``sizes`` = (val, test) examples at the end."""
     order = torch.randperm(len(x), generator=torch.Generator().manual_seed(seed))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import torch
 
-from vaeflow.data.base import DataModule, Split, data_root
+from vaeflow.data.base import DataModule, Split, data_root, not_found
 from vaeflow.errors import VaeflowError
 
 URL = "https://cs.nyu.edu/~roweis/data/frey_rawface.mat"
@@ -46,11 +46,7 @@ class FreyFaces(DataModule):
             try:
                 download_url(URL, str(self.root / "freyfaces"), name, MD5)
             except (RuntimeError, OSError) as error:
-                reason = str(error).splitlines()[0][:100]
-                raise VaeflowError(
-                    f"{name} was not found in {self.root.resolve()} and could not be downloaded ({reason}): "
-                    "set --data.root or VAEFLOW_DATA to the folder that holds it."
-                ) from None
+                raise not_found(name, self.root, error) from None
             path = self.root / "freyfaces" / name
         try:
             frames = loadmat(path, variable_names=["ff"])["ff"]

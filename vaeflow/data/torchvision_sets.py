@@ -7,8 +7,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
-from vaeflow.data.base import DataModule, Split, data_root
-from vaeflow.errors import VaeflowError
+from vaeflow.data.base import DataModule, Split, data_root, not_found
 from vaeflow.noise import Noise
 
 
@@ -104,11 +103,7 @@ def _read(data: Any, name: str, train: bool) -> Split:
         except RuntimeError:  # torchvision's word for: not found
             dataset = dataset_class(data.root, train=train, download=True)
     except (RuntimeError, OSError) as error:
-        reason = str(error).splitlines()[0][:100]
-        raise VaeflowError(
-            f"{name} was not found in {data.root.resolve()} and could not be downloaded ({reason}): "
-            "set --data.root or VAEFLOW_DATA to the folder that holds it."
-        ) from None
+        raise not_found(name, data.root, error) from None
     images = torch.as_tensor(dataset.data)  # a tensor of MNIST, an array of CIFAR-10
     images = images.unsqueeze(1) if images.dim() == 3 else images.permute(0, 3, 1, 2).contiguous()
     return images, torch.as_tensor(dataset.targets)
