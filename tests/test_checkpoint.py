@@ -46,7 +46,7 @@ def save(model: LikelihoodModel, path: Path) -> Path:
 @pytest.fixture(scope="module")
 def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
     data = Digits()
-    model = VAE(data.shape, data.levels, data.measure, **PARTS)
+    model = VAE(data.shape, data.levels, **PARTS)
     return save(model, tmp_path_factory.mktemp("checkpoint") / "model.ckpt")
 
 
@@ -154,7 +154,7 @@ class Mine(Bijection):
 
 def test_your_own_parts_load_when_you_trust_their_package(tmp_path: Path) -> None:
     data = Digits()
-    path = save(VAE(data.shape, data.levels, data.measure, **{**PARTS, "flow": Mine}), tmp_path / "mine.ckpt")
+    path = save(VAE(data.shape, data.levels, **{**PARTS, "flow": Mine}), tmp_path / "mine.ckpt")
     with pytest.raises(VaeflowError, match=r"trust=\['tests'\]"):
         vaeflow.load(path)
     assert isinstance(vaeflow.load(path, trust=["tests"]).posterior.flow, Mine)
@@ -190,6 +190,6 @@ def test_a_checkpoint_of_another_model_is_refused(checkpoint: Path) -> None:
     with pytest.raises(
         VaeflowError, match=r"is a checkpoint of vaeflow.models.vae.VAE, but the config asks for .*Other"
     ):
-        load_weights(Other(data.shape, data.levels, data.measure, **PARTS), read(checkpoint), checkpoint)
+        load_weights(Other(data.shape, data.levels, **PARTS), read(checkpoint), checkpoint)
     with pytest.raises(VaeflowError, match="of a VAE with other sizes or parts"):
-        load_weights(VAE(data.shape, data.levels, data.measure), read(checkpoint), checkpoint)
+        load_weights(VAE(data.shape, data.levels), read(checkpoint), checkpoint)

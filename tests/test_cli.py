@@ -22,6 +22,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 import vaeflow
 from vaeflow.checkpoint import read
 from vaeflow.configs import CONFIGS, config_names
+from vaeflow.evaluation import LogLikelihood
 from vaeflow.models import VAE
 
 Run = Callable[..., tuple[int, str]]
@@ -104,9 +105,9 @@ def test_train_evaluate_resume(run: Run, tmp_path: Path) -> None:
     code, output = run("evaluate", "--ckpt", best, "--num-samples", 10, "--json", "out.json")
     assert code == 0, output
     again = json.loads((tmp_path / "out.json").read_text())
-    for key in ("nll", "nll_stderr", "elbo", "test_fingerprint", "protocol", "training_seconds"):
-        assert again[key] == results[key] or key == "training_seconds", key
-    assert again["training_seconds"] > 0
+    for key in ("nll", "nll_stderr", "elbo", "test_fingerprint", "protocol", "context"):
+        assert again[key] == results[key], key
+    assert 0 < again["training_seconds"] <= results["training_seconds"]  # until that checkpoint
     code, _ = run(
         "evaluate", "--ckpt", best, "--num-samples", 10, "--batch-size", 7, "--memory-mb", 1, "--json", "b.json"
     )
@@ -116,37 +117,95 @@ def test_train_evaluate_resume(run: Run, tmp_path: Path) -> None:
     )
     assert json.loads((tmp_path / "c.json").read_text())["num_examples"] == 5
 
-    code, output = run(
-        "train", "--config", "vae_iaf", "--trainer.max_epochs", 5, "--num_samples", 1, "--ckpt_path", "last"
-    )
-    assert code == 0, output
-    assert sorted(p.name for p in folder.parent.iterdir()) == ["version_0"]
-    assert read(folder / "checkpoints/last.ckpt")["epoch"] == 4
-    # and a config that a run has left is accepted back
-    code, output = run("train", "--config", folder / "config.yaml", "--trainer.max_epochs", 1, "--ckpt_path", "null")
+    # a config that a run has left is accepted back, and starts a run of its own
+    code, output = run("train", "--config", folder / "config.yaml", "--trainer.max_epochs", 1, "--num_samples", 1)
     assert code == 0, output
     assert (folder.parent / "version_1/results.json").is_file()
 
 
-def test_a_resumed_run_ends_where_an_uninterrupted_one_does(run: Run, tmp_path: Path) -> None:
-    arguments = ("train", "--config", "vae_planar", "--num_samples", 0)
-    run(*arguments, "--experiment", "whole", "--trainer.max_epochs", 4, "--model.lr_scheduler", "null")
-    run(*arguments, "--experiment", "cut", "--trainer.max_epochs", 2, "--model.lr_scheduler", "null")
-    run(
-        *arguments,
-        "--experiment",
-        "cut",
-        "--trainer.max_epochs",
-        4,
-        "--model.lr_scheduler",
-        "null",
-        "--ckpt_path",
-        "last",
+@pytest.fixture
+def stop_at(monkeypatch: pytest.MonkeyPatch) -> Callable[[int], None]:
+    """Makes the next training stop as by Ctrl-C within the given step."""
+
+    def stop_at(step: int) -> None:
+        losses, stopped = VAE.losses, []
+
+        def interrupted(self: VAE, *arguments: Any) -> Any:
+            if self.training and self.global_step == step and not stopped:
+                stopped.append(step)
+                raise KeyboardInterrupt
+            return losses(self, *arguments)
+
+        monkeypatch.setattr(VAE, "losses", interrupted)
+
+    return stop_at
+
+
+@pytest.mark.parametrize("step", [15, 20, 29])
+def test_a_resumed_run_ends_where_an_uninterrupted_one_does(
+    step: int, run: Run, tmp_path: Path, stop_at: Callable[[int], None]
+) -> None:
+    """Stopped within an epoch of ten steps, or between two: order, noise, optimizer and schedule go on as they were."""
+    arguments = ("train", "--config", "vae_planar", "--num_samples", 0, "--trainer.max_epochs", 4)
+    assert run(*arguments, "--experiment", "whole")[0] == 0
+    stop_at(step)
+    code, output = run(*arguments, "--experiment", "cut")
+    assert code == 130
+    assert "add --ckpt_path runs/cut/version_0/checkpoints/last.ckpt to the same command" in output
+    assert read(tmp_path / "runs/cut/version_0/checkpoints/last.ckpt")["global_step"] == step
+    code, output = run(*arguments, "--experiment", "cut", "--ckpt_path", "last")
+    assert code == 0, output
+    assert [p.name for p in (tmp_path / "runs/cut").iterdir()] == ["version_0"]
+    for name in ("last", "best"):
+        whole, cut = (read(tmp_path / f"runs/{run}/version_0/checkpoints/{name}.ckpt") for run in ("whole", "cut"))
+        assert whole["global_step"] == cut["global_step"]
+        for key, value in whole["state_dict"].items():
+            assert torch.equal(value, cut["state_dict"][key]), key
+
+
+def test_a_run_is_resumed_with_what_it_was_trained_with(
+    run: Run, tmp_path: Path, stop_at: Callable[[int], None]
+) -> None:
+    stop_at(15)
+    run("train", "--config", "vae", "--trainer.max_epochs", 4)
+    last = tmp_path / "runs/vae/version_0/checkpoints/last.ckpt"
+    for change, message in {
+        ("--model.optimizer.lr", "0.5"): "was trained with model.optimizer.lr = 0.003, now it is 0.5",
+        ("--model.free_bits", "3"): "was trained with model.free_bits = 0.0, now it is 3.0",
+        ("--data.split_seed", "5"): "was trained with data.split_seed = 0, now it is 5",
+        ("--seed_everything", "7"): "was trained with model.seed = 0, now it is 7",
+        ("--trainer.max_epochs", "8"): "schedule was made for 40 steps, but this run has 80",
+    }.items():
+        code, output = run("train", "--config", "vae", "--trainer.max_epochs", 4, "--ckpt_path", "last", *change)
+        assert code == 1
+        assert message in output
+    # from another experiment's checkpoint a run of its own goes on, and nobody's files are touched
+    before = last.read_bytes()
+    code, output = run(
+        "train", "--config", "vae", "--trainer.max_epochs", 4, "--ckpt_path", last, "--experiment", "new"
     )
-    whole, cut = (read(tmp_path / f"runs/{name}/version_0/checkpoints/last.ckpt") for name in ("whole", "cut"))
-    assert whole["global_step"] == cut["global_step"]
-    for name, value in whole["state_dict"].items():
-        assert torch.equal(value, cut["state_dict"][name]), name
+    assert code == 0, output
+    assert (tmp_path / "runs/new/version_0/results.json").is_file()
+    assert last.read_bytes() == before
+
+
+def test_ctrl_c_while_evaluating(run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def interrupted(*arguments: Any) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(LogLikelihood, "update", interrupted)
+    code, output = run("train", "--config", "vae", *SHORT)
+    assert code == 130
+    best = "runs/vae/version_0/checkpoints/best.ckpt"
+    assert f"stopped while evaluating; to evaluate again: python scripts/evaluate.py --ckpt {best}" in output
+    assert vaeflow.load(tmp_path / best.replace("best", "last")).shape == (1, 8, 8)
+    assert run("evaluate", "--ckpt", best)[0] == 130
+
+
+def test_max_time_stops_the_run(run: Run, tmp_path: Path) -> None:
+    code, output = run("train", "--config", "vae", "--trainer.max_time", "00:00:00:01", "--num_samples", 2)
+    assert code == 0, output
+    assert 0 < read(tmp_path / "runs/vae/version_0/checkpoints/last.ckpt")["global_step"] < 1500
 
 
 def test_the_data_can_be_switched_with_no_other_change(run: Run, tmp_path: Path) -> None:
@@ -172,6 +231,7 @@ def test_the_data_can_be_switched_with_no_other_change(run: Run, tmp_path: Path)
 def test_class_conditional_models_and_trailing_options(run: Run) -> None:
     code, output = run("train", "--config", "vae_iaf", *SHORT, "--num_samples", 1, "--model.class_conditional", "true")
     assert code == 0, output
+    assert "given the class" in output
 
 
 def test_parts_can_be_switched_on_the_command_line(run: Run, tmp_path: Path) -> None:
@@ -231,6 +291,16 @@ ERRORS: dict[str, tuple[list[str], int, str]] = {
     "nothing to resume": (["--ckpt_path", "last", "--experiment", "new"], 1, "there is nothing to resume"),
     "no checkpoint": (["--ckpt_path", "no.ckpt"], 1, "there is no checkpoint no.ckpt"),
     "batch": (["--data.batch_size", "0"], 1, "batch_size is 0, expected at least 1"),
+    "steps": (["--model.flow.steps", "0"], 1, "steps is 0, expected at least 1"),
+    "latents": (["--model.latent_features", "0"], 1, "latent_features is 0, expected at least 1"),
+    "hidden": (["--model.flow.hidden", "[]"], 1, "layers is 0, expected at least 1"),
+    "accelerator": (["--trainer.accelerator", "gpu"], 1, "CUDAAccelerator"),
+    "endless": (["--trainer.max_epochs", "-1"], 1, "a schedule of the learning rate needs an end"),
+    "validation": (
+        ["--trainer.check_val_every_n_epoch", "7"],
+        1,
+        "a multiple of trainer.check_val_every",
+    ),
     "schedule": (["--model.lr_scheduler", "StepLR"], 1, "the second argument of StepLR is `step_size`"),
 }
 
@@ -305,6 +375,10 @@ def test_evaluation_refuses_what_it_cannot_do(run: Run, tmp_path: Path) -> None:
     assert (code, "num_samples is 0, expected at least 1" in output) == (1, True)
     code, output = run("evaluate", "--ckpt", best, "--split", "testing")
     assert (code, "expected train, val or test" in output) == (1, True)
+    code, output = run("evaluate", "--ckpt", best, "--limit", 0)
+    assert (code, "limit is 0, expected at least 1" in output) == (1, True)
+    code, output = run("evaluate", "--ckpt", best, "--root", ".")
+    assert (code, "Digits, which the model was trained on, has no `root`" in output) == (1, True)
     code, output = run("evaluate", "--ckpt", best, "--num-sample", 3)
     assert code == 2
 

@@ -13,7 +13,7 @@ import inspect
 import pickle
 import typing
 import zipfile
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -30,7 +30,7 @@ def describe(value: Any) -> Any:
     """A part as plain data: a class or a partial of one becomes ``{class_path, init_args}``, other values stay.
 
     Raises:
-        VaeflowError: for a lambda or a function, which no checkpoint could rebuild.
+        VaeflowError: for a lambda, a function or an object, which no checkpoint could rebuild.
     """
     if inspect.isclass(value):
         return {"class_path": f"{value.__module__}.{value.__qualname__}", "init_args": {}}
@@ -45,7 +45,9 @@ def describe(value: Any) -> Any:
         return {k: describe(v) for k, v in value.items()}
     if isinstance(value, (list, tuple)):
         return type(value)(describe(v) for v in value)
-    if callable(value):
+    if isinstance(value, Path):
+        return str(value)
+    if value is not None and not isinstance(value, (bool, int, float, str)):
         raise VaeflowError(
             f"{value} cannot be stored in a checkpoint: give a class, or functools.partial(Class, name=value)."
         )
@@ -172,4 +174,19 @@ def load_data(path: str | Path, trust: Sequence[str] = (), **overrides: Any) -> 
     description = read(path)[KEY]["data"]
     if description is None:
         raise VaeflowError(f"{path} does not say what data it was trained on: give the data.")
-    return factory(description, LightningDataModule, trust)(**overrides)
+    make = factory(description, LightningDataModule, trust)
+    cls = description["class_path"].rpartition(".")[2]
+    for name in overrides:
+        if name not in inspect.signature(make).parameters:
+            raise VaeflowError(f"{cls}, which the model was trained on, has no `{name}`.")
+    return make(**overrides)
+
+
+def differences(description: Any, other: Any, key: str = "") -> Iterator[tuple[str, Any, Any]]:
+    """The keys in which two descriptions differ, with both values."""
+    if isinstance(description, Mapping) and isinstance(other, Mapping):
+        for name in sorted({*description, *other}):
+            below = name if not key else key if name == "init_args" else f"{key}.{name}"
+            yield from differences(description.get(name), other.get(name), below)
+    elif description != other:
+        yield key, description, other

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from argparse import SUPPRESS
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -15,13 +17,14 @@ from pytorch_lightning.loggers import TensorBoardLogger
 import vaeflow.data
 import vaeflow.models
 from vaeflow.callbacks import Checkpoints, Curves, Pictures, Progress
-from vaeflow.checkpoint import load, load_data, load_weights, read
+from vaeflow.checkpoint import KEY, differences, load, load_data, load_weights, read
 from vaeflow.configs import config_names, experiment_of, find_config
 from vaeflow.errors import VaeflowError
-from vaeflow.evaluation.evaluate import evaluate, table, write_json
+from vaeflow.evaluation.evaluate import best_accelerator, evaluate, table, write_json
 from vaeflow.messages import Parser
 
 TRAINER_DEFAULTS = {
+    "accelerator": best_accelerator(),
     "default_root_dir": "runs",
     "num_sanity_val_steps": 0,
     "enable_model_summary": False,
@@ -61,20 +64,38 @@ def train() -> None:
     )
     trainer: Any = cli.trainer
     model, data, folder = cli.model, cli.datamodule, Path(trainer.log_dir or ".")
-    resume_from = cli.config.ckpt_path
-    if resume_from is not None:
-        load_weights(model, read(resume_from), resume_from)  # for its errors: Lightning loads the whole state below
-    else:
+    if cli.resume_from is None:
         data.setup("fit")
+    else:
+        _check_same(cli, cli.resume_from)
     if trainer.is_global_zero:
         size = f"{sum(p.numel() for p in model.parameters()):,} parameters"
         print(f"{cli.config.experiment}: {type(model).__name__} of {size} on {type(data).__name__}, in {folder}")
-    try:
-        trainer.fit(model, datamodule=data, ckpt_path=resume_from, weights_only=True)
-    except SystemExit:  # what Lightning makes of Ctrl-C
-        raise KeyboardInterrupt(_how_to_resume(cli)) from None
+    with _stoppable(lambda: _how_to_resume(cli)):
+        trainer.fit(model, datamodule=data, ckpt_path=cli.resume_from, weights_only=True)
     if cli.config.num_samples and not trainer.fast_dev_run:
         finish(cli, folder)
+
+
+def _check_same(cli: TrainingCLI, path: str) -> None:
+    """Refuse to resume what was another model, or was trained otherwise or on other data."""
+    checkpoint = read(path)
+    load_weights(cli.model, checkpoint, path)  # for its errors: Lightning loads the whole state later
+    for part, mine in (("model", cli.model.description), ("data", cli.datamodule.description)):
+        for key, before, now in differences(checkpoint[KEY][part], mine, part):
+            if key.rpartition(".")[2] not in ("root", "path"):
+                raise VaeflowError(
+                    f"{path} was trained with {key} = {before}, now it is {now}: resume with the same, or start anew."
+                )
+
+
+@contextmanager
+def _stoppable(message: Callable[[], str]) -> Iterator[None]:
+    """Lightning turns Ctrl-C into exit code 1; here it says what to do next and is Ctrl-C again."""
+    try:
+        yield
+    except SystemExit:
+        raise KeyboardInterrupt(message()) from None
 
 
 def finish(cli: TrainingCLI, folder: Path) -> None:
@@ -85,9 +106,10 @@ def finish(cli: TrainingCLI, folder: Path) -> None:
     best = Path(checkpoints.best_model_path or checkpoints.last_model_path)
     checkpoint = read(best)
     load_weights(cli.model, checkpoint, best)
-    results = evaluate(
-        cli.model, data, cli.config.num_samples, seed=cli.config.evaluation_seed, memory_mb=cli.config.memory_mb
-    )
+    again = f"python scripts/evaluate.py --ckpt {best} --num-samples 5000"
+    with _stoppable(lambda: f"stopped while evaluating; to evaluate again: {again}"):
+        seed, memory_mb = cli.config.evaluation_seed, cli.config.memory_mb
+        results = evaluate(cli.model, data, cli.config.num_samples, seed=seed, memory_mb=memory_mb, trainer=trainer)
     timer = next(c for c in trainer.callbacks if isinstance(c, Timer))
     results.update(
         checkpoint=str(best), training_seed=cli.config.seed_everything, training_seconds=timer.time_elapsed("train")
@@ -104,7 +126,7 @@ def finish(cli: TrainingCLI, folder: Path) -> None:
     rows = {
         "checkpoint": best,
         "results": folder / "results.json",
-        "evaluate": f"python scripts/evaluate.py --ckpt {best} --num-samples 5000",
+        "evaluate": again,
         "curves": f"tensorboard --logdir {trainer.default_root_dir}",
     }
     print("\n".join(f"{name:<12}{value}" for name, value in rows.items()))
@@ -177,7 +199,7 @@ class TrainingCLI(LightningCLI):
 
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
         parser.add_lightning_class_args(Pictures, "pictures")
-        for name in ("shape", "levels", "measure", "num_classes"):
+        for name in ("shape", "levels", "num_classes"):
             parser.link_arguments(f"data.{name}", f"model.init_args.{name}", apply_on="instantiate")
         for part in ("data", "model"):
             parser.link_arguments("seed_everything", f"{part}.init_args.seed")
@@ -188,15 +210,36 @@ class TrainingCLI(LightningCLI):
             config.experiment = experiment_of(config.config)
         if config.ckpt_path == "last":
             config.ckpt_path = str(_last_checkpoint(Path(config.trainer.default_root_dir) / config.experiment))
-        self.version = _version_of(config.ckpt_path)
+        self.resume_from, config.ckpt_path = config.ckpt_path, None  # config.yaml is to start a run, not to go on
+        self.version = self._version_of(self.resume_from)
         self.save_config_kwargs = {"overwrite": self.version is not None}
+        epochs, every = config.trainer.max_epochs, config.trainer.check_val_every_n_epoch
+        if epochs is not None and every and epochs > 0 and epochs % every:
+            raise VaeflowError(
+                f"trainer.max_epochs is {epochs}, expected a multiple of trainer.check_val_every_n_epoch, {every}: "
+                "the last epochs would not be validated."
+            )
+
+    def _version_of(self, ckpt_path: str | None) -> str | None:
+        """The run folder of this experiment that a checkpoint lies in, which the resumed run writes to again."""
+        if ckpt_path is None:
+            return None
+        run = Path(ckpt_path).resolve().parent.parent
+        experiment = Path(self.config.trainer.default_root_dir, self.config.experiment).resolve()
+        return run.name if run.parent == experiment else None
 
     def instantiate_trainer(self, **kwargs: Any) -> Trainer:
         config = self.config
         if config.trainer.logger in (None, True):
             root = config.trainer.default_root_dir
             kwargs["logger"] = TensorBoardLogger(root, config.experiment, self.version, default_hp_metric=False)
-        self.trainer_defaults = {**self.trainer_defaults, "callbacks": [Progress(), Checkpoints(), Curves(), Timer()]}
+        elif config.trainer.logger is False:
+            self.save_config_callback = None
+        # Lightning makes no timer of its own for max_time where there is one
+        callbacks: list[Any] = [Checkpoints(), Curves(), Timer(config.trainer.max_time)]
+        if config.trainer.enable_progress_bar in (None, True):
+            callbacks.append(Progress())
+        self.trainer_defaults = {**self.trainer_defaults, "callbacks": callbacks}
         return super().instantiate_trainer(**kwargs)
 
 
@@ -222,14 +265,6 @@ def _last_checkpoint(folder: Path) -> Path:
     return found[-1]
 
 
-def _version_of(ckpt_path: str | None) -> str | None:
-    """The run folder that a checkpoint lies in, which a resumed run writes to again."""
-    if ckpt_path is None:
-        return None
-    checkpoints = Path(ckpt_path).resolve().parent
-    return checkpoints.parent.name if checkpoints.name == "checkpoints" else None
-
-
 # --------------------------------------------------------------------------------------------------- evaluate.py
 
 
@@ -252,7 +287,8 @@ def evaluate_checkpoint() -> None:
     overrides = {"root": args.root, "batch_size": args.batch_size}
     model = load(args.ckpt, args.trust)
     data = load_data(args.ckpt, args.trust, **{name: value for name, value in overrides.items() if value is not None})
-    results = evaluate(model, data, args.num_samples, args.split, args.seed, args.memory_mb, args.limit)
+    with _stoppable(lambda: "stopped."):
+        results = evaluate(model, data, args.num_samples, args.split, args.seed, args.memory_mb, args.limit)
     timer = read(args.ckpt)["callbacks"].get("Timer", {"time_elapsed": {}})
     results.update(checkpoint=args.ckpt, training_seconds=timer["time_elapsed"].get("train"))
     print(f"\n{table(results)}")

@@ -31,3 +31,16 @@ def check_context(context: Tensor | None, context_features: int) -> None:
         if not context_features:
             raise VaeflowError(f"this takes no context, but got one of shape {tuple(context.shape)}.")
         check_shape("context", context, context_features)
+
+
+def check_positive(**sizes: int) -> None:
+    """Raise a :class:`VaeflowError` unless every size is at least 1.
+
+    >>> check_positive(steps=0)
+    Traceback (most recent call last):
+    ...
+    vaeflow.errors.VaeflowError: steps is 0, expected at least 1.
+    """
+    for name, size in sizes.items():
+        if size < 1:
+            raise VaeflowError(f"{name} is {size}, expected at least 1.")

@@ -16,6 +16,7 @@ from typing import NoReturn
 import torch
 from pytorch_lightning import Trainer
 from pytorch_lightning.cli import LightningArgumentParser
+from pytorch_lightning.utilities.exceptions import MisconfigurationException
 from torch.optim import lr_scheduler
 
 import vaeflow.bijections
@@ -35,7 +36,12 @@ def main(command: Callable[[], None]) -> None:
     """
     for name in ("pytorch_lightning.utilities.rank_zero", "lightning_fabric.utilities.seed"):
         logging.getLogger(name).setLevel(logging.WARNING)
-    noise = ("does not have many workers", "Checkpoint directory .* exists and is not empty", "LeafSpec. is deprecated")
+    noise = (
+        "does not have many workers",
+        "Checkpoint directory .* exists and is not empty",
+        "your dataloader is not resumable",  # it is, by another way
+        "LeafSpec. is deprecated",
+    )
     for message in noise:  # of Lightning's, about what is meant to be so
         warnings.filterwarnings("ignore", message=f".*{message}")
     sys.path.append(os.getcwd())  # your own classes, named in a config as module.Class
@@ -52,16 +58,16 @@ def main(command: Callable[[], None]) -> None:
             raise
         mendable = _mendable(error)
         if mendable is not None:
-            print(f"error: {mendable}", file=sys.stderr)
+            print(f"error: {' '.join(str(mendable).split())}", file=sys.stderr)
             sys.exit(1)
-        reason = traceback.format_exception_only(error)[-1].strip()
+        reason = traceback.format_exception_only(error)[0].strip().splitlines()[0]
         print(f"internal error, a defect of vaeflow: {reason} (--debug shows the traceback)", file=sys.stderr)
         sys.exit(70)
 
 
-def _mendable(error: BaseException | None) -> VaeflowError | None:
-    """The :class:`VaeflowError` behind an error: jsonargparse wraps what a constructor raises."""
-    while error is not None and not isinstance(error, VaeflowError):
+def _mendable(error: BaseException | None) -> BaseException | None:
+    """What the user can mend behind an error, ours or Lightning's: jsonargparse wraps what a constructor raises."""
+    while error is not None and not isinstance(error, (VaeflowError, MisconfigurationException)):
         error = error.__cause__ or error.__context__
     return error
 

@@ -335,25 +335,46 @@ def test_planar_constraint() -> None:
         if u == (0, 0):
             torch.testing.assert_close(x, z)
     u, w = torch.randn(2, 1000, 8, dtype=torch.float64).unbind()
-    u_hat, wu_hat = planar._constrain(10 * u, w)
-    torch.testing.assert_close(torch.linalg.vecdot(w, u_hat).unsqueeze(-1), wu_hat)
-    assert (wu_hat > -1).all()
+    prepared = planar.prepare(0, u=10 * u, w=w, b=w[:, :1])
+    torch.testing.assert_close(torch.linalg.vecdot(w, prepared["u_hat"]).unsqueeze(-1), prepared["wu_hat"])
+    assert (prepared["wu_hat"] > -1).all()
 
 
 def test_householder_and_qr_are_orthonormal() -> None:
     for kind in ("orthogonal", "householder"):
         sylvester = B.Sylvester(5, 0, kind=kind, bottleneck=3 if kind == "orthogonal" else None)  # type: ignore[arg-type]
-        (parameters,) = redraw(sylvester.double(), 4.0).condition(None)
-        q = sylvester._orthonormal(parameters["q"])
-        assert q is not None
+        (prepared,) = redraw(sylvester.double(), 4.0).condition(None)
+        q = prepared["q"]
         torch.testing.assert_close(q.mT @ q, torch.eye(q.shape[-1], dtype=torch.float64))
 
 
-def test_linear_iaf_step_is_a_full_covariance_gaussian() -> None:
-    """Without hidden dependence on z beyond a linear net, the step's Jacobian is constant: its image is a Gaussian."""
+def test_one_linear_iaf_step_is_a_full_covariance_gaussian() -> None:
+    """With nets that are linear and gates that are constant: the image of N(0, I) is N(·, J Jᵀ), J as by autograd."""
     step = make("GatedAutoregressiveStep", False, 1.0)
     step.made.activation = torch.nn.Identity()  # type: ignore[assignment]
     with torch.no_grad():
-        step.made.out.weight.view(2, D, -1)[1] = 0  # the gate depends on nothing  # type: ignore[operator]
-    j = jacobian(step, inputs(False)[0], None)
+        step.made.out.weight.view(2, D, -1)[1] = 0  # type: ignore[operator]
+    z = torch.randn(4000, D, dtype=torch.float64)
+    x, log_det = step(z)
+    j = jacobian(step, z[:3], None)
     torch.testing.assert_close(j, j[:1].expand_as(j))
+    centre = step(torch.zeros(1, D, dtype=torch.float64))[0]
+    normal = torch.distributions.MultivariateNormal(centre[0], j[0] @ j[0].T)
+    wanted = torch.distributions.Normal(0.0, 1.0).log_prob(z).sum(-1) - log_det
+    torch.testing.assert_close(normal.log_prob(x), wanted)
+    assert (j[0] @ j[0].T).tril(-1).abs().max() > 0.05
+
+
+@pytest.mark.parametrize(
+    "make_wrong",
+    [
+        lambda: B.Planar(3, steps=0),
+        lambda: B.InverseAutoregressive(3, steps=0),
+        lambda: B.InverseAutoregressive(3, hidden=[]),
+        lambda: B.InverseAutoregressive(3, hidden=[8, 0]),
+        lambda: B.Sylvester(3, bottleneck=4),
+    ],
+)
+def test_sizes_are_checked(make_wrong: Callable[[], Bijection]) -> None:
+    with pytest.raises(VaeflowError, match="expected"):
+        make_wrong()

@@ -97,7 +97,7 @@ def binary_vae(flow: Callable[[int, int], Bijection] | None = None, **arguments:
     Its posterior is wider than its prior, so that the weights p(x, z)/q(z|x) have a variance.
     """
     parts = {"encoder": Identity, "decoder": Affine, "flow": flow, **arguments}
-    vae = VAE(shape=(3, 1, 1), levels=2, measure="binary", latent_features=LATENT, **parts)
+    vae = VAE(shape=(3, 1, 1), levels=2, latent_features=LATENT, **parts)
     redraw(vae.double(), 0.5)
     with torch.no_grad():
         vae.decoder.map.weight.mul_(4)

@@ -13,7 +13,7 @@ from tests.distributions.test_posteriors import FLOWS
 from tests.evaluation.linear_gaussian import LinearGaussian, all_binary, binary_vae
 from vaeflow.bijections import Inverse, InverseAutoregressive, Planar
 from vaeflow.distributions import FlowDensity
-from vaeflow.evaluation import LogLikelihood, Means, RunningLogSum, log_likelihood, log_mean_exp
+from vaeflow.evaluation import ActiveUnits, LogLikelihood, Means, RunningLogSum, log_likelihood, log_mean_exp
 from vaeflow.evaluation.log_likelihood import rows_within
 from vaeflow.noise import Noise
 
@@ -30,7 +30,6 @@ def test_one_sample_of_the_exact_posterior_gives_the_exact_likelihood() -> None:
     assert estimate.effective_sample_size.min() == 1
     many = log_likelihood(truth.vae, x, noise_for(50), 20)
     torch.testing.assert_close(many.effective_sample_size, torch.full((50,), 20.0, dtype=torch.float64))
-    torch.testing.assert_close(many.elbo, truth.log_prob(x), rtol=0, atol=1e-9)
 
 
 def test_a_wider_proposal_rises_to_the_truth_from_below() -> None:
@@ -135,7 +134,6 @@ def test_k_is_exact_however_it_is_cut(num_samples: int, rows: int | None) -> Non
     assert sum(n * e for n, e in model.chunks) == num_samples * 3
     assert sum(model.examples) == 3
     assert max(n * e for n, e in model.chunks) <= (rows or 10**9)
-    assert torch.isclose(estimate.elbo, torch.tensor(-(num_samples - 1) / 2, dtype=torch.float64)).all()
 
 
 def test_the_estimate_does_not_depend_on_chunks_or_batches() -> None:
@@ -191,13 +189,19 @@ def test_memory_grows_with_the_budget_not_with_k() -> None:
     small, large = (rows_within(mb, vae, x, noise_for(8)) for mb in (0.1, 1.0))
     assert small > 1
     assert 8 < large / small < 12
-    with (
-        torch.no_grad(),
-        torch.profiler.profile(profile_memory=True, activities=[torch.profiler.ProfilerActivity.CPU]) as p,
-    ):
+    cpu = [torch.profiler.ProfilerActivity.CPU]
+    with torch.no_grad(), torch.profiler.profile(profile_memory=True, activities=cpu) as profile:
         vae.log_weights_of(x)(noise_for(8), small // 8)
-    allocated = sum(e.self_cpu_memory_usage for e in p.key_averages() if e.self_cpu_memory_usage > 0)
-    assert allocated < 3 * 0.1 * 2**20
+    allocated = sum(e.self_cpu_memory_usage for e in profile.key_averages() if e.self_cpu_memory_usage > 0)
+    assert 0.3 * 0.1 * 2**20 < allocated < 1.5 * 0.1 * 2**20
+
+
+def test_active_units_vary_with_x() -> None:
+    codes = torch.randn(5000, 4) * torch.tensor([1.0, 0.2, 0.05, 0.0]) + 7
+    metric = ActiveUnits()
+    for part in codes.split(700):
+        metric.update(part)
+    assert metric.compute() == 2  # variances 1 and 0.04 exceed 0.01, 0.0025 and 0 do not
 
 
 def test_metrics_are_means_over_examples_of_unequal_batches() -> None:

@@ -73,19 +73,35 @@ def test_kl_warmup_weighs_the_loss_and_nothing_that_is_logged() -> None:
 @pytest.mark.parametrize(("flow", "groups"), [(None, 2), ("iaf", 1)])
 def test_free_bits_count_at_least_lambda_for_each_group(flow: str | None, groups: int) -> None:
     """A group is a dimension where the KL is analytic and all of z where it is not; its mean is over the batch."""
-    make = functools.partial(binary_vae, FLOWS[flow] if flow else None)
+
+    def make(**arguments: float) -> VAE:
+        return binary_vae(FLOWS[flow] if flow else None, **arguments).train()
+
     loss, values = make(free_bits=100.0).losses(all_binary(), NOISE, None)
     assert loss.item() == pytest.approx(values["reconstruction"].mean().item() + 100 * groups)
     loss, values = make(free_bits=1e-6).losses(all_binary(), NOISE, None)
     assert loss.item() == pytest.approx(values["objective"].mean().item())
-    vae = make(free_bits=100.0)
+    # between the groups' means: a maximum of means, not a mean of maxima over examples
+    vae = make()
+    kl = vae.infer(all_binary()).kl_to_standard_normal() if flow is None else values["kl"].detach().unsqueeze(-1)
+    means = kl.mean(0)
+    vae.free_bits = means.mean().item() if groups > 1 else 0.5 * (means + kl.max()).item()
+    assert (kl > vae.free_bits).any()
+    assert (kl < vae.free_bits).any()
+    loss, values = vae.losses(all_binary(), NOISE, None)
+    torch.testing.assert_close(loss, values["reconstruction"].mean() + means.clamp(min=vae.free_bits).sum())
+    # outside training nothing changes, and no process waits for another
+    loss, values = vae.eval().losses(all_binary(), NOISE, None)
+    torch.testing.assert_close(loss, values["objective"].mean())
+
+
+def test_below_lambda_the_kl_has_no_gradient() -> None:
+    vae, reference = binary_vae(free_bits=100.0).train(), binary_vae()
     loss, _ = vae.losses(all_binary(), NOISE, None)
     loss.backward()
-    if flow is None:  # below λ the KL has no gradient, so the bias of μ gets one from the reconstruction alone
-        reference = make()
-        _, values = reference.losses(all_binary(), NOISE, None)
-        values["reconstruction"].mean().backward()
-        torch.testing.assert_close(vae.posterior.gaussian.bias.grad, reference.posterior.gaussian.bias.grad)
+    _, values = reference.losses(all_binary(), NOISE, None)
+    values["reconstruction"].mean().backward()
+    torch.testing.assert_close(vae.posterior.gaussian.bias.grad, reference.posterior.gaussian.bias.grad)
 
 
 def test_iwae_refuses_what_would_change_nothing() -> None:
@@ -94,7 +110,7 @@ def test_iwae_refuses_what_would_change_nothing() -> None:
             binary_vae(objective="iwae", **argument)
 
 
-IMAGE = {"shape": (1, 8, 8), "levels": 17, "measure": "discrete-17"}
+IMAGE = {"shape": (1, 8, 8), "levels": 17}
 VARIANTS = {
     "mlp": {},
     "conv": {"encoder": GatedConvEncoder, "decoder": GatedConvDecoder},
@@ -140,6 +156,35 @@ def test_continuous_data_come_back_in_their_units() -> None:
     torch.testing.assert_close(draws.mean(0), truth.mean + truth.scale * truth.b, rtol=0, atol=0.1)
 
 
+def test_data_far_from_zero_keep_their_digits() -> None:
+    """Dates in seconds, say: in float32 all of them are one number."""
+    x = 1.6e9 + torch.randn(1000, 2, dtype=torch.float64)
+    vae = VAE(shape=(2,), latent_features=1)
+    near = VAE(shape=(2,), latent_features=1)
+    near.load_state_dict(vae.state_dict())
+    vae.start(x.mean(0), x.std(0))
+    near.start(x.mean(0) - 1.6e9, x.std(0))
+    noise = Noise(index=torch.arange(1000))
+    with torch.no_grad():
+        far_weights, near_weights = vae.log_weights(x, noise, 1), near.log_weights(x - 1.6e9, noise, 1)
+    torch.testing.assert_close(far_weights, near_weights, rtol=0, atol=1e-4)
+
+
+def test_mixed_precision_is_for_the_nets_alone() -> None:
+    """Under autocast every density is still added up in float32."""
+    vae = VAE(**IMAGE, latent_features=3, flow=FLOWS["planar"])
+    x, noise = torch.randint(0, 17, (4, 1, 8, 8)).float(), Noise(index=torch.arange(4))
+    with torch.no_grad(), torch.autocast("cpu", torch.bfloat16):
+        q = vae.infer(x)
+        reconstruction, log_ratio = vae.terms(x, q, noise, 5, None)
+    assert q.mean.dtype == reconstruction.dtype == log_ratio.dtype == torch.float32
+    with torch.no_grad():
+        z, log_q = q.rsample_with_log_prob(noise, 5)
+        torch.testing.assert_close(log_ratio, log_q - vae.prior.log_prob(z))
+        plain, _ = vae.terms(x, q, noise, 5, None)
+    torch.testing.assert_close(reconstruction, plain, rtol=0.02, atol=0)  # the decoder itself is in bfloat16
+
+
 def test_shapes_are_checked() -> None:
     vae = VAE(**IMAGE)
     with pytest.raises(VaeflowError, match=r"x has shape \(2, 1, 8, 7\), expected \(..., batch, 1, 8, 8\)"):
@@ -151,7 +196,7 @@ def test_shapes_are_checked() -> None:
 
 
 def test_the_start_is_the_mean_image() -> None:
-    vae = VAE(shape=(1, 4, 4), levels=2, measure="binary")
+    vae = VAE(shape=(1, 4, 4), levels=2)
     mean = torch.linspace(0.05, 0.95, 16).view(1, 4, 4)
     vae.start(mean, (mean * (1 - mean)).sqrt())
     torch.testing.assert_close(vae.decode(torch.zeros(1, 16))[0], mean, rtol=0, atol=0.02)

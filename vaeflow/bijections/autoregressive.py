@@ -11,7 +11,7 @@ from torch import Tensor
 from vaeflow.bijections.base import Bijection, Chain, Context
 from vaeflow.bijections.elementwise import bounded
 from vaeflow.bijections.solve import solve_autoregressive
-from vaeflow.errors import check_shape
+from vaeflow.errors import check_positive, check_shape
 from vaeflow.nets.made import MADE
 
 
@@ -55,6 +55,7 @@ class InverseAutoregressive(Chain):
         hidden: Sequence[int] = (320,),
         activation: str = "elu",
     ) -> None:
+        check_positive(features=features, steps=steps)
         super().__init__(
             GatedAutoregressiveStep(features, context_features, hidden, activation, reverse=k % 2 == 1)
             for k in range(steps)

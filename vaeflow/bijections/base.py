@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from vaeflow.errors import check_context, check_shape
+from vaeflow.errors import check_context, check_positive, check_shape
 
 Context = Any
 """What a bijection is conditioned on: a tensor ``(batch, context_features)``, or what :meth:`Bijection.condition`
@@ -121,7 +121,8 @@ class Amortised(Bijection):
     """``steps`` maps of one family after each other, their parameters a linear function of the context.
 
     Without a context the parameters are learned directly. A subclass names the shapes of one step's parameters in
-    :meth:`parameter_shapes`, gives their values at the start, and implements the map of one step in both directions.
+    :meth:`parameter_shapes`, gives their values at the start, makes of them in :meth:`prepare` what the map needs, and
+    implements the map of one step in both directions.
 
     Args:
         features: D, the dimension of z.
@@ -131,6 +132,7 @@ class Amortised(Bijection):
 
     def __init__(self, features: int, context_features: int = 0, steps: int = 1) -> None:
         super().__init__()
+        check_positive(features=features, steps=steps)
         self.features, self.context_features, self.steps = features, context_features, steps
         start = torch.cat(
             [self.initial(name, shape).flatten() for _ in range(steps) for name, shape in self.parameter_shapes.items()]
@@ -152,11 +154,16 @@ class Amortised(Bijection):
         """Value at the start of one step's parameter ``name``; random values come from torch's generator."""
         raise NotImplementedError
 
-    def step(self, z: Tensor, step: int, *args: Any, **parameters: Any) -> tuple[Tensor, Tensor]:
-        """One map z → x; each parameter is ``(batch, *shape)``, or ``shape`` without a context."""
+    def prepare(self, step: int, **parameters: Tensor) -> dict[str, Tensor]:
+        """What the map of one step needs of its parameters, each ``(batch, *shape)``, or ``shape`` without a context.
+        It is computed once, however many samples are drawn."""
         raise NotImplementedError
 
-    def step_inverse(self, x: Tensor, step: int, *args: Any, **parameters: Any) -> tuple[Tensor, Tensor]:
+    def step(self, z: Tensor, *args: Any, **prepared: Any) -> tuple[Tensor, Tensor]:
+        """The map of one step, z → x, with what :meth:`prepare` made."""
+        raise NotImplementedError
+
+    def step_inverse(self, x: Tensor, *args: Any, **prepared: Any) -> tuple[Tensor, Tensor]:
         """The same map's inverse, x → z."""
         raise NotImplementedError
 
@@ -169,27 +176,28 @@ class Amortised(Bijection):
         sizes = [int(torch.Size(shape).numel()) for shape in shapes.values()] * self.steps
         parts = iter(flat.split(sizes, dim=-1))
         return tuple(
-            {name: next(parts).unflatten(-1, shape) for name, shape in shapes.items()} for _ in range(self.steps)
+            self.prepare(k, **{name: next(parts).unflatten(-1, shape) for name, shape in shapes.items()})
+            for k in range(self.steps)
         )
 
     def forward(self, z: Tensor, context: Context = None) -> tuple[Tensor, Tensor]:
         check_shape("z", z, self.features)
         total = z.new_zeros(())
-        for k, parameters in enumerate(self.condition(context)):
-            z, log_det = self.step(z, k, **parameters)
+        for prepared in self.condition(context):
+            z, log_det = self.step(z, **prepared)
             total = total + log_det
         return z, total
 
     def inverse(self, x: Tensor, context: Context = None) -> tuple[Tensor, Tensor]:
         check_shape("x", x, self.features)
         total = x.new_zeros(())
-        for k, parameters in reversed(list(enumerate(self.condition(context)))):
-            x, log_det = self.step_inverse(x, k, **parameters)
+        for prepared in reversed(self.condition(context)):
+            x, log_det = self.step_inverse(x, **prepared)
             total = total + log_det
         return x, total
 
     def trajectory(self, z: Tensor, context: Context = None) -> Iterator[Tensor]:
         yield z
-        for k, parameters in enumerate(self.condition(context)):
-            z, _ = self.step(z, k, **parameters)
+        for prepared in self.condition(context):
+            z, _ = self.step(z, **prepared)
             yield z

@@ -22,7 +22,8 @@ class Standardise(Bijection):
     """x = μ + σ ⊙ z, log |det ∂x/∂z| = Σ log σ, with μ and σ the mean and standard deviation of the training set.
 
     It is the first map of a model of continuous data, inside the likelihood: the data stay in the user's units and
-    the density is a density of those units. μ and σ are buffers that :meth:`fit` sets and checkpoints keep.
+    the density is a density of those units. μ and σ are buffers that :meth:`fit` sets and checkpoints keep; they, and
+    the arithmetic with them, are in float64, since data may lie far from zero (dates, say).
 
     Args:
         features: D, or the whole shape of one example.
@@ -35,8 +36,8 @@ class Standardise(Bijection):
     def __init__(self, features: int | Sequence[int], context_features: int = 0) -> None:
         super().__init__()
         shape = (features,) if isinstance(features, int) else tuple(features)
-        self.register_buffer("mean", torch.zeros(shape))
-        self.register_buffer("scale", torch.ones(shape))
+        self.register_buffer("mean", torch.zeros(shape, dtype=torch.float64))
+        self.register_buffer("scale", torch.ones(shape, dtype=torch.float64))
 
     def fit(self, mean: Tensor, scale: Tensor) -> None:
         """Set μ and σ, each of the shape of one example. Raises where σ is 0: a constant has no density."""
@@ -50,10 +51,10 @@ class Standardise(Bijection):
         self.scale.copy_(scale)
 
     def forward(self, z: Tensor, context: Context = None) -> tuple[Tensor, Tensor]:
-        return self.mean + self.scale * z, self._log_det(z)
+        return (self.mean + self.scale * z.double()).to(z.dtype), self._log_det(z)
 
     def inverse(self, x: Tensor, context: Context = None) -> tuple[Tensor, Tensor]:
-        return (x - self.mean) / self.scale, -self._log_det(x)
+        return ((x.double() - self.mean) / self.scale).to(x.dtype), -self._log_det(x)
 
     def _log_det(self, like: Tensor) -> Tensor:
-        return self.scale.log().sum().expand(like.shape[: like.dim() - self.scale.dim()])
+        return self.scale.double().log().sum().to(like.dtype).expand(like.shape[: like.dim() - self.scale.dim()])

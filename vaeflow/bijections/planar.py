@@ -51,25 +51,22 @@ class Planar(Amortised):
         scale = {"u": 0.01, "w": 1.0, "b": 0.0}[name]
         return scale * torch.randn(shape) / math.sqrt(self.features)
 
-    def step(self, z: Tensor, step: int, *, u: Tensor, w: Tensor, b: Tensor) -> tuple[Tensor, Tensor]:
-        u_hat, wu_hat = self._constrain(u, w)
-        h = torch.tanh(torch.linalg.vecdot(z, w).unsqueeze(-1) + b)
-        return z + u_hat * h, torch.log1p((1 - h * h) * wu_hat).squeeze(-1)
-
-    def step_inverse(self, x: Tensor, step: int, *, u: Tensor, w: Tensor, b: Tensor) -> tuple[Tensor, Tensor]:
-        u_hat, wu_hat = self._constrain(u, w)
-        alpha = solve_tanh(wu_hat, torch.ones_like(b), b, torch.linalg.vecdot(x, w).unsqueeze(-1))
-        h = torch.tanh(alpha + b)
-        return x - u_hat * h, -torch.log1p((1 - h * h) * wu_hat).squeeze(-1)
-
-    @staticmethod
-    def _constrain(u: Tensor, w: Tensor) -> tuple[Tensor, Tensor]:
-        """û ``(batch, features)`` and wᵀû ``(batch, 1)``."""
+    def prepare(self, step: int, *, u: Tensor, w: Tensor, b: Tensor) -> dict[str, Tensor]:  # type: ignore[override]
         wu = torch.linalg.vecdot(w, u).unsqueeze(-1)
         push = (1 - MARGIN) * (F.softplus(wu + SHIFT) - 1) - wu
         norm = torch.linalg.vecdot(w, w).unsqueeze(-1)
         floor = torch.finfo(w.dtype).tiny ** 0.5
-        return u + push * w / norm.clamp(min=floor), wu + push * norm / norm.clamp(min=floor)
+        u_hat, wu_hat = u + push * w / norm.clamp(min=floor), wu + push * norm / norm.clamp(min=floor)
+        return {"u_hat": u_hat, "wu_hat": wu_hat, "w": w, "b": b}
+
+    def step(self, z: Tensor, *, u_hat: Tensor, wu_hat: Tensor, w: Tensor, b: Tensor) -> tuple[Tensor, Tensor]:
+        h = torch.tanh(torch.linalg.vecdot(z, w).unsqueeze(-1) + b)
+        return z + u_hat * h, torch.log1p((1 - h * h) * wu_hat).squeeze(-1)
+
+    def step_inverse(self, x: Tensor, *, u_hat: Tensor, wu_hat: Tensor, w: Tensor, b: Tensor) -> tuple[Tensor, Tensor]:
+        alpha = solve_tanh(wu_hat, torch.ones_like(b), b, torch.linalg.vecdot(x, w).unsqueeze(-1))
+        h = torch.tanh(alpha + b)
+        return x - u_hat * h, -torch.log1p((1 - h * h) * wu_hat).squeeze(-1)
 
 
 class Radial(Amortised):
@@ -99,16 +96,16 @@ class Radial(Amortised):
             return torch.randn(shape)
         return torch.full(shape, math.sqrt(self.features)) if name == "alpha" else 0.01 * torch.randn(shape)
 
-    def step(self, z: Tensor, step: int, *, centre: Tensor, alpha: Tensor, beta: Tensor) -> tuple[Tensor, Tensor]:
-        alpha, beta = self._constrain(alpha, beta)
+    def prepare(self, step: int, *, centre: Tensor, alpha: Tensor, beta: Tensor) -> dict[str, Tensor]:  # type: ignore[override]
+        alpha = F.softplus(alpha) + MARGIN
+        return {"centre": centre, "alpha": alpha, "beta": alpha * (1 - MARGIN) * (F.softplus(beta + SHIFT) - 1)}
+
+    def step(self, z: Tensor, *, centre: Tensor, alpha: Tensor, beta: Tensor) -> tuple[Tensor, Tensor]:
         away = z - centre
         r = torch.linalg.vector_norm(away, dim=-1, keepdim=True)
         return z + beta * away / (alpha + r), self._log_det(r, alpha, beta)
 
-    def step_inverse(
-        self, x: Tensor, step: int, *, centre: Tensor, alpha: Tensor, beta: Tensor
-    ) -> tuple[Tensor, Tensor]:
-        alpha, beta = self._constrain(alpha, beta)
+    def step_inverse(self, x: Tensor, *, centre: Tensor, alpha: Tensor, beta: Tensor) -> tuple[Tensor, Tensor]:
         away = x - centre
         rho = torch.linalg.vector_norm(away, dim=-1, keepdim=True)
         linear = alpha + beta - rho
@@ -120,8 +117,3 @@ class Radial(Amortised):
     def _log_det(self, r: Tensor, alpha: Tensor, beta: Tensor) -> Tensor:
         h = 1 / (alpha + r)
         return ((self.features - 1) * torch.log1p(beta * h) + torch.log1p(alpha * beta * h * h)).squeeze(-1)
-
-    @staticmethod
-    def _constrain(alpha: Tensor, beta: Tensor) -> tuple[Tensor, Tensor]:
-        alpha = F.softplus(alpha) + MARGIN
-        return alpha, alpha * (1 - MARGIN) * (F.softplus(beta + SHIFT) - 1)

@@ -69,14 +69,32 @@ class Sylvester(Amortised):
         scale = {"r": 0.01, "diagonal": 0.01, "diagonal_tilde": 1.0, "b": 0.01}[name]
         return scale * torch.randn(shape) / math.sqrt(shape[-1])
 
-    def step(self, z: Tensor, step: int, *, b: Tensor, **parameters: Tensor) -> tuple[Tensor, Tensor]:
-        r, r_tilde, q = self._matrices(**parameters)
-        h = torch.tanh(_apply(self._rotate(r_tilde.mT, step, q).mT, z) + b)
-        return z + _apply(self._rotate(r, step, q), h), self._log_det(h, r, r_tilde)
+    def prepare(  # type: ignore[override]
+        self, step: int, *, r: Tensor, diagonal: Tensor, diagonal_tilde: Tensor, b: Tensor, q: Tensor | None = None
+    ) -> dict[str, Tensor]:
+        """R, R̃ ``(batch, M, M)``, Q ``(batch, D, M)``, and the products Q R and R̃ Qᵀ."""
+        upper = r.triu(1) + torch.diag_embed((1 - MARGIN) * torch.tanh(diagonal))
+        upper_tilde = r.mT.triu(1) + torch.diag_embed((1 - MARGIN) * torch.tanh(diagonal_tilde))
+        rotation = self._permutation(step, r) if q is None else self._orthonormal(q)
+        return {
+            "r": upper,
+            "r_tilde": upper_tilde,
+            "b": b,
+            "q": rotation,
+            "out": rotation @ upper,
+            "into": upper_tilde @ rotation.mT,
+        }
 
-    def step_inverse(self, x: Tensor, step: int, *, b: Tensor, **parameters: Tensor) -> tuple[Tensor, Tensor]:
-        r, r_tilde, q = self._matrices(**parameters)
-        t = _apply(q.mT, x) if q is not None else x.flip(-1) if step % 2 else x
+    def step(
+        self, z: Tensor, *, r: Tensor, r_tilde: Tensor, b: Tensor, q: Tensor, out: Tensor, into: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        h = torch.tanh(_apply(into, z) + b)
+        return z + _apply(out, h), self._log_det(h, r, r_tilde)
+
+    def step_inverse(
+        self, x: Tensor, *, r: Tensor, r_tilde: Tensor, b: Tensor, q: Tensor, out: Tensor, into: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        t = _apply(q.mT, x)
         y, h = torch.zeros_like(t), torch.zeros_like(t)
         units = torch.arange(self.bottleneck, device=x.device)
         for i in reversed(range(self.bottleneck)):
@@ -85,19 +103,14 @@ class Sylvester(Amortised):
             y_i = solve_tanh(r[..., i, i], r_tilde[..., i, i], c, t[..., i] - rest)
             h_i = torch.tanh(r_tilde[..., i, i] * y_i + c)
             y, h = (torch.where(units == i, new.unsqueeze(-1), old) for new, old in ((y_i, y), (h_i, h)))
-        return x - _apply(self._rotate(r, step, q), h), -self._log_det(h, r, r_tilde)
+        return x - _apply(out, h), -self._log_det(h, r, r_tilde)
 
-    def _matrices(
-        self, *, r: Tensor, diagonal: Tensor, diagonal_tilde: Tensor, q: Tensor | None = None
-    ) -> tuple[Tensor, Tensor, Tensor | None]:
-        """R, R̃ ``(batch, M, M)`` and Q ``(batch, D, M)``, which is None where it is a permutation."""
-        upper = r.triu(1) + torch.diag_embed((1 - MARGIN) * torch.tanh(diagonal))
-        upper_tilde = r.mT.triu(1) + torch.diag_embed((1 - MARGIN) * torch.tanh(diagonal_tilde))
-        return upper, upper_tilde, self._orthonormal(q)
+    def _permutation(self, step: int, like: Tensor) -> Tensor:
+        """The identity and the reversal by turns, ``(D, D)``."""
+        identity = torch.eye(self.features, dtype=like.dtype, device=like.device)
+        return identity.flip(0) if step % 2 else identity
 
-    def _orthonormal(self, q: Tensor | None) -> Tensor | None:
-        if q is None:
-            return None
+    def _orthonormal(self, q: Tensor) -> Tensor:
         if self.kind == "orthogonal":
             return torch.linalg.qr(q).Q
         result = torch.eye(self.features, dtype=q.dtype, device=q.device)
@@ -105,12 +118,6 @@ class Sylvester(Amortised):
             v = v / torch.linalg.vector_norm(v, dim=-1, keepdim=True).clamp(min=torch.finfo(v.dtype).tiny ** 0.5)
             result = result - 2 * _apply(result, v).unsqueeze(-1) * v.unsqueeze(-2)
         return result
-
-    def _rotate(self, matrix: Tensor, step: int, q: Tensor | None) -> Tensor:
-        """Q times a matrix ``(batch, M, M)``; without a Q it is the identity and the reversal by turns."""
-        if q is not None:
-            return q @ matrix
-        return matrix.flip(-2) if step % 2 else matrix
 
     @staticmethod
     def _log_det(h: Tensor, r: Tensor, r_tilde: Tensor) -> Tensor:

@@ -42,7 +42,7 @@ class Progress(EvaluationProgress):
 
 
 class Checkpoints(ModelCheckpoint):
-    """``best.ckpt``, by ``val/objective``, and ``last.ckpt``, after each epoch and when training is interrupted."""
+    """``best.ckpt``, by ``val/objective``, and ``last.ckpt``, after each validation and when training is stopped."""
 
     def __init__(self) -> None:
         super().__init__(
@@ -55,7 +55,8 @@ class Checkpoints(ModelCheckpoint):
         )
 
     def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
-        if isinstance(exception, KeyboardInterrupt) and trainer.global_step > 0 and self.dirpath is not None:
+        stopped = isinstance(exception, KeyboardInterrupt) and trainer.training  # a validation is done again
+        if stopped and trainer.global_step > 0 and self.dirpath is not None:
             trainer.save_checkpoint(os.path.join(self.dirpath, "last.ckpt"))
 
 

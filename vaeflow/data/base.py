@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +14,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Sampler
 
 from vaeflow.checkpoint import describe
-from vaeflow.errors import VaeflowError
+from vaeflow.errors import VaeflowError, check_positive
 from vaeflow.noise import Noise
 
 Split = tuple[Tensor, Tensor]
@@ -28,7 +28,8 @@ class DataModule(LightningDataModule):
     labels ``(batch,)``, index the examples' indices in their split. All that is random or arithmetic is done on the
     batch, on the device, by :meth:`finish`.
 
-    A subclass sets ``shape``, ``levels`` and ``measure`` in its constructor and implements :meth:`read`.
+    A subclass sets ``shape`` and ``levels`` in its constructor and implements :meth:`read`; one that shuffles by a seed
+    of its own sets ``split_seed``.
 
     Args:
         batch_size: of a training or evaluation batch, over all processes together: each of W takes its W-th part of a
@@ -38,7 +39,7 @@ class DataModule(LightningDataModule):
 
     shape: tuple[int, ...]
     levels: int | None
-    measure: str
+    split_seed: int | None = None
     num_classes: int = 0
 
     def __init__(self, batch_size: int = 128, seed: int = 0) -> None:
@@ -46,8 +47,7 @@ class DataModule(LightningDataModule):
         self.save_hyperparameters(logger=False)
         init_args = {k: describe(v) for k, v in self.hparams.items() if k not in ("_instantiator", "_class_path")}
         self.description = {**describe(type(self)), "init_args": init_args}
-        if batch_size < 1:
-            raise VaeflowError(f"batch_size is {batch_size}, expected at least 1.")
+        check_positive(batch_size=batch_size)
         self.batch_size, self.seed = batch_size, seed
         self.splits: dict[str, Split] = {}
         self.evaluation_split = "test"
@@ -69,7 +69,13 @@ class DataModule(LightningDataModule):
     def protocol(self) -> str:
         """All that the numbers depend on beside the data set: split sizes, seeds, binarisation."""
         self.setup("")
-        return "split " + "/".join(str(len(self.splits[name][0])) for name in ("train", "val", "test"))
+        sizes = "/".join(str(len(self.splits[name][0])) for name in ("train", "val", "test"))
+        return f"split {sizes}" + ("" if self.split_seed is None else f", split seed {self.split_seed}")
+
+    @property
+    def measure(self) -> str:
+        """What a likelihood of these data is of: binary, discrete-L or continuous."""
+        return {None: "continuous", 2: "binary"}.get(self.levels, f"discrete-{self.levels}")
 
     # ---------------------------------------------------------------------------------------------- for Lightning
 
@@ -84,10 +90,13 @@ class DataModule(LightningDataModule):
         self.splits = splits
 
     def train_dataloader(self) -> DataLoader:
-        rank, world_size = _place(self)
-        return self._loader(
-            "train", TrainingBatches(len(self.splits["train"][0]), self.batch_size, self.seed, rank, world_size)
-        )
+        batches = TrainingBatches(len(self.splits["train"][0]), self.batch_size, self.seed, *_place(self), self._done)
+        return self._loader("train", batches)
+
+    def _done(self) -> int:
+        """How many batches of the epoch have been trained on already: some where a run is resumed within an epoch."""
+        trainer: Any = self.trainer
+        return 0 if trainer is None else trainer.fit_loop.epoch_loop.batch_progress.current.ready
 
     def val_dataloader(self) -> DataLoader:
         return self._loader("val", EvaluationBatches(len(self.splits["val"][0]), self.batch_size, *_place(self)))
@@ -99,13 +108,16 @@ class DataModule(LightningDataModule):
 
     def on_after_batch_transfer(self, batch: tuple[Tensor, Tensor, Tensor], dataloader_idx: int) -> Any:
         x, y, index = batch
-        trainer = self.trainer
+        trainer: Any = self.trainer
         if trainer is not None and trainer.training:
             noise = Noise(self.seed, "train", trainer.current_epoch, index)
         else:
-            split = self.evaluation_split if trainer is not None and trainer.testing else "val"
-            noise = Noise(self.protocol_seed, split, 0, index)
+            noise = self._noise(self.evaluation_split if trainer is not None and trainer.testing else "val", index)
         return self.finish(x, noise), y, index
+
+    def _noise(self, split: str, index: Tensor) -> Noise:
+        """Of what is drawn once and for all; the training split, too, has another stage here than in training."""
+        return Noise(self.protocol_seed, {"train": "train, once"}.get(split, split), 0, index)
 
     protocol_seed = 0
     """Of what is drawn once and for all in validation and test data."""
@@ -116,6 +128,8 @@ class DataModule(LightningDataModule):
         """Choose the split that the test loop sees, and how many examples of it: the first ``limit``."""
         if split not in ("train", "val", "test"):
             raise VaeflowError(f"split is {split!r}, expected train, val or test.")
+        if limit is not None:
+            check_positive(limit=limit)
         self.setup("")
         self.evaluation_split, self.limit = split, limit
 
@@ -127,11 +141,10 @@ class DataModule(LightningDataModule):
         return size if self.limit is None else min(size, self.limit)
 
     def examples(self, split: str, index: Tensor) -> Split:
-        """Examples and labels of a split by index, as a model sees them; training data as in epoch 0."""
+        """Examples and labels of a split by index, as the test loop sees them."""
         self.setup("")
         x, y = self.splits[split]
-        seed = self.seed if split == "train" else self.protocol_seed
-        return self.finish(x[index], Noise(seed, split, 0, index)), y[index]
+        return self.finish(x[index], self._noise(split, index)), y[index]
 
     def fingerprint(self) -> str:
         """SHA-256 of the tensor that the test loop evaluates: of its shape, and of its values as float64 bytes."""
@@ -213,9 +226,18 @@ class TrainingBatches(Sampler):
         batch_size: of all processes together; less where there are fewer examples.
         seed: of the order.
         rank, world_size: which process of how many.
+        done: says, when an epoch begins, how many of its first batches to leave out.
     """
 
-    def __init__(self, size: int, batch_size: int, seed: int, rank: int = 0, world_size: int = 1) -> None:
+    def __init__(
+        self,
+        size: int,
+        batch_size: int,
+        seed: int,
+        rank: int = 0,
+        world_size: int = 1,
+        done: Callable[[], int] = int,
+    ) -> None:
         if batch_size % world_size:
             raise VaeflowError(
                 f"data.batch_size is {batch_size}, the batch of all processes together, and cannot be shared by "
@@ -226,6 +248,7 @@ class TrainingBatches(Sampler):
         self.size, self.seed, self.rank, self.world_size = size, seed, rank, world_size
         self.batch_size = min(batch_size, size - size % world_size)
         self.epoch = 0
+        self.done = done
 
     def set_epoch(self, epoch: int) -> None:
         """Called by Lightning before each epoch."""
@@ -237,7 +260,7 @@ class TrainingBatches(Sampler):
     def __iter__(self) -> Iterator[Tensor]:
         generator = torch.Generator().manual_seed(self.seed * 1_000_003 + self.epoch)
         order = torch.randperm(self.size, generator=generator)
-        for batch in order[: len(self) * self.batch_size].split(self.batch_size):
+        for batch in order[: len(self) * self.batch_size].split(self.batch_size)[self.done() :]:
             yield batch[self.rank :: self.world_size]
 
 
@@ -275,8 +298,9 @@ def not_found(name: str, root: Path, error: Exception) -> VaeflowError:
     )
 
 
-def shuffled_split(x: Tensor, y: Tensor, sizes: tuple[int, int], seed: int) -> dict[str, Split]:
+def shuffled_split(x: Tensor, y: Tensor, sizes: tuple[int, int], seed: int | None) -> dict[str, Split]:
     """Shuffle with a seed of its own, and cut off ``sizes`` = (val, test) examples at the end."""
+    assert seed is not None
     order = torch.randperm(len(x), generator=torch.Generator().manual_seed(seed))
     x, y = x[order], y[order]
     val, test = sizes

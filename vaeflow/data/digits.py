@@ -21,12 +21,8 @@ class Digits(DataModule):
 
     def __init__(self, batch_size: int = 128, split_seed: int = 0, seed: int = 0) -> None:
         super().__init__(batch_size, seed)
-        self.shape, self.levels, self.measure, self.num_classes = (1, 8, 8), 17, "discrete-17", 10
+        self.shape, self.levels, self.num_classes = (1, 8, 8), 17, 10
         self.split_seed = split_seed
-
-    @property
-    def protocol(self) -> str:
-        return f"{super().protocol}, split seed {self.split_seed}"
 
     def read(self) -> dict[str, Split]:
         from sklearn.datasets import load_digits

@@ -29,11 +29,7 @@ class FreyFaces(DataModule):
     def __init__(self, root: str | None = None, batch_size: int = 100, split_seed: int = 123, seed: int = 0) -> None:
         super().__init__(batch_size, seed)
         self.root, self.split_seed = data_root(root), split_seed
-        self.shape, self.levels, self.measure = (1, 28, 20), 256, "discrete-256"
-
-    @property
-    def protocol(self) -> str:
-        return f"{super().protocol}, split seed {self.split_seed}"
+        self.shape, self.levels = (1, 28, 20), 256
 
     def read(self) -> dict[str, Split]:
         from scipy.io import loadmat

@@ -51,12 +51,12 @@ class ImageFolder(DataModule):
             {p.relative_to(self.root).parts[0] for p in self.paths if len(p.relative_to(self.root).parts) > 1}
         )
         self.classes, self.num_classes = classes, len(classes)
-        self.levels, self.measure = 256, "discrete-256"
+        self.levels = 256
         self.shape = tuple(self._picture(self.paths[0]).shape)
 
     @property
     def protocol(self) -> str:
-        return f"{super().protocol}, split seed {self.split_seed}, size {self.size}, {'grey' if self.grey else 'RGB'}"
+        return f"{super().protocol}, size {self.size}, {'grey' if self.grey else 'RGB'}"
 
     def read(self) -> dict[str, Split]:
         from tqdm import tqdm
@@ -109,11 +109,12 @@ class Arrays(DataModule):
         self, path: str, levels: int | None = None, batch_size: int = 128, split_seed: int = 0, seed: int = 0
     ) -> None:
         super().__init__(batch_size, seed)
-        self.path, self.split_seed = Path(path).expanduser(), split_seed
+        self.path = Path(path).expanduser()
         arrays = dict(self._arrays())
         labels = arrays.pop("y", None)
         names = ("train", "val", "test")
         self.fixed = all(name in arrays for name in names)
+        self.split_seed = None if self.fixed else split_seed
         if not self.fixed and len(arrays) != 1 and "x" not in arrays:
             raise VaeflowError(
                 f"{self.path} holds arrays {', '.join(arrays)}: expected train, val and test, or x (and labels y)."
@@ -122,20 +123,16 @@ class Arrays(DataModule):
         first = next(iter(chosen.values()))
         self._labels = None if labels is None or self.fixed else self._checked_labels(labels, len(first))
         self._tensors = {name: self._tensor(array) for name, array in chosen.items()}
+        shapes = {tuple(tensor.shape[1:]) for tensor in self._tensors.values()}
+        if len(shapes) > 1:
+            raise VaeflowError(f"{self.path} holds splits of different shapes: {', '.join(map(str, sorted(shapes)))}.")
         self.levels = levels if levels is not None or first.dtype != np.uint8 else 256
         if self.levels is None and first.dtype.kind in "iub":
             raise VaeflowError(
                 f"{self.path} holds integers of type {first.dtype}: set --data.levels to their number of levels."
             )
-        self.measure = (
-            "continuous" if self.levels is None else "binary" if self.levels == 2 else f"discrete-{self.levels}"
-        )
         self.shape = tuple(next(iter(self._tensors.values())).shape[1:])
         self.num_classes = 0 if self._labels is None else int(self._labels.max()) + 1
-
-    @property
-    def protocol(self) -> str:
-        return super().protocol if self.fixed else f"{super().protocol}, split seed {self.split_seed}"
 
     def read(self) -> dict[str, Split]:
         if self.fixed:
@@ -170,6 +167,8 @@ class Arrays(DataModule):
                 f"{self.path} holds an array of shape {array.shape} and type {array.dtype}, "
                 "expected numbers (N, D) or (N, height, width[, channels])."
             )
+        if array.dtype != np.uint8:  # torch knows neither all integers nor the other byte order
+            array = array.astype(np.float64 if array.dtype.kind == "f" else np.int64)
         tensor = torch.from_numpy(np.ascontiguousarray(array))
         if tensor.dim() == 3:
             return tensor.unsqueeze(1)

@@ -36,7 +36,6 @@ class MNIST(DataModule):
         self.binarise, self.protocol_seed = binarise, binarise_seed
         self.shape, self.num_classes = (1, 28, 28), 10
         self.levels = 256 if binarise == "none" else 2
-        self.measure = "discrete-256" if binarise == "none" else "binary"
 
     @property
     def protocol(self) -> str:
@@ -78,7 +77,7 @@ class CIFAR10(DataModule):
     def __init__(self, root: str | None = None, batch_size: int = 128, flip: bool = False, seed: int = 0) -> None:
         super().__init__(batch_size, seed)
         self.root, self.flip = data_root(root), flip
-        self.shape, self.levels, self.measure, self.num_classes = (3, 32, 32), 256, "discrete-256", 10
+        self.shape, self.levels, self.num_classes = (3, 32, 32), 256, 10
 
     def read(self) -> dict[str, Split]:
         (x, y), test = (_read(self, "CIFAR10", train) for train in (True, False))

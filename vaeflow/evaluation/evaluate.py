@@ -52,20 +52,24 @@ class Evaluation(LightningModule):
         x, y, index = batch
         if not len(x):
             return
-        x, context = x.to(self.model.dtype), self.model.context_of(y)
+        context = self.model.context_of(y)
         noise = Noise(self.seed, self.trainer.datamodule.evaluation_split, 0, index)  # type: ignore[attr-defined]
         if self.likelihood.rows is None:
             self.likelihood.rows = rows_within(self.memory_mb, self.model, x, noise, context)
         self.likelihood.update(self.model, x, noise, context)
-        terms = self.model.elbo_terms(x, noise, min(ELBO_SAMPLES, self.num_samples), context)
-        if terms:
-            self.terms.update(**terms)
-            self.active.update(self.model.encode(x, context))
+        if "elbo" not in self.model.logged:
+            return
+        num_samples = min(ELBO_SAMPLES, self.num_samples)
+        for part in torch.arange(len(x), device=x.device).split(max(1, self.likelihood.rows // num_samples)):
+            c = None if context is None else context[part]
+            self.terms.update(**self.model.elbo_terms(x[part], noise.at(index[part]), num_samples, c))
+            self.active.update(self.model.encode(x[part], c))
 
     def on_test_epoch_end(self) -> None:
         values = self.likelihood.compute()
         results: dict[str, Any] = {
             "kind": self.model.kind if self.num_samples > 1 or self.model.kind == "exact" else "elbo",
+            "context": "class" if self.model.context_features else None,
             "objective": self.model.objective_name,
             "num_samples": self.num_samples,
             "nll": values["nll"].item(),
@@ -77,6 +81,7 @@ class Evaluation(LightningModule):
             "reconstruction": None,
             "active_units": None,
             "effective_sample_size": values["effective_sample_size"].item() if self.num_samples > 1 else None,
+            "num_examples": int(self.likelihood.means.count),
         }
         if self.model.levels is not None:
             results["bpd"] = results["nll"] / (self.model.dimension * math.log(2))
@@ -87,6 +92,7 @@ class Evaluation(LightningModule):
             results["elbo_gap"] = -results["elbo"] - results["nll"]
             results["active_units"] = int(self.active.compute())
         results["evaluation_seconds"] = time.perf_counter() - self._began
+        results["sampling_seconds"] = sampling_seconds(self.model)
         self.results = results
 
 
@@ -113,19 +119,32 @@ def evaluate(
         seed: of the evaluation's noise.
         memory_mb: budget for what one chunk of samples computes, in MiB.
         limit: evaluate only so many examples of the split, the first ones.
-        trainer: of Lightning, for devices and precision; by default one on the best device at hand.
+        trainer: of Lightning, for the devices; by default one on the best single device at hand.
 
     Returns:
         What ``results.json`` holds: nll ± stderr in nats for each example, bpd, elbo, kl, reconstruction, what kind
         of number nll is, and of what data.
     """
     trainer = trainer or Trainer(
-        logger=False, enable_checkpointing=False, enable_model_summary=False, callbacks=[EvaluationProgress()]
+        accelerator=best_accelerator(),
+        devices=1,
+        logger=False,
+        enable_checkpointing=False,
+        enable_model_summary=False,
+        use_distributed_sampler=False,  # it pads; the data modules share out whole batches themselves
+        callbacks=[EvaluationProgress()],
     )
     data.evaluate_on(split, limit)
     _check_fits(model, data)
     loop = Evaluation(model, num_samples, seed, memory_mb)
     trainer.test(loop, datamodule=data, verbose=False)
+    if loop.results["num_examples"] != data.num_evaluated:
+        raise VaeflowError(
+            f"{loop.results['num_examples']} of {data.num_evaluated} examples were evaluated: "
+            "leave trainer.limit_test_batches alone and use limit."
+        )
+    if not math.isfinite(loop.results["nll"]):
+        raise VaeflowError(f"the nll of this model is {loop.results['nll']}: its weights or its data are no numbers.")
     description = {
         "model": type(model).__name__,
         "data": type(data).__name__,
@@ -137,19 +156,22 @@ def evaluate(
     return {
         **description,
         **loop.results,
-        "num_examples": data.num_evaluated,
         "num_parameters": sum(p.numel() for p in model.parameters()),
         "checkpoint": None,
         "seed": seed,
         "git_commit": git_commit(),
         "world_size": trainer.world_size,
         "training_seconds": None,
-        "sampling_seconds": sampling_seconds(model),
     }
 
 
+def best_accelerator() -> str:
+    """Lightning's choice, but for Apple's GPUs, which lack the float64 that sums are kept in."""
+    return "cpu" if torch.backends.mps.is_available() else "auto"
+
+
 def _check_fits(model: Any, data: Any) -> None:
-    for name in ("shape", "levels", "measure"):
+    for name in ("shape", "levels"):
         if getattr(model, name) != getattr(data, name):
             raise VaeflowError(
                 f"the model was made for data of {name} {getattr(model, name)}, but these have {getattr(data, name)}."
@@ -168,11 +190,13 @@ def sampling_seconds(model: Any, n: int = 64) -> float:
 
 
 def git_commit() -> str | None:
-    """The commit of the working folder, with a + where it has changes; None outside a repository."""
+    """The commit of vaeflow's own repository, with a + where it has changes; None for an installed package."""
     try:
+        here = Path(__file__).parent
+        subprocess.run(["git", "ls-files", "--error-unmatch", __file__], capture_output=True, cwd=here, check=True)
         run = subprocess.run(
             ["git", "describe", "--always", "--dirty=+", "--abbrev=40", "--exclude=*"],
-            capture_output=True, text=True, timeout=10, cwd=Path(__file__).parent, check=True,
+            capture_output=True, text=True, timeout=10, cwd=here, check=True,
         )  # fmt: skip
     except (OSError, subprocess.SubprocessError):
         return None
@@ -207,7 +231,8 @@ def table(results: dict[str, Any]) -> str:
     rows = [row for row in dimension_rows if row[1]]
     width = max(len(name) for name, _, _ in rows)
     value_width = max(len(value) for _, value, _ in rows)
-    title = "{model} on {data}, {split} split: {num_examples:,} examples, {measure}".format(**results)
+    given = " given the class" if results["context"] else ""
+    title = "{model} on {data}, {split} split: {num_examples:,} examples, {measure}".format(**results) + given
     lines = [f"  {name:<{width}}  {value:>{value_width}}  {unit}".rstrip() for name, value, unit in rows]
     return "\n".join([title, "─" * len(title), *lines])
 

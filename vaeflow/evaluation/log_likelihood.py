@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, Protocol, TypeAlias
 
 import torch
@@ -28,7 +28,7 @@ def log_mean_exp(log_weights: Tensor) -> Tensor:
 
 
 class RunningLogSum:
-    """log Σ w, log Σ w² and Σ log w of log-weights that come in chunks, in float64.
+    """log Σ w and log Σ w² of log-weights that come in chunks, in float64.
 
     Chunks are ``(samples, batch)``; the result does not depend on how the samples are cut into chunks, beyond
     rounding.
@@ -38,17 +38,24 @@ class RunningLogSum:
         self.num_samples = 0
         self._log_sum: Tensor | None = None
         self._log_squares: Tensor
-        self._total: Tensor
+
+    @classmethod
+    def cat(cls, parts: Sequence[RunningLogSum]) -> RunningLogSum:
+        """The sums of several batches, each of the same number of samples, as those of one."""
+        joined = cls()
+        joined.num_samples = parts[0].num_samples
+        joined._log_sum = torch.cat([part._log_sum for part in parts if part._log_sum is not None])
+        joined._log_squares = torch.cat([part._log_squares for part in parts])
+        return joined
 
     def add(self, log_weights: Tensor) -> None:
         """Take in a chunk."""
         w = log_weights.double()
-        log_sum, log_squares, total = torch.logsumexp(w, 0), torch.logsumexp(2 * w, 0), w.sum(0)
+        log_sum, log_squares = torch.logsumexp(w, 0), torch.logsumexp(2 * w, 0)
         if self._log_sum is not None:
             log_sum = torch.logaddexp(self._log_sum, log_sum)
             log_squares = torch.logaddexp(self._log_squares, log_squares)
-            total = self._total + total
-        self._log_sum, self._log_squares, self._total = log_sum, log_squares, total
+        self._log_sum, self._log_squares = log_sum, log_squares
         self.num_samples += len(w)
 
     @property
@@ -56,11 +63,6 @@ class RunningLogSum:
         """log (1/K) Σ_k w_k, ``(batch,)``: the estimate of log p(x), a lower bound in expectation."""
         assert self._log_sum is not None
         return self._log_sum - math.log(self.num_samples)
-
-    @property
-    def elbo(self) -> Tensor:
-        """(1/K) Σ_k log w_k, ``(batch,)``."""
-        return self._total / self.num_samples
 
     @property
     def effective_sample_size(self) -> Tensor:
@@ -88,24 +90,17 @@ def log_likelihood(
     """
     rows = rows or max(1, num_samples * len(x))
     pieces = []
-    for start in range(0, len(x), rows):
+    for start in range(0, max(1, len(x)), rows):
         part = slice(start, start + rows)
         assert noise.index is not None
         log_weights = model.log_weights_of(x[part], None if context is None else context[part])
         source = noise.at(noise.index[part])
         running = RunningLogSum()
-        chunk = max(1, rows // len(x[part]))
+        chunk = max(1, rows // max(1, len(x[part])))
         for done in range(0, num_samples, chunk):
             running.add(log_weights(source.skip(done), min(chunk, num_samples - done)))
         pieces.append(running)
-    if len(pieces) == 1:
-        return pieces[0]
-    joined = RunningLogSum()
-    joined.num_samples = num_samples
-    for name in ("_log_sum", "_log_squares", "_total"):
-        empty = [x.new_zeros(0, dtype=torch.float64)]
-        setattr(joined, name, torch.cat([getattr(piece, name) for piece in pieces] or empty))
-    return joined
+    return RunningLogSum.cat(pieces)
 
 
 @torch.no_grad()

@@ -32,7 +32,6 @@ class LikelihoodModel(LightningModule):
     Args:
         shape: of one example; comes from the data.
         levels: L of integer data 0 … L − 1, None of continuous data; comes from the data.
-        measure: what a likelihood is of: binary, discrete-L or continuous; comes from the data.
         num_classes: number of labels, 0 for none; comes from the data.
         class_conditional: model p(x|y) instead of p(x); the context is the one-hot label.
         optimizer: makes the optimizer of the parameters.
@@ -50,7 +49,6 @@ class LikelihoodModel(LightningModule):
         self,
         shape: tuple[int, ...],
         levels: int | None = None,
-        measure: str = "continuous",
         num_classes: int = 0,
         class_conditional: bool = False,
         optimizer: Callable[[Iterable[nn.Parameter]], Optimizer] = torch.optim.Adam,
@@ -62,7 +60,7 @@ class LikelihoodModel(LightningModule):
         for key in ("_instantiator", "_class_path"):  # Lightning's own way of rebuilding calls what a file names
             self.hparams.pop(key, None)
         self.hparams.update({name: describe(value) for name, value in self.hparams.items()})
-        self.shape, self.levels, self.measure = tuple(shape), levels, measure
+        self.shape, self.levels = tuple(shape), levels
         self.dimension = math.prod(self.shape)
         if class_conditional and not num_classes:
             raise VaeflowError("class_conditional needs labels, but the data have none.")
@@ -150,10 +148,17 @@ class LikelihoodModel(LightningModule):
         loss, values = self.losses(self._checked(x), noise, self.context_of(y))
         self._check_finite(loss, values)
         self.train_means.update(**values)
-        if (self.global_step + 1) % self.trainer.log_every_n_steps == 0:  # type: ignore[attr-defined]
+        if self._is_logged(batch_index):
             self._log_means("train", self.train_means)
             self.log("train/learning_rate", self.trainer.optimizers[0].param_groups[0]["lr"])
         return loss
+
+    def _is_logged(self, batch_index: int) -> bool:
+        """Whether this batch ends a step of the optimizer that is to be logged."""
+        trainer: Any = self.trainer
+        steps = (batch_index + 1) % trainer.accumulate_grad_batches == 0
+        every = trainer.log_every_n_steps
+        return bool(steps and every and (self.global_step + 1) % every == 0)
 
     def validation_step(self, batch: tuple[Tensor, Tensor, Tensor], batch_index: int) -> None:
         x, y, index = batch
@@ -172,7 +177,7 @@ class LikelihoodModel(LightningModule):
 
     def _checked(self, x: Tensor) -> Tensor:
         check_shape("x", x, *self.shape)
-        return x.to(self.dtype)
+        return x if self.levels is None else x.to(self.dtype)  # continuous data are standardised in float64 first
 
     def _check_finite(self, loss: Tensor, values: dict[str, Tensor]) -> None:
         if torch.isfinite(loss):
@@ -196,13 +201,30 @@ class LikelihoodModel(LightningModule):
                 f"{cls.__name__} is `{second}`: take CosineAnnealingLR, PolynomialLR, LinearLR, … "
                 f"(one with {' or '.join(SCHEDULE_LENGTHS)} there)."
             )
-        steps = int(self.trainer.estimated_stepping_batches)
-        return [optimizer], [{"scheduler": self.lr_scheduler(optimizer, steps), "interval": "step"}]
+        steps = self.trainer.estimated_stepping_batches
+        if not math.isfinite(steps):
+            raise VaeflowError("a schedule of the learning rate needs an end: set trainer.max_epochs or max_steps.")
+        return [optimizer], [{"scheduler": self.lr_scheduler(optimizer, int(steps)), "interval": "step"}]
+
+    def on_train_start(self) -> None:
+        for config in self.trainer.lr_scheduler_configs:
+            length = next(vars(config.scheduler)[name] for name in SCHEDULE_LENGTHS if name in vars(config.scheduler))
+            steps = self.trainer.estimated_stepping_batches
+            if length != steps:
+                raise VaeflowError(
+                    f"the learning rate's schedule was made for {length} steps, but this run has {steps}: "
+                    "resume with the same trainer.max_epochs and batch size."
+                )
+
+    @property
+    def description(self) -> dict[str, Any]:
+        """Class and arguments in plain words, from which a checkpoint's model is built again."""
+        return {**describe(type(self)), "init_args": dict(self.hparams)}
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         datamodule = getattr(self.trainer, "datamodule", None)
         checkpoint[KEY] = {
             "version": vaeflow.__version__,
-            "model": {**describe(type(self)), "init_args": dict(self.hparams)},
+            "model": self.description,
             "data": datamodule.description if datamodule is not None else None,
         }

@@ -13,7 +13,7 @@ from torch.optim.lr_scheduler import LRScheduler
 from vaeflow.bijections import Bijection
 from vaeflow.distributions import ConditionedPosterior, Density, Likelihood, Posterior, StandardNormal
 from vaeflow.distributions.heads import likelihood_for
-from vaeflow.errors import VaeflowError, check_shape
+from vaeflow.errors import VaeflowError, check_positive, check_shape
 from vaeflow.evaluation.log_likelihood import LogWeights, log_mean_exp
 from vaeflow.evaluation.metrics import mean_over_processes
 from vaeflow.models.base import LikelihoodModel
@@ -57,7 +57,6 @@ class VAE(LikelihoodModel):
         self,
         shape: tuple[int, ...],
         levels: int | None = None,
-        measure: str = "continuous",
         num_classes: int = 0,
         class_conditional: bool = False,
         latent_features: int = 16,
@@ -78,7 +77,8 @@ class VAE(LikelihoodModel):
             raise VaeflowError("kl_warmup_epochs and free_bits change the KL of the ELBO; objective iwae has none.")
         names = ("objective", "nll", "elbo", "kl", "reconstruction")
         self.logged = (*names, "iwae") if objective == "iwae" else names
-        super().__init__(shape, levels, measure, num_classes, class_conditional, optimizer, lr_scheduler, seed)
+        super().__init__(shape, levels, num_classes, class_conditional, optimizer, lr_scheduler, seed)
+        check_positive(latent_features=latent_features, num_samples=num_samples)
         self.objective_name = "ELBO" if objective == "elbo" else f"IWAE, k = {num_samples}"
         self.latent_features, self.objective, self.num_samples = latent_features, objective, num_samples
         self.kl_warmup_epochs, self.free_bits = kl_warmup_epochs, free_bits
@@ -106,17 +106,21 @@ class VAE(LikelihoodModel):
 
     def infer(self, x: Tensor, context: Tensor | None = None) -> ConditionedPosterior:
         """q(z|x) for each example of a batch."""
-        return self.posterior(self.encoder(self._centred(x), context))
+        features = self.encoder(self._centred(x), context)
+        with full_precision(x):
+            return self.posterior(features.to(self.dtype))
 
     def terms(
         self, x: Tensor, q: ConditionedPosterior, noise: Noise, num_samples: int, context: Tensor | None
     ) -> tuple[Tensor, Tensor]:
         """−log p(x|z) and log q(z|x) − log p(z) at draws of z, both ``(num_samples, batch)``, in nats."""
-        z, log_q = q.rsample_with_log_prob(noise, num_samples)
-        reconstruction = -self.likelihood.log_prob(self._standardised(x), self.decoder(z, context), noise)
-        if self.standardise is not None:
-            reconstruction = reconstruction + self.standardise.scale.log().sum()
-        return reconstruction, log_q - self.prior.log_prob(z, context)
+        x, log_det = (x, 0.0) if self.standardise is None else self._standardised(x)
+        with full_precision(x):
+            z, log_q = q.rsample_with_log_prob(noise, num_samples)
+            log_ratio = log_q - self.prior.log_prob(z, context)
+        output = self.decoder(z, context)
+        with full_precision(x):
+            return -self.likelihood.log_prob(x, output.to(self.dtype), noise) - log_det, log_ratio
 
     def elbo_terms(self, x: Tensor, noise: Noise, num_samples: int, context: Tensor | None = None) -> dict[str, Tensor]:
         q = self.infer(x, context)
@@ -136,17 +140,16 @@ class VAE(LikelihoodModel):
         return min(1.0, self.global_step / (self.kl_warmup_epochs * steps_per_epoch))
 
     def _with_free_bits(self, kl: Tensor) -> Tensor:
-        """Σ_j max(λ, KL_j) of KLs ``(groups,)``. Whether the maximum is λ is decided by the mean over all processes;
-        the gradient, averaged over them by DDP, is then that of the global batch."""
-        if not self.free_bits:
+        """Σ_j max(λ, KL_j) of KLs ``(groups,)`` in training. Whether the maximum is λ is decided by the mean over all
+        processes; the gradient, averaged over them by DDP, is then that of the global batch."""
+        if not self.free_bits or not self.training:
             return kl.sum()
         return torch.where(mean_over_processes(kl.detach()) > self.free_bits, kl, self.free_bits).sum()
 
     # ---------------------------------------------------------------------------------------- the four questions
 
     def log_weights_of(self, x: Tensor, context: Tensor | None = None) -> LogWeights:
-        check_shape("x", x, *self.shape)
-        x = x.to(self.dtype)
+        x = self._checked(x)
         q = self.infer(x, context)
 
         def log_weights(noise: Noise, num_samples: int) -> Tensor:
@@ -155,6 +158,7 @@ class VAE(LikelihoodModel):
 
         return log_weights
 
+    @torch.no_grad()
     def sample(
         self, n: int, noise: Noise, context: Tensor | None = None, temperature: float = 1.0, mean: bool = False
     ) -> Tensor:
@@ -164,8 +168,7 @@ class VAE(LikelihoodModel):
         return self._in_units_of_data(self.likelihood.mean(output) if mean else self.likelihood.sample(output, noise))
 
     def encode(self, x: Tensor, context: Tensor | None = None) -> Tensor:
-        check_shape("x", x, *self.shape)
-        return self.infer(x.to(self.dtype), context).centre()
+        return self.infer(self._checked(x), context).centre()
 
     def decode(self, z: Tensor, context: Tensor | None = None) -> Tensor:
         check_shape("z", z, self.latent_features)
@@ -183,8 +186,11 @@ class VAE(LikelihoodModel):
         if self.standardise is None and self.decoder.output_bias is not None:
             self.likelihood.start(mean, scale, self.decoder.output_bias)
 
-    def _standardised(self, x: Tensor) -> Tensor:
-        return x if self.standardise is None else self.standardise.inverse(x)[0]
+    def _standardised(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """Continuous data in units of their standard deviation, and the log-determinant of that."""
+        assert self.standardise is not None
+        standardised, log_det = self.standardise.inverse(x)
+        return standardised.to(self.dtype), log_det.to(self.dtype)
 
     def _in_units_of_data(self, x: Tensor) -> Tensor:
         return x if self.standardise is None else self.standardise(x)[0]
@@ -192,7 +198,12 @@ class VAE(LikelihoodModel):
     def _centred(self, x: Tensor) -> Tensor:
         """x as the encoder sees it: continuous data standardised, integers about their mean in the training set and
         divided by L − 1, since pixels that are nearly always black, seen as −1, drown what differs between images."""
-        return self._standardised(x) if self.levels is None else (x - self.data_mean) / (self.levels - 1)
+        return self._standardised(x)[0] if self.levels is None else (x - self.data_mean) / (self.levels - 1)
+
+
+def full_precision(like: Tensor) -> torch.autocast:
+    """Mixed precision is for the nets: logarithms of densities, added up over dimensions, need all their digits."""
+    return torch.autocast(like.device.type, enabled=False)
 
 
 def _elbo_terms(reconstruction: Tensor, kl_by_group: Tensor) -> dict[str, Tensor]:

@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from vaeflow.errors import check_context
+from vaeflow.errors import check_context, check_positive
 from vaeflow.nets.mlp import activation_named
 
 
@@ -46,6 +46,7 @@ class MADE(nn.Module):
         reverse: bool = False,
     ) -> None:
         super().__init__()
+        check_positive(features=features, layers=len(hidden), **{f"hidden[{i}]": size for i, size in enumerate(hidden)})
         self.features, self.outputs, self.context_features = features, outputs, context_features
         lowest = 0 if context_features or features == 1 else 1
         ascending = torch.arange(1, features + 1)
