@@ -294,7 +294,7 @@ ERRORS: dict[str, tuple[list[str], int, str]] = {
     "steps": (["--model.flow.steps", "0"], 1, "steps is 0, expected at least 1"),
     "latents": (["--model.latent_features", "0"], 1, "latent_features is 0, expected at least 1"),
     "hidden": (["--model.flow.hidden", "[]"], 1, "layers is 0, expected at least 1"),
-    "accelerator": (["--trainer.accelerator", "gpu"], 1, "CUDAAccelerator"),
+    "accelerator": (["--trainer.accelerator", "gpu"], 1, "No supported gpu backend found"),
     "endless": (["--trainer.max_epochs", "-1"], 1, "a schedule of the learning rate needs an end"),
     "validation": (
         ["--trainer.check_val_every_n_epoch", "7"],
