@@ -202,6 +202,15 @@ def test_ctrl_c_while_evaluating(run: Run, tmp_path: Path, monkeypatch: pytest.M
     assert run("evaluate", "--ckpt", best)[0] == 130
 
 
+def test_mixed_precision_is_for_training_alone(run: Run, tmp_path: Path) -> None:
+    code, output = run("train", "--config", "vae_iaf", *SHORT, "--num_samples", 5, "--trainer.precision", "bf16-mixed")
+    assert code == 0, output
+    folder = tmp_path / "runs/vae_iaf/version_0"
+    run("evaluate", "--ckpt", folder / "checkpoints/best.ckpt", "--num-samples", 5, "--json", "out.json")
+    results, again = (json.loads(path.read_text()) for path in (folder / "results.json", tmp_path / "out.json"))
+    assert again["nll"] == results["nll"]
+
+
 def test_max_time_stops_the_run(run: Run, tmp_path: Path) -> None:
     code, output = run("train", "--config", "vae", "--trainer.max_time", "00:00:00:01", "--num_samples", 2)
     assert code == 0, output

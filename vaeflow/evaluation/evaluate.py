@@ -49,7 +49,10 @@ class Evaluation(LightningModule):
         self._began = time.perf_counter()
 
     def test_step(self, batch: tuple[Tensor, Tensor, Tensor], batch_index: int) -> None:
-        x, y, index = batch
+        with torch.autocast(self.device.type, enabled=False):  # mixed precision is for training
+            self._evaluate(*batch)
+
+    def _evaluate(self, x: Tensor, y: Tensor, index: Tensor) -> None:
         if not len(x):
             return
         context = self.model.context_of(y)
