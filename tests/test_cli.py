@@ -263,6 +263,8 @@ def test_parts_can_be_switched_on_the_command_line(run: Run, tmp_path: Path) -> 
 
 
 ERRORS: dict[str, tuple[list[str], int, str]] = {
+    "two configs": (["--config", "vae", "--config", "vae_iaf"], 2, "there are two configs, expected one"),
+    "samples": (["--num_samples", "-1"], 1, "num_samples is -1, expected at least 1"),
     "nothing": ([], 2, "there is no model to train: give --config with one of freyfaces/iwae"),
     "no config": (
         ["--config", "vae_iff"],
@@ -319,7 +321,7 @@ def test_errors_are_one_sentence(case: str, run: Run, tmp_path: Path) -> None:
     arguments, wanted_code, message = ERRORS[case]
     np.save(tmp_path / "v.npy", np.random.default_rng(0).normal(size=(30, 4)))
     config = [] if not arguments or "--config" in arguments else ["--config", "vae_iaf"]
-    code, output = run("train", *config, *arguments, "--num_samples", 0)
+    code, output = run("train", *arguments, *config)
     assert code == wanted_code, output
     lines = [line for line in output.splitlines() if "error" in line]
     assert len(lines) == 1, output
@@ -388,8 +390,8 @@ def test_evaluation_refuses_what_it_cannot_do(run: Run, tmp_path: Path) -> None:
     assert (code, "limit is 0, expected at least 1" in output) == (1, True)
     code, output = run("evaluate", "--ckpt", best, "--root", ".")
     assert (code, "Digits, which the model was trained on, has no `root`" in output) == (1, True)
-    code, output = run("evaluate", "--ckpt", best, "--num-sample", 3)
-    assert code == 2
+    code, output = run("evaluate", "--ckpt", best, "--num_samples", 3)
+    assert (code, "there is no key `num_samples`; did you mean `num-samples`?" in output) == (2, True)
 
 
 def test_help_is_short_and_speaks_of_configs(run: Run) -> None:

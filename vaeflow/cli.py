@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from argparse import SUPPRESS
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -185,6 +186,9 @@ class TrainingCLI(LightningCLI):
         for name, title in titles.items():
             self.parser.groups[name].title = title  # type: ignore[index]
 
+    def parse_arguments(self, parser: LightningArgumentParser, args: Any) -> None:
+        super().parse_arguments(parser, _config_first(sys.argv[1:] if args is None else args))
+
     def add_default_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
         add = parser.add_argument
         add(
@@ -206,6 +210,8 @@ class TrainingCLI(LightningCLI):
 
     def before_instantiate_classes(self) -> None:
         config = self.config
+        if config.num_samples < 0:
+            raise VaeflowError(f"num_samples is {config.num_samples}, expected at least 1, or 0 for no evaluation.")
         if config.experiment is None:
             config.experiment = experiment_of(config.config)
         if config.ckpt_path == "last":
@@ -243,6 +249,19 @@ class TrainingCLI(LightningCLI):
         return super().instantiate_trainer(**kwargs)
 
 
+def _config_first(arguments: list[str]) -> list[str]:
+    """The arguments with ``--config`` before all others, which change its keys wherever they were typed."""
+    configs: list[str] = []
+    others: list[str] = []
+    rest = iter(arguments)
+    for argument in rest:
+        if argument in ("-c", "--config"):
+            configs += [argument, *([value] if (value := next(rest, None)) is not None else [])]
+        else:
+            (configs if argument.startswith("--config=") else others).append(argument)
+    return configs + others
+
+
 class Help(DefaultHelpFormatter):
     """Spares the reader the types of Lightning's own options, half a page each."""
 
@@ -254,6 +273,8 @@ class NamedConfig(ActionConfigFile):
     """``--config``: a path, or the name of a file in ``configs/``."""
 
     def __call__(self, parser: Any, cfg: Any, values: Any, option_string: str | None = None) -> None:
+        if cfg.get(self.dest):
+            raise TypeError("there are two configs, expected one: --KEY VALUE changes what it says.")
         super().__call__(parser, cfg, str(find_config(values)), option_string)
 
 

@@ -40,7 +40,8 @@ def main(command: Callable[[], None]) -> None:
         "does not have many workers",
         "Checkpoint directory .* exists and is not empty",
         "your dataloader is not resumable",  # it is, by another way
-        "LeafSpec. is deprecated",
+        "LeafSpec.* is deprecated",
+        "recommended to use .*sync_dist",  # the metrics are in step already
     )
     for message in noise:  # of Lightning's, about what is meant to be so
         warnings.filterwarnings("ignore", message=f".*{message}")
@@ -78,12 +79,17 @@ class Parser(LightningArgumentParser):
     def error(self, message: str, ex: Exception | None = None) -> NoReturn:
         if not self.exit_on_error:
             super().error(message, ex)
-        print(f"{self.prog}: error: {_one_sentence(message)}", file=sys.stderr)
+        options = {option.lstrip("-") for action in self._actions for option in action.option_strings}
+        print(f"{self.prog}: error: {_one_sentence(message, options)}", file=sys.stderr)
         self.exit(2)
 
 
-def _one_sentence(message: str) -> str:
-    """What jsonargparse reports as a tree, as one sentence: the key at fault, what it was, and what it may be."""
+def _one_sentence(message: str, options: set[str]) -> str:
+    """What jsonargparse reports as a tree, as one sentence: the key at fault, what it was, and what it may be.
+
+    Args:
+        options: that the parser itself has; those of the classes that a config names are known here.
+    """
     if "arguments are required: data, model" in message:
         return f"there is no model to train: give --config with one of {', '.join(config_names())}."
     value = re.search(r"(?:Got|Given) value: (.*?)(?:\. Got value: .*)?$", message, re.MULTILINE)
@@ -92,7 +98,9 @@ def _one_sentence(message: str) -> str:
     unknown = re.search(r"Option '([\w.]+)' is not accepted|unrecognized arguments: --([\w.]+)", message)
     if unknown:
         name = unknown[1] or unknown[2]
-        keys = set(_keys())
+        keys = {part for option in options for part in option.split(".")}
+        if "config" in options:
+            keys |= set(_keys())
         wrong = next((part for part in name.split(".") if part not in keys), name)
         return f"there is no key `{key + '.' if key else ''}{name}`{_near(wrong, keys)}"
     types = re.findall(r"Expected (?:a )?(?:<class '([\w.]+)'>|typing\.Literal\[(.*?)\]|(?=dot import path))", before)
@@ -106,7 +114,7 @@ def _one_sentence(message: str) -> str:
 
 
 def _near(word: str, words: set[str]) -> str:
-    near = difflib.get_close_matches(word, sorted(words), 1)
+    near = difflib.get_close_matches(word, sorted(words - {word}), 1)
     return f"; did you mean `{near[0]}`?" if near else "."
 
 
@@ -126,7 +134,6 @@ def _classes() -> dict[str, type]:
 
 def _keys() -> Iterator[str]:
     """Every part of a key that a config may have."""
-    yield from ("class_path", "init_args", "config", "data", "model", "trainer", "pictures", "experiment", "ckpt_path")
-    yield from ("seed_everything", "num_samples", "evaluation_seed", "memory_mb", "debug")
+    yield from ("class_path", "init_args")
     for cls in (Trainer, Pictures, *_classes().values()):
         yield from list(inspect.signature(cls.__init__).parameters)[1:]  # type: ignore[misc]

@@ -127,6 +127,10 @@ class Arrays(DataModule):
         if len(shapes) > 1:
             raise VaeflowError(f"{self.path} holds splits of different shapes: {', '.join(map(str, sorted(shapes)))}.")
         self.levels = levels if levels is not None or first.dtype != np.uint8 else 256
+        if levels is None and (first.dtype.kind == "b" or (first.dtype == np.uint8 and first.max(initial=0) <= 1)):
+            raise VaeflowError(
+                f"{self.path} holds 0 and 1 alone: set --data.levels 2 (or 256, if they are grey levels)."
+            )
         if self.levels is None and first.dtype.kind in "iub":
             raise VaeflowError(
                 f"{self.path} holds integers of type {first.dtype}: set --data.levels to their number of levels."
@@ -169,6 +173,11 @@ class Arrays(DataModule):
             )
         if array.dtype != np.uint8:  # torch knows neither all integers nor the other byte order
             array = array.astype(np.float64 if array.dtype.kind == "f" else np.int64)
+        if array.ndim == 4 and array.shape[-1] > 4:
+            raise VaeflowError(
+                f"{self.path} holds images of shape {array.shape[1:]}, expected (height, width, channels) with at most "
+                "4 channels: move the axis of the channels to the end."
+            )
         tensor = torch.from_numpy(np.ascontiguousarray(array))
         if tensor.dim() == 3:
             return tensor.unsqueeze(1)

@@ -84,7 +84,7 @@ class Evaluation(LightningModule):
             "reconstruction": None,
             "active_units": None,
             "effective_sample_size": values["effective_sample_size"].item() if self.num_samples > 1 else None,
-            "num_examples": int(self.likelihood.means.count),
+            "num_examples": int(values["num_examples"]),
         }
         if self.model.levels is not None:
             results["bpd"] = results["nll"] / (self.model.dimension * math.log(2))

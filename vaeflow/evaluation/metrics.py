@@ -63,22 +63,26 @@ class LogLikelihood(Metric):
     """
 
     full_state_update = False
+    count: Tensor
 
     def __init__(self, num_samples: int, rows: int | None = None) -> None:
         super().__init__()
         self.num_samples, self.rows = num_samples, rows
         self.means = Means(["nll", "effective_sample_size"])
+        self.add_state("count", torch.zeros((), dtype=torch.int64), dist_reduce_fx="sum")
 
     def update(self, model: HasLogWeights, x: Tensor, noise: Noise, context: Tensor | None = None) -> None:
         """Weigh one batch ``(batch, *shape)``."""
         estimate = log_likelihood(model, x, noise, self.num_samples, context, self.rows)
+        self.count += len(x)
         self.means.update(nll=-estimate.log_likelihood, effective_sample_size=estimate.effective_sample_size)
 
     def compute(self) -> dict[str, Tensor]:
-        """nll and nll_stderr in nats for each example, and the mean effective_sample_size, between 1 and K."""
+        """nll and nll_stderr in nats for each example, the mean effective_sample_size, between 1 and K, and
+        num_examples, the number of examples on all processes."""
         values = self.means.compute()
         (nll, stderr), (ess, _) = values["nll"], values["effective_sample_size"]
-        return {"nll": nll, "nll_stderr": stderr, "effective_sample_size": ess}
+        return {"nll": nll, "nll_stderr": stderr, "effective_sample_size": ess, "num_examples": self.count.clone()}
 
     def reset(self) -> None:
         super().reset()
