@@ -151,6 +151,9 @@ class Mine(Bijection):
     def forward(self, z: torch.Tensor, context: Any = None) -> tuple[torch.Tensor, torch.Tensor]:
         return z + self.shift, z.new_zeros(z.shape[:-1])
 
+    def inverse(self, x: torch.Tensor, context: Any = None) -> tuple[torch.Tensor, torch.Tensor]:
+        return x - self.shift, x.new_zeros(x.shape[:-1])
+
 
 def test_your_own_parts_load_when_you_trust_their_package(tmp_path: Path) -> None:
     data = Digits()

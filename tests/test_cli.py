@@ -280,6 +280,18 @@ ERRORS: dict[str, tuple[list[str], int, str]] = {
     "part's key": (["--model.flow.stepz", "3"], 2, "there is no key `model.flow.stepz`; did you mean `steps`?"),
     "own key": (["--experimnt", "a"], 2, "there is no key `experimnt`; did you mean `experiment`?"),
     "class": (["--data", "Digit"], 2, "`data` is Digit, which is no class known here; did you mean `Digits`?"),
+    "case": (["--data", "mnist"], 2, "`data` is mnist, which is no class known here; did you mean `MNIST`?"),
+    "no class yet": (["--config", "vae", "--model.flow.steps", "4"], 2, "name its class first, --model.flow CLASS"),
+    "module": (
+        ["--model.flow", "my_flaws.Mine"],
+        2,
+        "`model.flow` names the module my_flaws, which",
+    ),
+    "attribute": (["--model.flow", "vaeflow.bijections.Planr"], 2, "has no Planr; did you mean `Planar`?"),
+    "kind": (["--model.flow", "vaeflow.nets.MLP"], 2, "`model.flow` is vaeflow.nets.MLP, which is no Bijection."),
+    "required": (["--data", "Arrays"], 2, "`data` needs `path`: add --data.path VALUE."),
+    "prior": (["--model.prior", "FlowDensity"], 2, "`model.prior` needs `flow`: add --model.prior.flow VALUE."),
+    "list": (["--model.encoder.hidden", "64"], 2, "`model.encoder.hidden` is 64, expected a list, such as [200, 200]."),
     "type": (["--model.latent_features", "a"], 2, "`model.latent_features` is a, expected int."),
     "float": (["--model.optimizer.lr", "a"], 2, "`model.optimizer.lr` is a, expected float."),
     "choice": (
@@ -336,6 +348,10 @@ def test_misspelt_keys_in_a_file_are_named(run: Run, tmp_path: Path) -> None:
     code, output = run("train", "--config", "mine.yaml")
     assert code == 2
     assert "there is no key `model.latent_feature`; did you mean `latent_features`?" in output
+    (tmp_path / "mine.yaml").write_text("model:\n  class_path: VAE\n init_args: {\n")
+    code, output = run("train", "--config", "mine.yaml")
+    assert code == 2
+    assert "the config is no YAML: did not find expected key" in output
     (tmp_path / "mine.yaml").write_text(
         "model: {class_path: VAE, init_args: {flow: {class_path: IAF}}}\ndata: Digits\n"
     )

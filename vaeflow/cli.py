@@ -187,7 +187,7 @@ class TrainingCLI(LightningCLI):
             self.parser.groups[name].title = title  # type: ignore[index]
 
     def parse_arguments(self, parser: LightningArgumentParser, args: Any) -> None:
-        super().parse_arguments(parser, _config_first(sys.argv[1:] if args is None else args))
+        self.config = parser.parse_args(_config_first(sys.argv[1:] if args is None else args))
 
     def add_default_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
         add = parser.add_argument

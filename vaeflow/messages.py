@@ -90,32 +90,49 @@ def _one_sentence(message: str, options: set[str]) -> str:
     Args:
         options: that the parser itself has; those of the classes that a config names are known here.
     """
-    if "arguments are required: data, model" in message:
-        return f"there is no model to train: give --config with one of {', '.join(config_names())}."
     value = re.search(r"(?:Got|Given) value: (.*?)(?:\. Got value: .*)?$", message, re.MULTILINE)
     before = message[: value.start()] if value else message
     key = ".".join(re.findall(r'Parser key "([\w.]+)"', before))
-    unknown = re.search(r"Option '([\w.]+)' is not accepted|unrecognized arguments: --([\w.]+)", message)
-    if unknown:
-        name = unknown[1] or unknown[2]
+    if found := re.search(r"arguments are required: ([\w, -]+)", message):
+        if found[1].startswith("data, model"):
+            return f"there is no model to train: give --config with one of {', '.join(config_names())}."
+        first = found[1].split(", ")[0]
+        return f"`{key}` needs `{first}`: add --{key}.{first} VALUE." if key else f"{found[1]} is required."
+    if found := re.search(r"Option '([\w.]+)' is not accepted|unrecognized arguments: --([\w.]+)", message):
+        name = found[1] or found[2]
         keys = {part for option in options for part in option.split(".")}
         if "config" in options:
             keys |= set(_keys())
         wrong = next((part for part in name.split(".") if part not in keys), name)
         return f"there is no key `{key + '.' if key else ''}{name}`{_near(wrong, keys)}"
-    types = re.findall(r"Expected (?:a )?(?:<class '([\w.]+)'>|typing\.Literal\[(.*?)\]|(?=dot import path))", before)
-    expected = list(dict.fromkeys((t or choices).replace("NoneType", "null") for t, choices in types if t or choices))
-    missing_class = re.search(r"dot import path string: ([\w.]+)", before)
-    if missing_class and set(expected) <= {"null"}:
-        return f"`{key}` is {missing_class[1]}, which is no class known here{_near(missing_class[1], set(_classes()))}"
+    if found := re.search(r"No module named '([\w.]+)'", message):
+        return f"`{key}` names the module {found[1]}, which is not to be found."
+    if found := re.search(r"module '([\w.]+)' has no attribute '(\w+)'", message):
+        classes = {name for name, value in vars(sys.modules[found[1]]).items() if inspect.isclass(value)}
+        return f"`{key}`: {found[1]} has no {found[2]}{_near(found[2], classes)}"
+    if found := re.search(r"Expected '([\w.]+)' to be a subclass of <class '(\w+)'>", message):
+        return f"`{key}` is {found[1]}, which is no {found[2]}."
+    types = re.findall(r"Expected (?:a )?(?:<class '([\w.]+)'>|typing\.Literal\[(.*?)\])", before)
+    names = {"NoneType": "null", "collections.abc.Sequence": "a list, such as [200, 200]"}
+    expected = list(dict.fromkeys(names.get(name, name) or choices for name, choices in types))
+    if (found := re.search(r"dot import path string: ([\w.]+)", before)) and set(expected) <= {"null"}:
+        key = key or found.string.partition(":")[0].lstrip("-")
+        return f"`{key}` is {found[1]}, which is no class known here{_near(found[1], set(_classes()))}"
     if value and key and expected:
         return f"`{key}` is {value[1]}, expected {' or '.join(expected)}."
-    return [line.strip(" -") for line in message.splitlines() if line.strip(" -")][-1]
+    if found := re.search(r"NestedArg\(key='([\w.]+)\.(\w+)'", message):
+        part = f"{key.split('.')[0]}.{found[1]}"
+        return f"`{part}` has no key `{found[2]}`: name its class first, --{part} CLASS."
+    lines = [line.strip(" -") for line in message.splitlines() if line.strip(" -")]
+    if lines[0].startswith("Problems parsing config"):
+        return f"the config is no YAML: {', '.join(lines[-2:])}"
+    return lines[-1]
 
 
 def _near(word: str, words: set[str]) -> str:
-    near = difflib.get_close_matches(word, sorted(words - {word}), 1)
-    return f"; did you mean `{near[0]}`?" if near else "."
+    by_lower_case = {other.lower(): other for other in sorted(words - {word})}
+    near = difflib.get_close_matches(word.lower(), by_lower_case, 1)
+    return f"; did you mean `{by_lower_case[near[0]]}`?" if near else "."
 
 
 def _classes() -> dict[str, type]:

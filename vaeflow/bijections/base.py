@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
@@ -15,7 +16,7 @@ Context = Any
 made of it."""
 
 
-class Bijection(nn.Module):
+class Bijection(nn.Module, ABC):
     """An invertible map x = f(z) with a tractable Jacobian determinant.
 
     ``forward`` **generates**, z → x; ``inverse`` **normalises**, x → z. With it the change of variables reads
@@ -33,13 +34,13 @@ class Bijection(nn.Module):
     then run once per example, however many samples pass through the map.
     """
 
+    @abstractmethod
     def forward(self, z: Tensor, context: Context = None) -> tuple[Tensor, Tensor]:
         """x = f(z) and log |det ∂x/∂z|."""
-        raise NotImplementedError
 
+    @abstractmethod
     def inverse(self, x: Tensor, context: Context = None) -> tuple[Tensor, Tensor]:
         """z = f⁻¹(x) and log |det ∂z/∂x|."""
-        raise NotImplementedError
 
     def condition(self, context: Context) -> Context:
         """All that the map needs of the context, computed once; ``forward`` and ``inverse`` take it for ``context``.
@@ -146,26 +147,26 @@ class Amortised(Bijection):
             self.parameters_of_steps = nn.Parameter(start)
 
     @property
+    @abstractmethod
     def parameter_shapes(self) -> dict[str, tuple[int, ...]]:
         """Name and shape of each parameter of one step."""
-        raise NotImplementedError
 
+    @abstractmethod
     def initial(self, name: str, shape: tuple[int, ...]) -> Tensor:
         """Value at the start of one step's parameter ``name``; random values come from torch's generator."""
-        raise NotImplementedError
 
+    @abstractmethod
     def prepare(self, step: int, **parameters: Tensor) -> dict[str, Tensor]:
         """What the map of one step needs of its parameters, each ``(batch, *shape)``, or ``shape`` without a context.
         It is computed once, however many samples are drawn."""
-        raise NotImplementedError
 
+    @abstractmethod
     def step(self, z: Tensor, *args: Any, **prepared: Any) -> tuple[Tensor, Tensor]:
         """The map of one step, z → x, with what :meth:`prepare` made."""
-        raise NotImplementedError
 
+    @abstractmethod
     def step_inverse(self, x: Tensor, *args: Any, **prepared: Any) -> tuple[Tensor, Tensor]:
         """The same map's inverse, x → z."""
-        raise NotImplementedError
 
     def condition(self, context: Context) -> Context:
         if isinstance(context, tuple):

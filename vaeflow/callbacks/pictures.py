@@ -15,8 +15,9 @@ from vaeflow.noise import Noise
 class Pictures(Callback):
     """``samples``, ``reconstructions``, ``interpolation`` and, of a two-dimensional latent space, ``latents``.
 
-    All are of the same noise and the same validation images each time, so that frames can be compared. Data that are
-    no images have none but ``latents``.
+    All are of the same noise and the same validation images each time, so that frames can be compared. Samples of a
+    latent-variable model are means of p(x|z), without the noise of single pixels; those of a class-conditional one have
+    a column for each class. Reconstructions stand below their originals. Data that are no images have only ``latents``.
 
     Args:
         every: of how many validations; the trained model always has pictures. 0 for no pictures.
@@ -57,11 +58,13 @@ def draw(model: Any, data: Any, count: int = 64) -> dict[str, Tensor]:
     context = model.context_of(y)
     pictures = {}
     if len(model.shape) == 3 and model.shape[0] in (1, 3):
-        labels = torch.arange(count, device=model.device) % max(1, model.num_classes)
-        pictures["samples"] = grid(model.sample(count, Noise(), model.context_of(labels)), model.levels, 8)
+        columns = model.num_classes if model.context_features else 8
+        labels = torch.arange(count, device=model.device) % columns
+        samples = model.sample(count, Noise(), model.context_of(labels), mean=True)
+        pictures["samples"] = grid(samples, model.levels, columns)
         again = model.decode(model.encode(x, context), context)
-        pairs = torch.stack([x[:32], again[:32]], 1).flatten(0, 1)
-        pictures["reconstructions"] = grid(pairs, model.levels, 16)
+        rows = [torch.cat([x[i : i + 16], again[i : i + 16]]) for i in range(0, min(32, size - size % 16) or size, 16)]
+        pictures["reconstructions"] = torch.cat([grid(row, model.levels, len(row) // 2) for row in rows], dim=1)
         pictures["interpolation"] = grid(_interpolation(model, x, context), model.levels, 10)
     if max(s.stop for s in model.latent_slices.values()) == 2:
         pictures["latents"] = _latents(model, data)
@@ -103,7 +106,7 @@ def _latents(model: Any, data: Any) -> Tensor:
     x, y = data.examples("val", torch.arange(min(2000, len(data.splits["val"][0]))))
     context = model.context_of(y.to(model.device))
     codes = model.encode(x.to(model.device, model.dtype), context).float().cpu().numpy()
-    figure = Figure(figsize=(5, 5), dpi=100, layout="constrained")
+    figure = Figure(figsize=(5.6, 5), dpi=100, layout="constrained")
     canvas = FigureCanvasAgg(figure)
     axes = figure.subplots()
     labels = range(data.num_classes or 1)
@@ -111,7 +114,7 @@ def _latents(model: Any, data: Any) -> Tensor:
         z_1, z_2 = codes[y.numpy() == label].T
         axes.scatter(z_1, z_2, s=8, color=f"C{label}", label=str(label))
     if data.num_classes:
-        axes.legend(title="label", loc="upper right", fontsize=7)
+        axes.legend(title="label", loc="center left", bbox_to_anchor=(1, 0.5), fontsize=8)
     axes.set(xlabel="$z_1$", ylabel="$z_2$", title="validation data in latent space", aspect="equal")
     canvas.draw()
     return torch.from_numpy(np.asarray(canvas.buffer_rgba())[..., :3].copy()).permute(2, 0, 1) / 255

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -21,7 +22,7 @@ Split = tuple[Tensor, Tensor]
 """Examples ``(N, *shape)`` as they are kept in memory, and labels ``(N,)``, zeros where there are none."""
 
 
-class DataModule(LightningDataModule):
+class DataModule(LightningDataModule, ABC):
     """Batches ``(x, y, index)`` of a data set that is held in memory.
 
     x is ``(batch, *shape)``, as the user gave it: integers 0 … levels − 1 or real numbers, in floating point; y are
@@ -53,13 +54,13 @@ class DataModule(LightningDataModule):
         self.evaluation_split = "test"
         self.limit: int | None = None
 
+    @abstractmethod
     def read(self) -> dict[str, Split]:
         """The train, val and test splits.
 
         Raises:
             VaeflowError: if the data are not there, naming where they were looked for and what to do.
         """
-        raise NotImplementedError
 
     def finish(self, x: Tensor, noise: Noise) -> Tensor:
         """What a model sees of examples as they are kept in memory."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from abc import ABC, abstractmethod
 from collections.abc import Callable
 
 import torch
@@ -12,7 +13,7 @@ from vaeflow.bijections import Bijection
 from vaeflow.noise import Noise
 
 
-class Density(nn.Module):
+class Density(nn.Module, ABC):
     """A density p(z), or p(z|context), of vectors.
 
     Args:
@@ -27,17 +28,17 @@ class Density(nn.Module):
         self.features, self.context_features = features, context_features
         self.register_buffer("zero", torch.zeros(()), persistent=False)  # knows the device and the number type
 
+    @abstractmethod
     def log_prob(self, z: Tensor, context: Tensor | None = None) -> Tensor:
         """log p(z) in nats: ``(..., batch, features)`` → ``(..., batch)``."""
-        raise NotImplementedError
 
+    @abstractmethod
     def sample(self, noise: Noise, context: Tensor | None = None, temperature: float = 1.0) -> Tensor:
         """One z for each example of the noise source, ``(batch, features)``.
 
         Args:
             temperature: what the standard deviation of the base is multiplied by; 0 gives its mode.
         """
-        raise NotImplementedError
 
 
 class StandardNormal(Density):

@@ -7,6 +7,7 @@ data is ``(..., batch, parameters · channels, …)``, the parameters outermost.
 from __future__ import annotations
 
 import math
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
 
 import torch
@@ -18,7 +19,7 @@ from vaeflow.errors import VaeflowError
 from vaeflow.noise import Noise
 
 
-class Likelihood(nn.Module):
+class Likelihood(nn.Module, ABC):
     """p(x|z), factorised over the dimensions of x.
 
     Args:
@@ -48,6 +49,7 @@ class Likelihood(nn.Module):
                 f"{type(self).__name__} is a likelihood of integers, but the data are continuous: use Gaussian."
             )
 
+    @abstractmethod
     def log_prob(self, x: Tensor, output: Tensor, noise: Noise) -> Tensor:
         """log p(x|z) in nats, summed over the dimensions of x.
 
@@ -59,15 +61,14 @@ class Likelihood(nn.Module):
         Returns:
             ``(num_samples, batch)``.
         """
-        raise NotImplementedError
 
+    @abstractmethod
     def mean(self, output: Tensor) -> Tensor:
         """E[x|z]: ``(..., batch, *decoder_shape)`` → ``(..., batch, *shape)``."""
-        raise NotImplementedError
 
+    @abstractmethod
     def sample(self, output: Tensor, noise: Noise) -> Tensor:
         """One x for each example: ``(batch, *decoder_shape)`` → ``(batch, *shape)``."""
-        raise NotImplementedError
 
     def start(self, mean: Tensor, scale: Tensor, bias: Tensor) -> None:
         """Write into the decoder's output ``bias`` what explains data of this mean and standard deviation.

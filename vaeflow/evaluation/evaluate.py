@@ -83,6 +83,7 @@ class Evaluation(LightningModule):
             "kl": None,
             "reconstruction": None,
             "active_units": None,
+            "latent_features": None,
             "effective_sample_size": values["effective_sample_size"].item() if self.num_samples > 1 else None,
             "num_examples": int(values["num_examples"]),
         }
@@ -94,6 +95,7 @@ class Evaluation(LightningModule):
             results.update({name: mean.item() for name, (mean, _) in self.terms.compute().items()})
             results["elbo_gap"] = -results["elbo"] - results["nll"]
             results["active_units"] = int(self.active.compute())
+            results["latent_features"] = self.model.latent_features
         results["evaluation_seconds"] = time.perf_counter() - self._began
         results["sampling_seconds"] = sampling_seconds(self.model)
         self.results = results
@@ -150,6 +152,7 @@ def evaluate(
         raise VaeflowError(f"the nll of this model is {loop.results['nll']}: its weights or its data are no numbers.")
     description = {
         "model": type(model).__name__,
+        "likelihood": type(model.likelihood).__name__ if hasattr(model, "likelihood") else None,
         "data": type(data).__name__,
         "split": split,
         "measure": data.measure,
@@ -215,30 +218,35 @@ def write_json(path: Path, results: dict[str, Any]) -> None:
 
 
 def table(results: dict[str, Any]) -> str:
-    """The results as a small table for the terminal."""
+    """The results as a small table for the terminal, with a warning where the number should not be trusted."""
     samples = f", K = {results['num_samples']}" if results["kind"] == "importance-sampled" else ""
     bound = {"exact": "exact"}.get(results["kind"], f"bound: {results['kind']}{samples}")
-    dimension_rows = [
-        ("nll", f"{results['nll']:.3f} ± {results['nll_stderr']:.3f}", f"nats ({bound})"),
+    nll = f"{_number(results['nll'], 3)} ± {_number(results['nll_stderr'], 3)}"
+    all_rows = [
+        ("nll", nll, f"nats ({bound})"),
         ("bits/dim", _number(results["bpd"], 4), ""),
         ("ELBO", _number(results["elbo"], 3), "nats"),
         ("gap to ELBO", _number(results["elbo_gap"], 3), "nats"),
         ("KL", _number(results["kl"], 3), "nats"),
         ("reconstruction", _number(results["reconstruction"], 3), "nats"),
-        ("active units", _number(results["active_units"], 0), ""),
+        ("active units", _number(results["active_units"], 0), f"of {results['latent_features']}"),
         ("effective samples", _number(results["effective_sample_size"], 1), f"of {results['num_samples']}"),
         ("parameters", f"{results['num_parameters']:,}", ""),
         ("training", _number(results["training_seconds"], 1), "s"),
         ("evaluation", _number(results["evaluation_seconds"], 1), "s"),
     ]
-    rows = [row for row in dimension_rows if row[1]]
+    rows = [row for row in all_rows if row[1]]
     width = max(len(name) for name, _, _ in rows)
     value_width = max(len(value) for _, value, _ in rows)
     given = " given the class" if results["context"] else ""
     title = "{model} on {data}, {split} split: {num_examples:,} examples, {measure}".format(**results) + given
     lines = [f"  {name:<{width}}  {value:>{value_width}}  {unit}".rstrip() for name, value, unit in rows]
+    if results["effective_sample_size"] is not None and results["effective_sample_size"] < 2:
+        lines.append("  The samples of hardly one z count for each example: the bound is loose, take more samples.")
     return "\n".join([title, "─" * len(title), *lines])
 
 
 def _number(value: float | None, digits: int) -> str:
-    return "" if value is None else f"{value:,.{digits}f}"
+    if value is None:
+        return ""
+    return f"{value:,.{digits}f}" if abs(value) < 1e9 else f"{value:.3e}"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 import math
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable
 from typing import Any
 
@@ -24,7 +25,7 @@ from vaeflow.noise import Noise
 SCHEDULE_LENGTHS = ("T_max", "total_iters")
 
 
-class LikelihoodModel(LightningModule):
+class LikelihoodModel(LightningModule, ABC):
     """A model that answers four questions: how likely is x, what does it imagine, where does x live, what lives at z.
 
     A subclass implements :meth:`log_weights_of`, :meth:`sample`, :meth:`encode`, :meth:`decode` and :meth:`losses`.
@@ -85,11 +86,12 @@ class LikelihoodModel(LightningModule):
         """
         return self.log_weights_of(x, context)(noise, num_samples)
 
+    @abstractmethod
     def log_weights_of(self, x: Tensor, context: Tensor | None = None) -> LogWeights:
         """The function (noise, num_samples) → log-weights of x. All that depends on x alone is done here, once,
         however many samples are drawn and in however many chunks."""
-        raise NotImplementedError
 
+    @abstractmethod
     def sample(
         self, n: int, noise: Noise, context: Tensor | None = None, temperature: float = 1.0, mean: bool = False
     ) -> Tensor:
@@ -100,26 +102,25 @@ class LikelihoodModel(LightningModule):
             temperature: multiplies the standard deviation of the base.
             mean: the mean of p(x|z) instead of a draw from it.
         """
-        raise NotImplementedError
 
+    @abstractmethod
     def encode(self, x: Tensor, context: Tensor | None = None) -> Tensor:
         """Where does x live? A code ``(batch, code_features)``, without noise."""
-        raise NotImplementedError
 
+    @abstractmethod
     def decode(self, z: Tensor, context: Tensor | None = None) -> Tensor:
         """What lives at z? ``(batch, code_features)`` → ``(batch, *shape)``, in the data's units."""
-        raise NotImplementedError
 
     @property
+    @abstractmethod
     def latent_slices(self) -> dict[str, slice]:
         """The levels of a code, by name."""
-        raise NotImplementedError
 
     # -------------------------------------------------------------------------------------------------- training
 
+    @abstractmethod
     def losses(self, x: Tensor, noise: Noise, context: Tensor | None) -> tuple[Tensor, dict[str, Tensor]]:
         """The scalar to minimise, and what is logged of each example: ``(batch,)`` by the names in ``logged``."""
-        raise NotImplementedError
 
     def elbo_terms(self, x: Tensor, noise: Noise, num_samples: int, context: Tensor | None = None) -> dict[str, Tensor]:
         """elbo, kl and reconstruction of each example, ``(batch,)`` in nats, averaged over draws of its latents; empty

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
+
 from torch import Tensor, nn
 
 
-class Encoder(nn.Module):
+class Encoder(nn.Module, ABC):
     """x and its context → features, of which a posterior is made.
 
     A subclass takes the data's ``shape`` and ``context_features`` as its first two constructor arguments.
@@ -14,21 +16,21 @@ class Encoder(nn.Module):
     features: int
     """Size of the result."""
 
+    @abstractmethod
     def forward(self, x: Tensor, context: Tensor | None = None) -> Tensor:
         """``(batch, *shape)``, centred, and ``(batch, context_features)`` → ``(batch, features)``."""
-        raise NotImplementedError
 
 
-class Decoder(nn.Module):
+class Decoder(nn.Module, ABC):
     """z and its context → parameters of p(x|z).
 
     A subclass takes ``latent_features``, ``context_features`` and the output's ``shape`` as its first three
     constructor arguments.
     """
 
+    @abstractmethod
     def forward(self, z: Tensor, context: Tensor | None = None) -> Tensor:
         """``(..., batch, latent_features)`` and ``(batch, context_features)`` → ``(..., batch, *shape)``."""
-        raise NotImplementedError
 
     @property
     def output_bias(self) -> Tensor | None:
