@@ -54,7 +54,7 @@ def test_every_config_trains(name: str, run: Run, tmp_path: Path, monkeypatch: p
     assert results["bpd"] == pytest.approx(
         results["nll"] / (math.prod(vaeflow.load_data(results["checkpoint"]).shape) * math.log(2))
     )
-    assert f"{results['nll']:.3f} ± {results['nll_stderr']:.3f}" in output
+    assert f"{results['nll']:,.3f} ± {results['nll_stderr']:,.3f}" in output
     trained = vaeflow.load(results["checkpoint"])
     for parameter, value in trained.named_parameters():
         assert torch.isfinite(value).all()

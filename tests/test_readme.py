@@ -16,7 +16,7 @@ README = (CONFIGS.parent / "README.md").read_text()
 
 
 def test_your_own_flow(run: Callable[..., tuple[int, str]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    code = re.search(r"`my_flows.py`:\n\n```python\n(.*?)```", README, re.DOTALL)
+    code = re.search(r"`my_flows.py`.*?```python\n(.*?)```", README, re.DOTALL)
     command = re.search(r"```bash\npython scripts/train.py (.*my_flows.*)\n```", README)
     assert code is not None
     assert command is not None

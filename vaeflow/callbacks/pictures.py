@@ -59,8 +59,9 @@ def draw(model: Any, data: Any, count: int = 64) -> dict[str, Tensor]:
     pictures = {}
     if len(model.shape) == 3 and model.shape[0] in (1, 3):
         columns = model.num_classes if model.context_features else 8
-        labels = torch.arange(count, device=model.device) % columns
-        samples = model.sample(count, Noise(), model.context_of(labels), mean=True)
+        whole_rows = count - count % columns or count
+        labels = torch.arange(whole_rows, device=model.device) % columns
+        samples = model.sample(whole_rows, Noise(), model.context_of(labels), mean=True)
         pictures["samples"] = grid(samples, model.levels, columns)
         again = model.decode(model.encode(x, context), context)
         rows = [torch.cat([x[i : i + 16], again[i : i + 16]]) for i in range(0, min(32, size - size % 16) or size, 16)]
