@@ -78,9 +78,7 @@ class VAE(LikelihoodModel):
                 "kl_warmup_epochs and free_bits change the KL of the ELBO; objective iwae has none: set both to 0."
             )
         if objective == "iwae" and num_samples < 2:
-            raise VaeflowError(
-                f"objective iwae with num_samples {num_samples} is the ELBO: set model.num_samples."
-            )
+            raise VaeflowError(f"objective iwae with num_samples {num_samples} is the ELBO: set model.num_samples.")
         names = ("objective", "nll", "elbo", "kl", "reconstruction")
         self.logged = (*names, "iwae") if objective == "iwae" else names
         super().__init__(shape, levels, num_classes, class_conditional, optimizer, lr_scheduler, seed)
