@@ -57,7 +57,7 @@ class Checkpoints(ModelCheckpoint):
     def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
         stopped = isinstance(exception, KeyboardInterrupt) and trainer.training  # a validation is done again
         if stopped and trainer.global_step > 0 and self.dirpath is not None:
-            trainer.save_checkpoint(os.path.join(self.dirpath, "last.ckpt"))
+            trainer.save_checkpoint(os.path.join(self.dirpath, "last.ckpt"), weights_only=False)
 
 
 class Curves(Callback):
