@@ -300,7 +300,7 @@ def test_data_that_are_not_there_name_the_folder_and_the_switch(
 
 def test_the_environment_names_the_folder(data_root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("VAEFLOW_DATA", str(data_root))
-    FreyFaces().setup("fit")
+    assert FreyFaces().fingerprint() == FreyFaces(str(data_root)).fingerprint()
 
 
 def test_a_damaged_matrix_is_named(tmp_path: Path) -> None:
