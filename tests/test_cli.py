@@ -211,6 +211,24 @@ def test_mixed_precision_is_for_training_alone(run: Run, tmp_path: Path) -> None
     assert again["nll"] == results["nll"]
 
 
+def test_two_processes_train_and_evaluate_as_one(tmp_path: Path) -> None:
+    """Noise, order and averages are those of the global batch, so the numbers agree up to rounding."""
+    options = ["--config", "vae", "--trainer.max_epochs", "2", "--num_samples", "8", "--data.batch_size", "64",
+               "--model.free_bits", "0.1", "--model.kl_warmup_epochs", "0", "--trainer.accelerator", "cpu"]  # fmt: skip
+    results = []
+    for n in ("1", "2"):
+        command = [sys.executable, str(ROOT / "scripts/train.py"), *options, "--trainer.devices", n, "--experiment", n]
+        environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+        done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=120, env=environment)
+        assert done.returncode == 0, done.stdout + done.stderr
+        results.append(json.loads((tmp_path / f"runs/{n}/version_0/results.json").read_text()))
+    one, two = results
+    assert (one["world_size"], two["world_size"]) == (1, 2)
+    assert one["num_examples"] == two["num_examples"] == 300
+    for name in ("nll", "nll_stderr", "elbo", "kl", "reconstruction", "effective_sample_size"):
+        assert two[name] == pytest.approx(one[name], rel=1e-4), name
+
+
 def test_max_time_stops_the_run(run: Run, tmp_path: Path) -> None:
     code, output = run("train", "--config", "vae", "--trainer.max_time", "00:00:00:01", "--num_samples", 2)
     assert code == 0, output
@@ -264,7 +282,10 @@ def test_parts_can_be_switched_on_the_command_line(run: Run, tmp_path: Path) -> 
 
 ERRORS: dict[str, tuple[list[str], int, str]] = {
     "two configs": (["--config", "vae", "--config", "vae_iaf"], 2, "there are two configs, expected one"),
-    "samples": (["--num_samples", "-1"], 1, "num_samples is -1, expected at least 1"),
+    "samples": (["--num_samples", "-1"], 2, "`num_samples` is -1, expected 0 or more."),
+    "seed": (["--seed_everything", "-1"], 2, "`seed_everything` is -1, expected 0 or more."),
+    "learning rate": (["--model.optimizer.lr", "-1"], 1, "model.optimizer cannot be made: Invalid learning rate: -1.0"),
+    "no epochs": (["--trainer.max_epochs", "0"], 1, "trainer.max_epochs is 0, expected at least 1"),
     "nothing": ([], 2, "there is no model to train: give --config with one of freyfaces/iwae"),
     "no config": (
         ["--config", "vae_iff"],
@@ -341,6 +362,43 @@ def test_errors_are_one_sentence(case: str, run: Run, tmp_path: Path) -> None:
     assert "Traceback" not in output
 
 
+OWN = """
+from vaeflow.bijections import Bijection
+
+class Mine(Bijection):
+    def __init__(self, features, context_features=0):
+        super().__init__()
+
+    def forward(self, z, context=None):
+        {body}
+
+    inverse = forward
+"""
+
+
+@pytest.mark.parametrize(
+    ("body", "message"),
+    [
+        (
+            "return z",
+            "error: Mine returned a Tensor for vectors (1, 128, 16), expected (1, 128, 16) and log_det (1, 128).",
+        ),
+        ("return z, z", "error: Mine returned (1, 128, 16) and (1, 128, 16) for vectors (1, 128, 16), expected"),
+        ("return z / nothing, 0", "error in own.py, line 9: NameError: name 'nothing' is not defined (--debug"),
+        ("return z.view(3, 5), 0", "error in own.py, line 9: RuntimeError: shape '[3, 5]' is invalid"),
+    ],
+)
+def test_a_mistake_in_your_own_flow_is_named(
+    body: str, message: str, run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delitem(sys.modules, "own", raising=False)
+    monkeypatch.syspath_prepend(tmp_path)
+    (tmp_path / "own.py").write_text(OWN.format(body=body))
+    code, output = run("train", "--config", "vae_iaf", *SHORT, "--model.flow", "own.Mine")
+    assert code == 1, output
+    assert message in output
+
+
 def test_misspelt_keys_in_a_file_are_named(run: Run, tmp_path: Path) -> None:
     (tmp_path / "mine.yaml").write_text(
         "model:\n  class_path: VAE\n  init_args:\n    latent_feature: 3\ndata: Digits\n"
@@ -375,7 +433,7 @@ def test_a_loss_that_is_no_number_stops_the_run_and_keeps_the_last_checkpoint(
     code, output = run("train", "--config", "vae", "--trainer.max_epochs", 9, "--num_samples", 0)
     assert code == 1
     assert re.search(
-        r"the loss became nan at step 25, epoch 2 \(.*kl nan, reconstruction \d.*\): lower the learning", output
+        r"the loss became nan at step 25, epoch 3 \(.*kl nan, reconstruction \d.*\): lower the learning", output
     )
     last = tmp_path / "runs/vae/version_0/checkpoints/last.ckpt"
     assert read(last)["global_step"] == 20
@@ -399,11 +457,15 @@ def test_evaluation_refuses_what_it_cannot_do(run: Run, tmp_path: Path) -> None:
     run("train", "--config", "vae", *SHORT, "--num_samples", 0)
     best = tmp_path / "runs/vae/version_0/checkpoints/best.ckpt"
     code, output = run("evaluate", "--ckpt", best, "--num-samples", 0)
-    assert (code, "num_samples is 0, expected at least 1" in output) == (1, True)
+    assert (code, "`num-samples` is 0, expected more than 0." in output) == (2, True)
     code, output = run("evaluate", "--ckpt", best, "--split", "testing")
     assert (code, "expected train, val or test" in output) == (1, True)
+    code, output = run("evaluate", "--ckpt", best.parent)
+    assert (code, "checkpoints is a folder, expected a checkpoint, such as" in output) == (1, True)
+    code, output = run("evaluate", "--ckpt", best, "--json", tmp_path)
+    assert (code, "is a folder, expected a file" in output) == (1, True)
     code, output = run("evaluate", "--ckpt", best, "--limit", 0)
-    assert (code, "limit is 0, expected at least 1" in output) == (1, True)
+    assert (code, "`limit` is 0, expected more than 0" in output) == (2, True)
     code, output = run("evaluate", "--ckpt", best, "--root", ".")
     assert (code, "Digits, which the model was trained on, has no `root`" in output) == (1, True)
     code, output = run("evaluate", "--ckpt", best, "--num_samples", 3)

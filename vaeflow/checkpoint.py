@@ -119,6 +119,8 @@ def read(path: str | Path) -> dict[str, Any]:
         VaeflowError: if there is no such file, or if it is damaged or not a checkpoint.
     """
     path = Path(path)
+    if path.is_dir():
+        raise VaeflowError(f"{path} is a folder, expected a checkpoint, such as version_0/checkpoints/best.ckpt in it.")
     if not path.is_file():
         raise VaeflowError(f"there is no checkpoint {path}.")
     try:

@@ -7,9 +7,11 @@ from argparse import SUPPRESS
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from shlex import quote
 from typing import Any
 
 from jsonargparse import ActionConfigFile, DefaultHelpFormatter
+from jsonargparse.typing import NonNegativeInt, PositiveFloat, PositiveInt
 from pytorch_lightning import Trainer
 from pytorch_lightning.callbacks import Timer
 from pytorch_lightning.cli import LightningArgumentParser, LightningCLI
@@ -65,21 +67,24 @@ def train() -> None:
     )
     trainer: Any = cli.trainer
     model, data, folder = cli.model, cli.datamodule, Path(trainer.log_dir or ".")
+    steps_before = 0
     if cli.resume_from is None:
         data.setup("fit")
     else:
-        _check_same(cli, cli.resume_from)
+        steps_before = _check_same(cli, cli.resume_from)
     if trainer.is_global_zero:
         size = f"{sum(p.numel() for p in model.parameters()):,} parameters"
         print(f"{cli.config.experiment}: {type(model).__name__} of {size} on {type(data).__name__}, in {folder}")
     with _stoppable(lambda: _how_to_resume(cli)):
         trainer.fit(model, datamodule=data, ckpt_path=cli.resume_from, weights_only=True)
+    if trainer.global_step == steps_before and trainer.is_global_zero:
+        print(f"{cli.resume_from} had finished its {trainer.max_epochs} epochs: there was nothing left to train.")
     if cli.config.num_samples and not trainer.fast_dev_run:
         finish(cli, folder)
 
 
-def _check_same(cli: TrainingCLI, path: str) -> None:
-    """Refuse to resume what was another model, or was trained otherwise or on other data."""
+def _check_same(cli: TrainingCLI, path: str) -> int:
+    """Refuse to resume what was another model, or was trained otherwise or on other data; how many steps it was."""
     checkpoint = read(path)
     load_weights(cli.model, checkpoint, path)  # for its errors: Lightning loads the whole state later
     for part, mine in (("model", cli.model.description), ("data", cli.datamodule.description)):
@@ -88,6 +93,7 @@ def _check_same(cli: TrainingCLI, path: str) -> None:
                 raise VaeflowError(
                     f"{path} was trained with {key} = {before}, now it is {now}: resume with the same, or start anew."
                 )
+    return int(checkpoint["global_step"])
 
 
 @contextmanager
@@ -107,7 +113,7 @@ def finish(cli: TrainingCLI, folder: Path) -> None:
     best = Path(checkpoints.best_model_path or checkpoints.last_model_path)
     checkpoint = read(best)
     load_weights(cli.model, checkpoint, best)
-    again = f"python scripts/evaluate.py --ckpt {best} --num-samples 5000"
+    again = f"python scripts/evaluate.py --ckpt {quote(str(best))} --num-samples 5000"
     with _stoppable(lambda: f"stopped while evaluating; to evaluate again: {again}"):
         seed, memory_mb = cli.config.evaluation_seed, cli.config.memory_mb
         results = evaluate(cli.model, data, cli.config.num_samples, seed=seed, memory_mb=memory_mb, trainer=trainer)
@@ -128,7 +134,7 @@ def finish(cli: TrainingCLI, folder: Path) -> None:
         "checkpoint": best,
         "results": folder / "results.json",
         "evaluate": again,
-        "curves": f"tensorboard --logdir {trainer.default_root_dir}",
+        "curves": f"tensorboard --logdir {quote(str(trainer.default_root_dir))}",
     }
     print("\n".join(f"{name:<12}{value}" for name, value in rows.items()))
 
@@ -143,7 +149,11 @@ def _short_description(cli: TrainingCLI, results: dict[str, Any]) -> dict[str, A
         "data": results["data"],
         "measure": results["measure"],
         "kind": results["kind"],
+        "latent_features": results["latent_features"],
         "parameters": results["num_parameters"],
+        "epochs": cli.trainer.current_epoch,
+        "batch_size": cli.datamodule.batch_size,
+        "learning_rate": cli.trainer.optimizers[0].defaults["lr"],
         "seed": cli.config.seed_everything,
     }
 
@@ -152,7 +162,8 @@ def _how_to_resume(cli: TrainingCLI) -> str:
     last = Path(cli.trainer.log_dir or ".") / "checkpoints" / "last.ckpt"
     if not last.is_file():
         return "stopped before the first checkpoint."
-    return f"stopped in epoch {cli.trainer.current_epoch}; to go on, add --ckpt_path {last} to the same command."
+    epoch = cli.trainer.current_epoch + 1
+    return f"stopped in epoch {epoch}; to go on, add --ckpt_path {quote(str(last))} to the same command."
 
 
 class TrainingCLI(LightningCLI):
@@ -192,13 +203,21 @@ class TrainingCLI(LightningCLI):
     def add_default_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
         add = parser.add_argument
         add(
-            "--seed_everything", type=int, default=self.seed_everything_default, help="seed of weights, order and noise"
+            "--seed_everything",
+            type=NonNegativeInt,
+            default=self.seed_everything_default,
+            help="seed of weights, order and noise",
         )
         add("--experiment", type=str | None, default=None, help="name of the run's folder, by default the config's")
         add("--ckpt_path", type=str | None, default=None, help="resume from this checkpoint, or from the `last` run's")
-        add("--num_samples", type=int, default=1000, help="importance samples for each test example; 0: no evaluation")
-        add("--evaluation_seed", type=int, default=0, help="seed of the evaluation's noise")
-        add("--memory_mb", type=float, default=256.0, help="what one chunk of the evaluation may compute, in MiB")
+        add(
+            "--num_samples",
+            type=NonNegativeInt,
+            default=1000,
+            help="importance samples for each test example; 0: no evaluation",
+        )
+        add("--evaluation_seed", type=NonNegativeInt, default=0, help="seed of the evaluation's noise")
+        add("--memory_mb", type=PositiveFloat, default=256.0, help="what one chunk of the evaluation computes, in MiB")
         add("--debug", action="store_true", help="show the traceback of an error")
 
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
@@ -210,8 +229,6 @@ class TrainingCLI(LightningCLI):
 
     def before_instantiate_classes(self) -> None:
         config = self.config
-        if config.num_samples < 0:
-            raise VaeflowError(f"num_samples is {config.num_samples}, expected at least 1, or 0 for no evaluation.")
         if config.experiment is None:
             config.experiment = experiment_of(config.config)
         if config.ckpt_path == "last":
@@ -220,6 +237,8 @@ class TrainingCLI(LightningCLI):
         self.version = self._version_of(self.resume_from)
         self.save_config_kwargs = {"overwrite": self.version is not None}
         epochs, every = config.trainer.max_epochs, config.trainer.check_val_every_n_epoch
+        if epochs == 0:
+            raise VaeflowError("trainer.max_epochs is 0, expected at least 1.")
         if epochs is not None and every and epochs > 0 and epochs % every:
             raise VaeflowError(
                 f"trainer.max_epochs is {epochs}, expected a multiple of trainer.check_val_every_n_epoch, {every}: "
@@ -294,17 +313,19 @@ def evaluate_checkpoint() -> None:
     parser = Parser(prog="evaluate.py", description=evaluate_checkpoint.__doc__ or "", allow_abbrev=False)
     add = parser.add_argument
     add("--ckpt", type=str, required=True, help="the checkpoint")
-    add("--num-samples", type=int, default=1000, help="K, importance samples for each example")
+    add("--num-samples", type=PositiveInt, default=1000, help="K, importance samples for each example")
     add("--split", type=str, default="test", help="train, val or test")
     add("--json", type=str | None, default=None, help="write the results to this file")
-    add("--seed", type=int, default=0, help="of the noise")
-    add("--memory-mb", type=float, default=256.0, help="what one chunk of samples may compute, in MiB")
-    add("--batch-size", type=int | None, default=None, help="examples at once; by default as in training")
-    add("--limit", type=int | None, default=None, help="only so many examples, the first ones")
+    add("--seed", type=NonNegativeInt, default=0, help="of the noise")
+    add("--memory-mb", type=PositiveFloat, default=256.0, help="what one chunk of samples may compute, in MiB")
+    add("--batch-size", type=PositiveInt | None, default=None, help="examples at once; by default as in training")
+    add("--limit", type=PositiveInt | None, default=None, help="only so many examples, the first ones")
     add("--root", type=str | None, default=None, help="folder of the data, if they have moved")
     add("--trust", type=str, nargs="*", default=[], help="further packages whose classes the checkpoint may name")
     add("--debug", action="store_true", help="show the traceback of an error")
     args = parser.parse_args()
+    if args.json is not None and Path(args.json).is_dir():
+        raise VaeflowError(f"--json {args.json} is a folder, expected a file, such as {Path(args.json, 'out.json')}.")
     overrides = {"root": args.root, "batch_size": args.batch_size}
     model = load(args.ckpt, args.trust)
     data = load_data(args.ckpt, args.trust, **{name: value for name, value in overrides.items() if value is not None})
@@ -315,3 +336,4 @@ def evaluate_checkpoint() -> None:
     print(f"\n{table(results)}")
     if args.json is not None:
         write_json(Path(args.json), results)
+        print(f"\nresults     {args.json}")

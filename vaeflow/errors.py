@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from torch import Tensor
 
 
@@ -31,6 +33,27 @@ def check_context(context: Tensor | None, context_features: int) -> None:
         if not context_features:
             raise VaeflowError(f"this takes no context, but got one of shape {tuple(context.shape)}.")
         check_shape("context", context, context_features)
+
+
+def check_mapped(name: str, output: Any, like: Tensor) -> tuple[Tensor, Tensor]:
+    """What a bijection returned, if it is the image of ``like`` and a log-determinant for each vector.
+
+    >>> import torch
+    >>> z = torch.zeros(5, 2)
+    >>> check_mapped("Mine", (z, torch.zeros(5, 2)), z)
+    Traceback (most recent call last):
+    ...
+    vaeflow.errors.VaeflowError: Mine returned (5, 2) and (5, 2) for vectors (5, 2), expected (5, 2) and log_det (5,).
+    """
+    expected = f"expected {tuple(like.shape)} and log_det {tuple(like.shape[:-1])}"
+    if not isinstance(output, tuple) or not all(isinstance(part, Tensor) for part in output):
+        raise VaeflowError(f"{name} returned a {type(output).__name__} for vectors {tuple(like.shape)}, {expected}.")
+    shapes = [tuple(part.shape) for part in output]
+    if shapes != [tuple(like.shape), tuple(like.shape[:-1])]:
+        raise VaeflowError(
+            f"{name} returned {' and '.join(map(str, shapes))} for vectors {tuple(like.shape)}, {expected}."
+        )
+    return output
 
 
 def check_positive(**sizes: int) -> None:

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import difflib
 import inspect
-import logging
 import os
 import re
 import sys
+import sysconfig
 import traceback
-import warnings
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import NoReturn
 
 import torch
@@ -27,28 +27,20 @@ import vaeflow.nets
 from vaeflow.callbacks import Pictures
 from vaeflow.configs import config_names
 from vaeflow.errors import VaeflowError
+from vaeflow.quiet import quiet
 
 
 def main(command: Callable[[], None]) -> None:
     """Run a script: an error is one sentence, and the exit code says whose it is.
 
-    0: done; 1: something the user can mend; 2: wrong usage; 70: a defect of vaeflow; 130: stopped with Ctrl-C.
+    0: done; 1: something the user can mend, be it in code of their own; 2: wrong usage; 70: a defect of vaeflow;
+    130: stopped with Ctrl-C.
     """
-    for name in ("pytorch_lightning.utilities.rank_zero", "lightning_fabric.utilities.seed"):
-        logging.getLogger(name).setLevel(logging.WARNING)
-    noise = (
-        "does not have many workers",
-        "Checkpoint directory .* exists and is not empty",
-        "your dataloader is not resumable",  # it is, by another way
-        "LeafSpec.* is deprecated",
-        "recommended to use .*sync_dist",  # the metrics are in step already
-    )
-    for message in noise:  # of Lightning's, about what is meant to be so
-        warnings.filterwarnings("ignore", message=f".*{message}")
     sys.path.append(os.getcwd())  # your own classes, named in a config as module.Class
     debug = "--debug" in sys.argv
     try:
-        command()
+        with quiet():
+            command()
     except KeyboardInterrupt as stop:
         print(f"\n{stop or 'stopped.'}", file=sys.stderr)
         sys.exit(130)
@@ -61,9 +53,21 @@ def main(command: Callable[[], None]) -> None:
         if mendable is not None:
             print(f"error: {' '.join(str(mendable).split())}", file=sys.stderr)
             sys.exit(1)
-        reason = traceback.format_exception_only(error)[0].strip().splitlines()[0]
-        print(f"internal error, a defect of vaeflow: {reason} (--debug shows the traceback)", file=sys.stderr)
-        sys.exit(70)
+        reason = traceback.format_exception_only(error)[-1].strip().splitlines()[0]
+        place = _place_in_user_code(error)
+        whose = f"error in {place}" if place else "internal error, a defect of vaeflow"
+        print(f"{whose}: {reason} (--debug shows the traceback)", file=sys.stderr)
+        sys.exit(1 if place else 70)
+
+
+def _place_in_user_code(error: Exception) -> str | None:
+    """File and line of the user's own code, such as a bijection named in a config, that an error passed through."""
+    ours = str(Path(vaeflow.__file__).parent)
+    libraries = tuple(sysconfig.get_path(name) for name in ("stdlib", "purelib", "platlib"))
+    for frame in reversed(traceback.extract_tb(error.__traceback__)):
+        if not frame.filename.startswith((ours, *libraries, "<")):
+            return f"{os.path.relpath(frame.filename)}, line {frame.lineno}"
+    return None
 
 
 def _mendable(error: BaseException | None) -> BaseException | None:
@@ -93,6 +97,7 @@ def _one_sentence(message: str, options: set[str]) -> str:
     value = re.search(r"(?:Got|Given) value: (.*?)(?:\. Got value: .*)?$", message, re.MULTILINE)
     before = message[: value.start()] if value else message
     key = ".".join(re.findall(r'Parser key "([\w.]+)"', before))
+    key = dashed if (dashed := key.replace("_", "-")) in options else key
     if found := re.search(r"arguments are required: ([\w, -]+)", message):
         if found[1].startswith("data, model"):
             return f"there is no model to train: give --config with one of {', '.join(config_names())}."
@@ -112,6 +117,9 @@ def _one_sentence(message: str, options: set[str]) -> str:
         return f"`{key}`: {found[1]} has no {found[2]}{_near(found[2], classes)}"
     if found := re.search(r"Expected '([\w.]+)' to be a subclass of <class '(\w+)'>", message):
         return f"`{key}` is {found[1]}, which is no {found[2]}."
+    if found := re.search(r"Not of type \w+: (?:(\S+) )?does not conform to restriction v(>=?)(\S+)", message):
+        got = found[1] or (value[1] if value else "out of range")
+        return f"`{key}` is {got}, expected {f'{found[3]} or more' if found[2] == '>=' else f'more than {found[3]}'}."
     types = re.findall(r"Expected (?:a )?(?:<class '([\w.]+)'>|typing\.Literal\[(.*?)\])", before)
     names = {"NoneType": "null", "collections.abc.Sequence": "a list, such as [200, 200]"}
     expected = list(dict.fromkeys(names.get(name, name) or choices for name, choices in types))

@@ -45,7 +45,7 @@ class Standardise(Bijection):
         if constant:
             raise VaeflowError(
                 f"dimension {constant[0]} of the training data is constant ({len(constant)} in all), so its density "
-                "has no bound: leave it out, or give integer data, which are dequantised."
+                "has no bound: leave it out, or give integers (images as uint8), whose likelihood is of integers."
             )
         self.mean.copy_(mean)
         self.scale.copy_(scale)

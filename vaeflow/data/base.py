@@ -127,24 +127,20 @@ class DataModule(LightningDataModule, ABC):
 
     def evaluate_on(self, split: str, limit: int | None = None) -> None:
         """Choose the split that the test loop sees, and how many examples of it: the first ``limit``."""
-        if split not in ("train", "val", "test"):
-            raise VaeflowError(f"split is {split!r}, expected train, val or test.")
         if limit is not None:
             check_positive(limit=limit)
-        self.setup("")
+        self._split(split)
         self.evaluation_split, self.limit = split, limit
 
     @property
     def num_evaluated(self) -> int:
         """Number of examples that the test loop sees."""
-        self.setup("")
-        size = len(self.splits[self.evaluation_split][0])
+        size = len(self._split(self.evaluation_split)[0])
         return size if self.limit is None else min(size, self.limit)
 
     def examples(self, split: str, index: Tensor) -> Split:
         """Examples and labels of a split by index, as the test loop sees them."""
-        self.setup("")
-        x, y = self.splits[split]
+        x, y = self._split(split)
         return self.finish(x[index], self._noise(split, index)), y[index]
 
     def fingerprint(self) -> str:
@@ -171,6 +167,12 @@ class DataModule(LightningDataModule, ABC):
         return mean, (squares / count).sqrt()
 
     # ----------------------------------------------------------------------------------------------------- inside
+
+    def _split(self, name: str) -> Split:
+        if name not in ("train", "val", "test"):
+            raise VaeflowError(f"split is {name!r}, expected train, val or test.")
+        self.setup("")
+        return self.splits[name]
 
     def _check_values(self, name: str, x: Tensor) -> None:
         if x.is_floating_point():

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from vaeflow.bijections import Bijection
+from vaeflow.errors import VaeflowError, check_mapped
 from vaeflow.noise import Noise
 
 
@@ -48,6 +49,8 @@ class StandardNormal(Density):
         return -0.5 * (torch.linalg.vecdot(z, z) + self.features * math.log(2 * math.pi))
 
     def sample(self, noise: Noise, context: Tensor | None = None, temperature: float = 1.0) -> Tensor:
+        if temperature < 0:
+            raise VaeflowError(f"temperature is {temperature}, expected 0 or more.")
         return temperature * noise.normal("base", 1, self.features, self.zero.dtype)[0]
 
 
@@ -69,7 +72,7 @@ class FlowDensity(Density):
         self.flow = flow(features, context_features)
 
     def log_prob(self, z: Tensor, context: Tensor | None = None) -> Tensor:
-        base, log_det = self.flow.inverse(z, context)
+        base, log_det = check_mapped(type(self.flow).__name__, self.flow.inverse(z, context), z)
         return self.base.log_prob(base) + log_det
 
     def sample(self, noise: Noise, context: Tensor | None = None, temperature: float = 1.0) -> Tensor:

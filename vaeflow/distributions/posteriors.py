@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from vaeflow.bijections import Bijection
 from vaeflow.bijections.base import Context
 from vaeflow.bijections.elementwise import bounded
+from vaeflow.errors import check_mapped
 from vaeflow.noise import Noise
 
 
@@ -69,7 +70,7 @@ class ConditionedPosterior:
         z = self.mean + self.log_scale.exp() * epsilon
         if self.flow is None:
             return z, log_q
-        z, log_det = self.flow(z, self.context)
+        z, log_det = check_mapped(type(self.flow).__name__, self.flow(z, self.context), z)
         return z, log_q - log_det
 
     def centre(self) -> Tensor:

@@ -19,6 +19,7 @@ from vaeflow.evaluation.log_likelihood import rows_within
 from vaeflow.evaluation.metrics import ActiveUnits, LogLikelihood, Means
 from vaeflow.evaluation.progress import EvaluationProgress
 from vaeflow.noise import Noise
+from vaeflow.quiet import quiet
 
 ELBO_SAMPLES = 16
 
@@ -130,19 +131,20 @@ def evaluate(
         What ``results.json`` holds: nll ± stderr in nats for each example, bpd, elbo, kl, reconstruction, what kind
         of number nll is, and of what data.
     """
-    trainer = trainer or Trainer(
-        accelerator=best_accelerator(),
-        devices=1,
-        logger=False,
-        enable_checkpointing=False,
-        enable_model_summary=False,
-        use_distributed_sampler=False,  # it pads; the data modules share out whole batches themselves
-        callbacks=[EvaluationProgress()],
-    )
     data.evaluate_on(split, limit)
     _check_fits(model, data)
     loop = Evaluation(model, num_samples, seed, memory_mb)
-    trainer.test(loop, datamodule=data, verbose=False)
+    with quiet():
+        trainer = trainer or Trainer(
+            accelerator=best_accelerator(),
+            devices=1,
+            logger=False,
+            enable_checkpointing=False,
+            enable_model_summary=False,
+            use_distributed_sampler=False,  # it pads; the data modules share out whole batches themselves
+            callbacks=[EvaluationProgress()],
+        )
+        trainer.test(loop, datamodule=data, verbose=False)
     if loop.results["num_examples"] != data.num_evaluated:
         raise VaeflowError(
             f"{loop.results['num_examples']} of {data.num_evaluated} examples were evaluated: "

@@ -82,7 +82,7 @@ class LikelihoodModel(LightningModule, ABC):
         Args:
             x: ``(batch, *shape)``, as the user gave it.
             noise: knows the examples' indices.
-            context: ``(batch, context_features)``.
+            context: ``(batch, context_features)``; :meth:`context_of` makes it of labels.
         """
         return self.log_weights_of(x, context)(noise, num_samples)
 
@@ -99,6 +99,7 @@ class LikelihoodModel(LightningModule, ABC):
 
         Args:
             noise: with n indices, or with none for 0 … n − 1.
+            context: ``(n, context_features)``; :meth:`context_of` makes it of labels.
             temperature: multiplies the standard deviation of the base.
             mean: the mean of p(x|z) instead of a draw from it.
         """
@@ -185,12 +186,15 @@ class LikelihoodModel(LightningModule, ABC):
             return
         terms = ", ".join(f"{name} {value.detach().mean().item():.4g}" for name, value in values.items())
         raise VaeflowError(
-            f"the loss became {loss.item()} at step {self.global_step}, epoch {self.current_epoch} ({terms}): "
+            f"the loss became {loss.item()} at step {self.global_step}, epoch {self.current_epoch + 1} ({terms}): "
             "lower the learning rate or clip the gradient; the last good checkpoint is kept."
         )
 
     def configure_optimizers(self) -> Any:
-        optimizer = self.optimizer(self.parameters())
+        try:
+            optimizer = self.optimizer(self.parameters())
+        except (TypeError, ValueError) as error:
+            raise VaeflowError(f"model.optimizer cannot be made: {error}.") from error
         if self.lr_scheduler is None:
             return optimizer
         cls = getattr(self.lr_scheduler, "func", self.lr_scheduler)

@@ -166,6 +166,8 @@ class VAE(LikelihoodModel):
     def sample(
         self, n: int, noise: Noise, context: Tensor | None = None, temperature: float = 1.0, mean: bool = False
     ) -> Tensor:
+        if context is not None and len(context) != n:
+            raise VaeflowError(f"context has {len(context)} rows, expected {n}, one for each sample.")
         if noise.index is None:
             noise = noise.at(torch.arange(n, device=self.device))
         output = self.decoder(self.prior.sample(noise, context, temperature), context)
