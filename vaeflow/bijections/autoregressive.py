@@ -16,7 +16,7 @@ from vaeflow.nets.made import MADE
 
 
 class InverseAutoregressive(Chain):
-    """K gated autoregressive steps, the order of the features reversed between them:
+    """K gated autoregressive steps, the order of the features reversed between them.
 
         x = σ ⊙ z + (1 − σ) ⊙ m,    σ = sigmoid(s + 2),    (m, s) = MADE(z, context),
         log |det ∂x/∂z| = Σ_i log σ_i.

@@ -16,7 +16,7 @@ MARGIN = 1e-4  # how far every slope stays from zero, and so every log-determina
 
 
 class Planar(Amortised):
-    """A plane pushes space apart or together, K times over:
+    """A plane pushes space apart or together, K times over.
 
         f(z) = z + û h(wᵀz + b),    log |det ∂f/∂z| = log(1 + h′(wᵀz + b) wᵀû),    h = tanh.
 
@@ -70,7 +70,7 @@ class Planar(Amortised):
 
 
 class Radial(Amortised):
-    """A point pulls space in or pushes it out, K times over:
+    """A point pulls space in or pushes it out, K times over.
 
         f(z) = z + β (z − z₀) / (α + r),    r = ‖z − z₀‖,
         log |det ∂f/∂z| = (D − 1) log(1 + β/(α + r)) + log(1 + αβ/(α + r)²).

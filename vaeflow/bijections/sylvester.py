@@ -16,7 +16,7 @@ from vaeflow.errors import VaeflowError
 
 
 class Sylvester(Amortised):
-    """Planar flows through a bottleneck of M units instead of one, K times over:
+    """Planar flows through a bottleneck of M units instead of one, K times over.
 
         f(z) = z + Q R h(R̃ Qᵀz + b),    log |det ∂f/∂z| = Σ_i log(1 + h′(R̃ Qᵀz + b)_i R_ii R̃_ii),    h = tanh,
 
@@ -35,7 +35,7 @@ class Sylvester(Amortised):
         features: D, the dimension of z.
         context_features: of the context that the parameters are linear functions of; 0 to learn them directly.
         steps: K.
-        kind: how Q is made, see above.
+        kind: how Q is made: by a QR decomposition, of Householder reflections, or the identity and the reversal by turns.
         bottleneck: M of the orthogonal kind, at most D; default min(D, 8).
         reflections: of the householder kind; default 8.
     """

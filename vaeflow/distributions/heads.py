@@ -124,7 +124,7 @@ class Bernoulli(Likelihood):
 
 
 class DiscretisedLogistic(Likelihood):
-    """The mass that a logistic density with location μ and scale s puts on each integer 0 … L − 1:
+    """The mass that a logistic density with location μ and scale s puts on each integer 0 … L − 1.
 
         P(x|z) = F((x + ½ − μ)/s) − F((x − ½ − μ)/s),    F = sigmoid,
 

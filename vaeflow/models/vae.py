@@ -22,7 +22,7 @@ from vaeflow.noise import Noise
 
 
 class VAE(LikelihoodModel):
-    """p(x) = ∫ p(x|z) p(z) dz, trained through an approximate posterior q(z|x), a Gaussian that a flow may refine:
+    """p(x) = ∫ p(x|z) p(z) dz, trained through an approximate posterior q(z|x), a Gaussian that a flow may refine.
 
         z₀ = μ(x) + σ(x) ⊙ ε,  ε ~ N(0, I),    z = f(z₀; x),
         log q(z|x) = log N(z₀; μ, σ²) − log |det ∂f/∂z₀|,
