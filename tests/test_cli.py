@@ -125,15 +125,15 @@ def test_train_evaluate_resume(run: Run, tmp_path: Path) -> None:
 
 @pytest.fixture
 def stop_at(monkeypatch: pytest.MonkeyPatch) -> Callable[[int], None]:
-    """Makes the next training stop as by Ctrl-C within the given step."""
+    """Makes the next training stop by a Ctrl-C within the step before the given one."""
 
     def stop_at(step: int) -> None:
         losses, stopped = VAE.losses, []
 
         def interrupted(self: VAE, *arguments: Any) -> Any:
-            if self.training and self.global_step == step and not stopped:
+            if self.training and self.global_step == step - 1 and not stopped:
                 stopped.append(step)
-                raise KeyboardInterrupt
+                signal.raise_signal(signal.SIGINT)
             return losses(self, *arguments)
 
         monkeypatch.setattr(VAE, "losses", interrupted)
@@ -161,6 +161,37 @@ def test_a_resumed_run_ends_where_an_uninterrupted_one_does(
         assert whole["global_step"] == cut["global_step"]
         for key, value in whole["state_dict"].items():
             assert torch.equal(value, cut["state_dict"][key]), key
+
+
+def test_last_is_the_last_whatever_was_best(run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Validation gets worse from the second epoch on; a resumed run that had finished trains no more."""
+    losses = VAE.losses
+
+    def worse(self: VAE, *arguments: Any) -> Any:
+        loss, values = losses(self, *arguments)
+        penalty = 0 if self.training else 1000 * abs(self.current_epoch - 1)
+        return loss, {**values, "objective": values["objective"] + penalty}
+
+    monkeypatch.setattr(VAE, "losses", worse)
+    arguments = ("train", "--config", "vae", "--num_samples", 1, "--trainer.max_epochs", 5)
+    assert run(*arguments)[0] == 0
+    steps = {
+        name: read(tmp_path / f"runs/vae/version_0/checkpoints/{name}.ckpt")["global_step"] for name in ("best", "last")
+    }
+    assert steps == {"best": 20, "last": 50}
+    results = json.loads((tmp_path / "runs/vae/version_0/results.json").read_text())
+    assert results["checkpoint"].endswith("best.ckpt")
+    code, output = run(*arguments, "--ckpt_path", "last")
+    assert code == 0, output
+    assert "had finished its 5 epochs: there was nothing left to train" in output
+    again = json.loads((tmp_path / "runs/vae/version_0/results.json").read_text())
+    assert (again["nll"], again["checkpoint"]) == (results["nll"], results["checkpoint"])
+
+
+def test_a_run_that_is_stopped_within_an_epoch_keeps_all_of_it(run: Run, tmp_path: Path) -> None:
+    code, output = run("train", "--config", "vae", "--num_samples", 0, "--trainer.max_steps", 17)
+    assert code == 0, output
+    assert read(tmp_path / "runs/vae/version_0/checkpoints/last.ckpt")["global_step"] == 17
 
 
 def test_a_run_is_resumed_with_what_it_was_trained_with(
@@ -212,9 +243,10 @@ def test_mixed_precision_is_for_training_alone(run: Run, tmp_path: Path) -> None
 
 
 def test_two_processes_train_and_evaluate_as_one(tmp_path: Path) -> None:
-    """Noise, order and averages are those of the global batch, so the numbers agree up to rounding."""
-    options = ["--config", "vae", "--trainer.max_epochs", "2", "--num_samples", "8", "--data.batch_size", "64",
-               "--model.free_bits", "0.1", "--model.kl_warmup_epochs", "0", "--trainer.accelerator", "cpu"]  # fmt: skip
+    """Noise, order and averages are those of the global batch, so the numbers agree up to rounding. Validation and test
+    are one batch, so that the second process has none."""
+    options = ["--config", "vae", "--trainer.max_epochs", "2", "--num_samples", "8", "--data.batch_size", "300",
+               "--model.free_bits", "0.1", "--trainer.accelerator", "cpu"]  # fmt: skip
     results = []
     for n in ("1", "2"):
         command = [sys.executable, str(ROOT / "scripts/train.py"), *options, "--trainer.devices", n, "--experiment", n]
@@ -334,10 +366,11 @@ ERRORS: dict[str, tuple[list[str], int, str]] = {
     "empty folder": (["--data", "ImageFolder", "--data.root", "."], 1, "there are no pictures in"),
     "nothing to resume": (["--ckpt_path", "last", "--experiment", "new"], 1, "there is nothing to resume"),
     "no checkpoint": (["--ckpt_path", "no.ckpt"], 1, "there is no checkpoint no.ckpt"),
+    "precision": (["--trainer.precision", "bf16-true"], 1, "trainer.precision is bf16-true, too coarse for"),
     "batch": (["--data.batch_size", "0"], 1, "batch_size is 0, expected at least 1"),
     "steps": (["--model.flow.steps", "0"], 1, "steps is 0, expected at least 1"),
     "latents": (["--model.latent_features", "0"], 1, "latent_features is 0, expected at least 1"),
-    "hidden": (["--model.flow.hidden", "[]"], 1, "layers is 0, expected at least 1"),
+    "hidden": (["--model.flow.hidden", "[]"], 1, "len(hidden) is 0, expected at least 1"),
     "accelerator": (["--trainer.accelerator", "gpu"], 1, "No supported gpu backend found"),
     "endless": (["--trainer.max_epochs", "-1"], 1, "a schedule of the learning rate needs an end"),
     "validation": (

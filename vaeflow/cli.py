@@ -28,6 +28,7 @@ from vaeflow.messages import Parser
 
 TRAINER_DEFAULTS = {
     "accelerator": best_accelerator(),
+    "devices": 1,
     "default_root_dir": "runs",
     "num_sanity_val_steps": 0,
     "enable_model_summary": False,
@@ -38,7 +39,7 @@ SHOWN = {
     "max_epochs": "passes over the training data",
     "max_time": "stop after so long, DD:HH:MM:SS",
     "accelerator": "cpu, gpu, …; by default the best at hand",
-    "devices": "how many, or which",
+    "devices": "how many, or which: data.batch_size is that of all together",
     "precision": "32-true, 64-true, bf16-mixed, …",
     "gradient_clip_val": "largest norm of the gradient",
     "accumulate_grad_batches": "batches for each step of the optimizer",
@@ -84,7 +85,7 @@ def train() -> None:
 
 
 def _check_same(cli: TrainingCLI, path: str) -> int:
-    """Refuse to resume what was another model, or was trained otherwise or on other data; how many steps it was."""
+    """Refuse to resume what was made with other arguments of model or data; how many steps were trained."""
     checkpoint = read(path)
     load_weights(cli.model, checkpoint, path)  # for its errors: Lightning loads the whole state later
     for part, mine in (("model", cli.model.description), ("data", cli.datamodule.description)):
@@ -225,7 +226,7 @@ class TrainingCLI(LightningCLI):
         for name in ("shape", "levels", "num_classes"):
             parser.link_arguments(f"data.{name}", f"model.init_args.{name}", apply_on="instantiate")
         for part in ("data", "model"):
-            parser.link_arguments("seed_everything", f"{part}.init_args.seed")
+            parser.link_arguments("seed_everything", f"{part}.init_args.seed", int)
 
     def before_instantiate_classes(self) -> None:
         config = self.config
@@ -237,6 +238,11 @@ class TrainingCLI(LightningCLI):
         self.version = self._version_of(self.resume_from)
         self.save_config_kwargs = {"overwrite": self.version is not None}
         epochs, every = config.trainer.max_epochs, config.trainer.check_val_every_n_epoch
+        if str(config.trainer.precision) in ("16-true", "bf16-true"):
+            raise VaeflowError(
+                f"trainer.precision is {config.trainer.precision}, too coarse for a likelihood: take 16-mixed or "
+                "bf16-mixed, which keep the weights and the logarithms whole."
+            )
         if epochs == 0:
             raise VaeflowError("trainer.max_epochs is 0, expected at least 1.")
         if epochs is not None and every and epochs > 0 and epochs % every:
@@ -321,12 +327,13 @@ def evaluate_checkpoint() -> None:
     add("--batch-size", type=PositiveInt | None, default=None, help="examples at once; by default as in training")
     add("--limit", type=PositiveInt | None, default=None, help="only so many examples, the first ones")
     add("--root", type=str | None, default=None, help="folder of the data, if they have moved")
+    add("--path", type=str | None, default=None, help="file of the data, if it has moved")
     add("--trust", type=str, nargs="*", default=[], help="further packages whose classes the checkpoint may name")
     add("--debug", action="store_true", help="show the traceback of an error")
     args = parser.parse_args()
     if args.json is not None and Path(args.json).is_dir():
         raise VaeflowError(f"--json {args.json} is a folder, expected a file, such as {Path(args.json, 'out.json')}.")
-    overrides = {"root": args.root, "batch_size": args.batch_size}
+    overrides = {"root": args.root, "path": args.path, "batch_size": args.batch_size}
     model = load(args.ckpt, args.trust)
     data = load_data(args.ckpt, args.trust, **{name: value for name, value in overrides.items() if value is not None})
     with _stoppable(lambda: "stopped."):

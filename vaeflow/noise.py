@@ -1,8 +1,9 @@
 """Counter-based random numbers: a draw depends on what it is for, never on what was drawn before it.
 
 Every random number of training and evaluation is a function of (seed, stage, epoch, example, sample, name). So
-nothing depends on the number of processes, on the batch or chunk size or on the device, there is no generator state
-to save, and a resumed run continues with the very numbers that an uninterrupted one would have drawn.
+nothing depends on the number of processes, on the batch or chunk size or, beyond the rounding of a logarithm and a
+cosine, on the device; there is no generator state to save, and a resumed run continues with the very numbers that an
+uninterrupted one would have drawn.
 
 The generator is SplitMix64 (Steele, Lea & Flood 2014, "Fast splittable pseudorandom number generators"), whose
 output function is applied to a counter; here the example and the sample choose the stream and the feature counts.

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import math
+import os
 from collections.abc import Callable
 from pathlib import Path
 
@@ -99,10 +100,10 @@ def test_mnist(data_root: Path) -> None:
 
 
 def test_the_real_mnist() -> None:
-    root = Path(__file__).parents[3] / "shared" / "data"
-    if not (root / "MNIST").is_dir():
-        pytest.skip("the real MNIST is not on this machine")
-    data = MNIST(str(root), binarise="none")
+    root = os.environ.get("VAEFLOW_DATA", "data")
+    if not Path(root, "MNIST").is_dir():
+        pytest.skip("there is no MNIST in VAEFLOW_DATA or data/")
+    data = MNIST(root, binarise="none")
     data.setup("fit")
     assert data.splits["train"][1][:5].tolist() == [5, 0, 4, 1, 9]
     assert data.splits["test"][1][:5].tolist() == [7, 2, 1, 0, 4]
@@ -189,6 +190,12 @@ def test_arrays_of_images_labels_and_own_splits(save: Callable[..., str]) -> Non
     split = Arrays(save("split.npz", train=grey[:20], val=grey[20:25], test=grey[25:]))
     check(split, (1, 6, 4), 256, "discrete-256", (20, 5, 5))
     assert torch.equal(split.splits["test"][0][:, 0], torch.from_numpy(grey[25:]))
+    own = {"train": labels[:20], "val": labels[20:25], "test": labels[25:]}
+    labelled = {**{name: grey[: len(y)] for name, y in own.items()}, **{f"y_{name}": y for name, y in own.items()}}
+    split = Arrays(save("labelled.npz", **labelled))
+    check(split, (1, 6, 4), 256, "discrete-256", (20, 5, 5))
+    assert split.num_classes == 4
+    assert {name: y.tolist() for name, (_, y) in split.splits.items()} == {n: y.tolist() for n, y in own.items()}
     binary = Arrays(save("binary.npy", (grey > 99).astype(np.int64)), levels=2)
     check(binary, (1, 6, 4), 2, "binary", (24, 3, 3))
 
@@ -231,13 +238,19 @@ BAD = {
     ),
     "fractions": (lambda s: Arrays(s("x.npy", np.full((20, 2), 0.5)), levels=5), "expected integers 0 to 4"),
     "no levels": (lambda s: Arrays(s("x.npy", np.full((20, 2), 7))), "set --data.levels"),
+    "integers as floats": (lambda s: Arrays(s("x.csv", np.eye(20))), "holds integers alone: set --data.levels"),
+    "one level": (lambda s: Arrays(s("x.npy", np.zeros((20, 2))), levels=1), "levels is 1, expected at least 2"),
+    "labels of no split": (
+        lambda s: Arrays(s("x.npz", train=np.eye(9), val=np.eye(9), test=np.eye(9), y=np.arange(9)), levels=2),
+        r"labels of x, expected labels of train, val, test \(y_train, y_val, y_test\)",
+    ),
     "two values": (lambda s: Arrays(s("x.npy", np.eye(20, dtype=np.uint8))), "set --data.levels 2"),
     "bits": (lambda s: Arrays(s("x.npy", np.eye(20, dtype=bool))), "set --data.levels 2"),
     "channels first": (lambda s: Arrays(s("x.npy", np.full((20, 3, 9, 9), 7, np.uint8))), "channels to the end"),
     "shapes": (lambda s: Arrays(s("x.npz", train=np.eye(9), val=np.eye(8), test=np.eye(7))), "different shapes"),
     "one axis": (lambda s: Arrays(s("x.npy", np.zeros(9))), r"shape \(9,\).*expected numbers \(N, D\)"),
     "text": (lambda s: Arrays(s("x.npy", np.array([["a"]] * 9))), "expected numbers"),
-    "few": (lambda s: Arrays(s("x.npy", np.zeros((9, 2)))), "holds 9 examples, expected at least 10"),
+    "few": (lambda s: Arrays(s("x.npy", np.full((9, 2), 0.5))), "holds 9 examples, expected at least 10"),
     "names": (
         lambda s: Arrays(s("x.npz", a=np.zeros((9, 2)), b=np.zeros((9, 2)))),
         "holds arrays a, b: expected train",

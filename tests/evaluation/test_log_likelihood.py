@@ -198,7 +198,7 @@ def test_memory_grows_with_the_budget_not_with_k() -> None:
 
 def test_active_units_vary_with_x() -> None:
     codes = torch.randn(5000, 4) * torch.tensor([1.0, 0.2, 0.05, 0.0]) + 7
-    metric = ActiveUnits()
+    metric = ActiveUnits(4)
     for part in codes.split(700):
         metric.update(part)
     assert metric.compute() == 2  # variances 1 and 0.04 exceed 0.01, 0.0025 and 0 do not
@@ -213,6 +213,9 @@ def test_metrics_are_means_over_examples_of_unequal_batches() -> None:
     torch.testing.assert_close(mean, values.mean())
     torch.testing.assert_close(stderr, values.std() / 10**0.5)
     torch.testing.assert_close(metric.compute()["b"][0], 2 * values.mean())
+    single = Means(["a"])
+    single.update(a=values[:1])
+    assert single.compute()["a"][1].isnan()  # one example has no standard error
     metric.update(a=torch.tensor([math.nan]), b=torch.zeros(1))
     assert metric.compute()["a"][0].isnan()
     metric.reset()

@@ -35,7 +35,8 @@ class Sylvester(Amortised):
         features: D, the dimension of z.
         context_features: of the context that the parameters are linear functions of; 0 to learn them directly.
         steps: K.
-        kind: how Q is made: by a QR decomposition, of Householder reflections, or the identity and the reversal by turns.
+        kind: how Q is made: by a QR decomposition, of Householder reflections, or the identity and the reversal of the
+            features by turns.
         bottleneck: M of the orthogonal kind, at most D; default min(D, 8).
         reflections: of the householder kind; default 8.
     """

@@ -88,12 +88,12 @@ def grid(images: Tensor, levels: int | None, columns: int) -> Tensor:
 
 
 def _interpolation(model: Any, x: Tensor, context: Tensor | None) -> Tensor:
-    """Five rows, each from one validation image to the next in ten equal steps of the code."""
+    """Five rows, each from one validation image to the next in ten equal steps of the code, and of the context."""
     codes = model.encode(x[:10], None if context is None else context[:10])
     rows = []
     for i in range(0, len(codes) - 1, 2):
         weights = torch.linspace(0, 1, 10, dtype=codes.dtype, device=codes.device).unsqueeze(-1)
-        between = None if context is None else context[i].expand(10, -1)
+        between = None if context is None else (1 - weights) * context[i] + weights * context[i + 1]
         rows.append(model.decode((1 - weights) * codes[i] + weights * codes[i + 1], between))
     return torch.cat(rows)
 

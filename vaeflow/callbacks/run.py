@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import math
 import os
+import signal
+import threading
 from typing import Any
 
 from pytorch_lightning import Callback, LightningModule, Trainer
@@ -42,22 +44,69 @@ class Progress(EvaluationProgress):
 
 
 class Checkpoints(ModelCheckpoint):
-    """``best.ckpt``, by ``val/objective``, and ``last.ckpt``, after each validation and when training is stopped."""
+    """``best.ckpt``, by ``val/objective``, and ``last.ckpt``, after each validation and when training stops.
+
+    Ctrl-C stops training at the next step of the optimizer, since a checkpoint is whole only between two; a second
+    Ctrl-C stops at once and saves nothing.
+    """
 
     def __init__(self) -> None:
         super().__init__(
             monitor="val/objective",
             mode="min",
             filename="best",
-            save_last=True,
             auto_insert_metric_name=False,
             enable_version_counter=False,
         )
+        self._stop_asked = False
+        self._last_step = 0
+        self._handler_before: Any = None
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        super().on_train_start(trainer, pl_module)
+        self._last_step = trainer.global_step
+        if threading.current_thread() is threading.main_thread():
+            self._handler_before = signal.signal(signal.SIGINT, self._on_ctrl_c)
+
+    def _on_ctrl_c(self, *_: Any) -> None:
+        if self._stop_asked:
+            raise KeyboardInterrupt
+        self._stop_asked = True
+
+    def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
+        if batch_idx % trainer.accumulate_grad_batches:
+            return
+        if trainer.strategy.reduce_boolean_decision(self._stop_asked, all=False):
+            self._save_last(trainer)
+            raise KeyboardInterrupt
+
+    def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        super().on_validation_end(trainer, pl_module)
+        if not trainer.sanity_checking:
+            self._save_last(trainer)
+
+    def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        if trainer.global_step > self._last_step:
+            self._save_last(trainer)
 
     def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
-        stopped = isinstance(exception, KeyboardInterrupt) and trainer.training  # a validation is done again
-        if stopped and trainer.global_step > 0 and self.dirpath is not None:
-            trainer.save_checkpoint(os.path.join(self.dirpath, "last.ckpt"), weights_only=False)
+        self._restore_handler()
+
+    def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        self._restore_handler()
+        if self._stop_asked:
+            raise KeyboardInterrupt
+
+    def _restore_handler(self) -> None:
+        if self._handler_before is not None:
+            signal.signal(signal.SIGINT, self._handler_before)
+
+    def _save_last(self, trainer: Any) -> None:
+        if self.dirpath is None or trainer.fast_dev_run:
+            return
+        self._last_step = trainer.global_step
+        self.last_model_path = os.path.join(self.dirpath, "last.ckpt")
+        trainer.save_checkpoint(self.last_model_path)
 
 
 class Curves(Callback):

@@ -93,13 +93,14 @@ class ImageFolder(DataModule):
 class Arrays(DataModule):
     """Vectors ``(N, D)`` or images ``(N, height, width[, channels])`` from a ``.npy``, ``.npz`` or ``.csv`` file.
 
-    A ``.npz`` holds either ``train``, ``val`` and ``test``, or one array (``x``, or the only one) and perhaps labels
-    ``y``. Other data are shuffled with ``split_seed`` and split 80 / 10 / 10 %. Values stay as they are: real numbers
-    are standardised by the model, inside the likelihood; images of uint8 have 256 levels.
+    A ``.npz`` holds either ``train``, ``val`` and ``test``, perhaps with labels ``y_train``, ``y_val`` and ``y_test``,
+    or one array (``x``, or the only one), perhaps with labels ``y``. Other data are shuffled with ``split_seed`` and
+    split 80 / 10 / 10 %. Values stay as they are: real numbers are standardised by the model, inside the likelihood;
+    images of uint8 have 256 levels.
 
     Args:
         path: the file.
-        levels: L, for integer data 0 … L − 1; default 256 for uint8, else none: a continuous density.
+        levels: L, for integer data 0 … L − 1, at least 2; default 256 for uint8, else none: a continuous density.
         batch_size: of all processes together.
         split_seed: of the split.
         seed: of the order of training examples; comes from seed_everything.
@@ -110,10 +111,14 @@ class Arrays(DataModule):
     ) -> None:
         super().__init__(batch_size, seed)
         self.path = Path(path).expanduser()
+        if levels is not None and levels < 2:
+            raise VaeflowError(f"levels is {levels}, expected at least 2.")
         arrays = dict(self._arrays())
-        labels = arrays.pop("y", None)
         names = ("train", "val", "test")
         self.fixed = all(name in arrays for name in names)
+        labels = {name: arrays.pop(f"y_{name}") for name in names if f"y_{name}" in arrays and self.fixed}
+        if "y" in arrays:
+            labels["x"] = arrays.pop("y")
         self.split_seed = None if self.fixed else split_seed
         if not self.fixed and len(arrays) != 1 and "x" not in arrays:
             raise VaeflowError(
@@ -121,7 +126,12 @@ class Arrays(DataModule):
             )
         chosen = {n: arrays[n] for n in names} if self.fixed else {"x": arrays.get("x", next(iter(arrays.values())))}
         first = next(iter(chosen.values()))
-        self._labels = None if labels is None or self.fixed else self._checked_labels(labels, len(first))
+        if labels and labels.keys() != chosen.keys():
+            raise VaeflowError(
+                f"{self.path} has labels of {', '.join(labels)}, expected labels of {', '.join(chosen)} "
+                f"({', '.join(f'y_{name}' for name in names) if self.fixed else 'y'})."
+            )
+        self._labels = {name: self._checked_labels(y, len(chosen[name])) for name, y in labels.items()}
         self._tensors = {name: self._tensor(array) for name, array in chosen.items()}
         shapes = {tuple(tensor.shape[1:]) for tensor in self._tensors.values()}
         if len(shapes) > 1:
@@ -131,20 +141,21 @@ class Arrays(DataModule):
             raise VaeflowError(
                 f"{self.path} holds 0 and 1 alone: set --data.levels 2 (or 256, if they are grey levels)."
             )
-        if self.levels is None and first.dtype.kind in "iub":
-            raise VaeflowError(
-                f"{self.path} holds integers of type {first.dtype}: set --data.levels to their number of levels."
-            )
+        if self.levels is None and all(np.array_equal(array, np.round(array)) for array in chosen.values()):
+            raise VaeflowError(f"{self.path} holds integers alone: set --data.levels to their number of levels.")
         self.shape = tuple(next(iter(self._tensors.values())).shape[1:])
-        self.num_classes = 0 if self._labels is None else int(self._labels.max()) + 1
+        self.num_classes = 1 + max((int(y.max()) for y in self._labels.values() if len(y)), default=-1)
 
     def read(self) -> dict[str, Split]:
+        splits = {
+            name: (x, self._labels.get(name, torch.zeros(len(x), dtype=torch.int64)))
+            for name, x in self._tensors.items()
+        }
         if self.fixed:
-            return {name: (x, torch.zeros(len(x), dtype=torch.int64)) for name, x in self._tensors.items()}
-        x = self._tensors["x"]
+            return splits
+        x, y = splits["x"]
         if len(x) < 10:
             raise VaeflowError(f"{self.path} holds {len(x)} examples, expected at least 10.")
-        y = torch.zeros(len(x), dtype=torch.int64) if self._labels is None else self._labels
         return shuffled_split(x, y, (len(x) // 10, len(x) // 10), self.split_seed)
 
     def _arrays(self) -> Iterator[tuple[str, np.ndarray]]:

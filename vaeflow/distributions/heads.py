@@ -210,7 +210,7 @@ class Gaussian(Likelihood):
 
     Of integers it is the density of x + u with u uniform on (0, 1), one level's width, in training and in evaluation
     alike, which bounds the mass of the integer from below: log P(x|z) ≥ E_u log p(x + u|z). And σ ≥ 0.01, of a level
-    or of the standardised data. Without both, one constant pixel gives a density without bound.
+    or of the standardised data. With neither, one constant pixel gives a density without bound.
 
     The decoder puts out μ and log σ in units of half the range of the levels, or of the standardised data; log σ is
     bounded smoothly to ±7 before the floor.

@@ -43,7 +43,8 @@ class Evaluation(LightningModule):
         self.seed, self.memory_mb = seed, memory_mb
         self.likelihood = LogLikelihood(self.num_samples)
         self.terms = Means(["elbo", "kl", "reconstruction"])
-        self.active = ActiveUnits()
+        self.features = max(part.stop for part in model.latent_slices.values())
+        self.active = ActiveUnits(self.features)
         self.results: dict[str, Any] = {}
 
     def on_test_start(self) -> None:
@@ -71,13 +72,15 @@ class Evaluation(LightningModule):
 
     def on_test_epoch_end(self) -> None:
         values = self.likelihood.compute()
+        sampled = self.model.kind == "importance-sampled"
+        stderr = values["nll_stderr"].item()
         results: dict[str, Any] = {
-            "kind": self.model.kind if self.num_samples > 1 or self.model.kind == "exact" else "elbo",
+            "kind": "elbo" if sampled and self.num_samples == 1 else self.model.kind,
             "context": "class" if self.model.context_features else None,
             "objective": self.model.objective_name,
             "num_samples": self.num_samples,
             "nll": values["nll"].item(),
-            "nll_stderr": values["nll_stderr"].item(),
+            "nll_stderr": None if math.isnan(stderr) else stderr,
             "bpd": None,
             "elbo": None,
             "elbo_gap": None,
@@ -96,7 +99,7 @@ class Evaluation(LightningModule):
             results.update({name: mean.item() for name, (mean, _) in self.terms.compute().items()})
             results["elbo_gap"] = -results["elbo"] - results["nll"]
             results["active_units"] = int(self.active.compute())
-            results["latent_features"] = self.model.latent_features
+            results["latent_features"] = self.features
         results["evaluation_seconds"] = time.perf_counter() - self._began
         results["sampling_seconds"] = sampling_seconds(self.model)
         self.results = results
@@ -151,7 +154,9 @@ def evaluate(
             "leave trainer.limit_test_batches alone and use limit."
         )
     if not math.isfinite(loop.results["nll"]):
-        raise VaeflowError(f"the nll of this model is {loop.results['nll']}: its weights or its data are no numbers.")
+        raise VaeflowError(
+            f"the nll of this model is {loop.results['nll']}: its weights or its data hold NaN or infinity."
+        )
     description = {
         "model": type(model).__name__,
         "likelihood": type(model.likelihood).__name__ if hasattr(model, "likelihood") else None,
@@ -221,9 +226,11 @@ def write_json(path: Path, results: dict[str, Any]) -> None:
 
 def table(results: dict[str, Any]) -> str:
     """The results as a small table for the terminal, with a warning where the number should not be trusted."""
-    samples = f", K = {results['num_samples']}" if results["kind"] == "importance-sampled" else ""
+    samples = f", K = {results['num_samples']}" if results["num_samples"] > 1 else ""
     bound = {"exact": "exact"}.get(results["kind"], f"bound: {results['kind']}{samples}")
-    nll = f"{_number(results['nll'], 3)} ± {_number(results['nll_stderr'], 3)}"
+    nll = _number(results["nll"], 3)
+    if results["nll_stderr"] is not None:
+        nll += f" ± {_number(results['nll_stderr'], 3)}"
     all_rows = [
         ("nll", nll, f"nats ({bound})"),
         ("bits/dim", _number(results["bpd"], 4), ""),
@@ -244,7 +251,7 @@ def table(results: dict[str, Any]) -> str:
     title = "{model} on {data}, {split} split: {num_examples:,} examples, {measure}".format(**results) + given
     lines = [f"  {name:<{width}}  {value:>{value_width}}  {unit}".rstrip() for name, value, unit in rows]
     if results["effective_sample_size"] is not None and results["effective_sample_size"] < 2:
-        lines.append("  The samples of hardly one z count for each example: the bound is loose, take more samples.")
+        lines.append("  Fewer than two effective samples for each example: the bound is loose, take more samples.")
     return "\n".join([title, "─" * len(title), *lines])
 
 

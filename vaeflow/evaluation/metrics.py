@@ -48,9 +48,9 @@ class Means(Metric):
         self.count += rows.shape[1]
 
     def compute(self) -> dict[str, tuple[Tensor, Tensor]]:
-        """name → (mean, standard error of the mean)."""
+        """name → (mean, standard error of the mean), the latter NaN of a single example."""
         mean = self.total / self.count
-        variance = (self.squares / self.count - mean.square()).clamp(min=0) * self.count / (self.count - 1).clamp(min=1)
+        variance = (self.squares / self.count - mean.square()).clamp(min=0) * self.count / (self.count - 1)
         return dict(zip(self.names, zip(mean, (variance / self.count).sqrt(), strict=True), strict=True))
 
 
@@ -94,6 +94,9 @@ class ActiveUnits(Metric):
 
     Source: Burda et al. 2016, arXiv 1509.00519, whose code is the posterior mean; for a flow posterior here it is
     the mean pushed through the flow.
+
+    Args:
+        features: dimension of the code.
     """
 
     full_state_update = False
@@ -102,18 +105,18 @@ class ActiveUnits(Metric):
     squares: Tensor
     count: Tensor
 
-    def __init__(self) -> None:
+    def __init__(self, features: int) -> None:
         super().__init__()
-        for state in ("total", "squares"):  # scalars until the first batch says how many features there are
-            self.add_state(state, torch.zeros((), dtype=torch.float64), dist_reduce_fx="sum")
+        for state in ("total", "squares"):
+            self.add_state(state, torch.zeros(features, dtype=torch.float64), dist_reduce_fx="sum")
         self.add_state("count", torch.zeros((), dtype=torch.int64), dist_reduce_fx="sum")
         self.set_dtype(torch.float64)
 
     def update(self, codes: Tensor) -> None:
         """Take in codes ``(batch, features)``."""
         codes = codes.detach().double()
-        self.total = self.total + codes.sum(0)
-        self.squares = self.squares + codes.square().sum(0)
+        self.total += codes.sum(0)
+        self.squares += codes.square().sum(0)
         self.count += len(codes)
 
     def compute(self) -> Tensor:

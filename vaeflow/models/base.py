@@ -187,7 +187,7 @@ class LikelihoodModel(LightningModule, ABC):
         terms = ", ".join(f"{name} {value.detach().mean().item():.4g}" for name, value in values.items())
         raise VaeflowError(
             f"the loss became {loss.item()} at step {self.global_step}, epoch {self.current_epoch + 1} ({terms}): "
-            "lower the learning rate or clip the gradient; the last good checkpoint is kept."
+            "lower the learning rate or clip the gradient; checkpoints of earlier epochs are kept."
         )
 
     def configure_optimizers(self) -> Any:
@@ -203,8 +203,8 @@ class LikelihoodModel(LightningModule, ABC):
         if second not in SCHEDULE_LENGTHS:
             raise VaeflowError(
                 f"lr_scheduler is called with the optimizer and the number of steps, but the second argument of "
-                f"{cls.__name__} is `{second}`: take CosineAnnealingLR, PolynomialLR, LinearLR, … "
-                f"(one with {' or '.join(SCHEDULE_LENGTHS)} there)."
+                f"{cls.__name__} is `{second}`: take one with {' or '.join(SCHEDULE_LENGTHS)} there, CosineAnnealingLR "
+                "or PolynomialLR."
             )
         steps = self.trainer.estimated_stepping_batches
         if not math.isfinite(steps):

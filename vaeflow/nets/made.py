@@ -46,7 +46,8 @@ class MADE(nn.Module):
         reverse: bool = False,
     ) -> None:
         super().__init__()
-        check_positive(features=features, layers=len(hidden), **{f"hidden[{i}]": size for i, size in enumerate(hidden)})
+        sizes = {"len(hidden)": len(hidden), **{f"hidden[{i}]": size for i, size in enumerate(hidden)}}
+        check_positive(features=features, **sizes)
         self.features, self.outputs, self.context_features = features, outputs, context_features
         lowest = 0 if context_features or features == 1 else 1
         ascending = torch.arange(1, features + 1)
