@@ -76,7 +76,7 @@ def train() -> None:
     if trainer.is_global_zero:
         size = f"{sum(p.numel() for p in model.parameters()):,} parameters"
         print(f"{cli.config.experiment}: {type(model).__name__} of {size} on {type(data).__name__}, in {folder}")
-    with _stoppable(lambda: _how_to_resume(cli)):
+    with _stoppable(lambda: _how_to_resume(cli, folder)):
         trainer.fit(model, datamodule=data, ckpt_path=cli.resume_from, weights_only=True)
     if trainer.global_step == steps_before and trainer.is_global_zero:
         print(f"{cli.resume_from} had finished its {trainer.max_epochs} epochs: there was nothing left to train.")
@@ -159,8 +159,8 @@ def _short_description(cli: TrainingCLI, results: dict[str, Any]) -> dict[str, A
     }
 
 
-def _how_to_resume(cli: TrainingCLI) -> str:
-    last = Path(cli.trainer.log_dir or ".") / "checkpoints" / "last.ckpt"
+def _how_to_resume(cli: TrainingCLI, folder: Path) -> str:
+    last = folder / "checkpoints" / "last.ckpt"
     if not last.is_file():
         return "stopped before the first checkpoint."
     epoch = cli.trainer.current_epoch + 1

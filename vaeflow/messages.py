@@ -16,6 +16,7 @@ from typing import NoReturn
 import torch
 from pytorch_lightning import Trainer
 from pytorch_lightning.cli import LightningArgumentParser
+from pytorch_lightning.utilities import rank_zero_only
 from pytorch_lightning.utilities.exceptions import MisconfigurationException
 from torch.optim import lr_scheduler
 
@@ -42,7 +43,8 @@ def main(command: Callable[[], None]) -> None:
         with quiet():
             command()
     except KeyboardInterrupt as stop:
-        print(f"\n{stop or 'stopped.'}", file=sys.stderr)
+        if getattr(rank_zero_only, "rank", 0) == 0:
+            print(f"\n{stop or 'stopped.'}", file=sys.stderr)
         sys.exit(130)
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

@@ -106,7 +106,7 @@ class Checkpoints(ModelCheckpoint):
             return
         self._last_step = trainer.global_step
         self.last_model_path = os.path.join(self.dirpath, "last.ckpt")
-        trainer.save_checkpoint(self.last_model_path)
+        trainer.save_checkpoint(self.last_model_path, weights_only=False)
 
 
 class Curves(Callback):
