@@ -124,16 +124,19 @@ def test_train_evaluate_resume(run: Run, tmp_path: Path) -> None:
 
 
 @pytest.fixture
-def stop_at(monkeypatch: pytest.MonkeyPatch) -> Callable[[int], None]:
-    """Makes the next training stop by a Ctrl-C within the step before the given one."""
+def stop_at(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
+    """Makes the next training stop at the end of the given step, by a signal or because Lightning was told to."""
 
-    def stop_at(step: int) -> None:
+    def stop_at(step: int, by: str = "SIGINT") -> None:
         losses, stopped = VAE.losses, []
 
         def interrupted(self: VAE, *arguments: Any) -> Any:
             if self.training and self.global_step == step - 1 and not stopped:
                 stopped.append(step)
-                signal.raise_signal(signal.SIGINT)
+                if by == "should_stop":
+                    self.trainer.should_stop = True
+                else:
+                    signal.raise_signal(signal.Signals[by])
             return losses(self, *arguments)
 
         monkeypatch.setattr(VAE, "losses", interrupted)
@@ -141,17 +144,31 @@ def stop_at(monkeypatch: pytest.MonkeyPatch) -> Callable[[int], None]:
     return stop_at
 
 
-@pytest.mark.parametrize("step", [15, 20, 29])
+@pytest.mark.parametrize(
+    ("step", "by", "every"),
+    [
+        (15, "SIGINT", 1),
+        (15, "SIGTERM", 2),
+        (20, "SIGINT", 1),
+        (15, "should_stop", 2),
+        (30, "should_stop", 2),
+    ],
+)
 def test_a_resumed_run_ends_where_an_uninterrupted_one_does(
-    step: int, run: Run, tmp_path: Path, stop_at: Callable[[int], None]
+    step: int, by: str, every: int, run: Run, tmp_path: Path, stop_at: Callable[..., None]
 ) -> None:
-    """Stopped within an epoch of ten steps, or between two: order, noise, optimizer and schedule go on as they were."""
-    arguments = ("train", "--config", "vae_planar", "--num_samples", 0, "--trainer.max_epochs", 4)
+    """Stopped within an epoch of ten steps, or at its end: order, noise, optimizer, schedule and curves go on as they
+    were."""
+    arguments = ("train", "--config", "vae_planar", "--num_samples", 0, "--trainer.max_epochs", 4,
+                 "--trainer.check_val_every_n_epoch", every, "--trainer.log_every_n_steps", 5)  # fmt: skip
     assert run(*arguments, "--experiment", "whole")[0] == 0
-    stop_at(step)
+    stop_at(step, by)
     code, output = run(*arguments, "--experiment", "cut")
-    assert code == 130
-    assert "add --ckpt_path runs/cut/version_0/checkpoints/last.ckpt to the same command" in output
+    if by != "should_stop":
+        assert code == 130
+        assert (
+            f"stopped after step {step}; to go on, add --ckpt_path runs/cut/version_0/checkpoints/last.ckpt" in output
+        )
     assert read(tmp_path / "runs/cut/version_0/checkpoints/last.ckpt")["global_step"] == step
     code, output = run(*arguments, "--experiment", "cut", "--ckpt_path", "last")
     assert code == 0, output
@@ -161,6 +178,8 @@ def test_a_resumed_run_ends_where_an_uninterrupted_one_does(
         assert whole["global_step"] == cut["global_step"]
         for key, value in whole["state_dict"].items():
             assert torch.equal(value, cut["state_dict"][key]), key
+    curves = [events(tmp_path / f"runs/{run}/version_0").Scalars("train/objective") for run in ("whole", "cut")]
+    assert {e.step for e in curves[0]} == {e.step for e in curves[1]}
 
 
 def test_last_is_the_last_whatever_was_best(run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -183,7 +202,7 @@ def test_last_is_the_last_whatever_was_best(run: Run, tmp_path: Path, monkeypatc
     assert results["checkpoint"].endswith("best.ckpt")
     code, output = run(*arguments, "--ckpt_path", "last")
     assert code == 0, output
-    assert "had finished its 5 epochs: there was nothing left to train" in output
+    assert "is at step 50, the end of this run: there was nothing left to train" in output
     again = json.loads((tmp_path / "runs/vae/version_0/results.json").read_text())
     assert (again["nll"], again["checkpoint"]) == (results["nll"], results["checkpoint"])
 
@@ -245,7 +264,7 @@ def test_mixed_precision_is_for_training_alone(run: Run, tmp_path: Path) -> None
 def test_two_processes_train_and_evaluate_as_one(tmp_path: Path) -> None:
     """Noise, order and averages are those of the global batch, so the numbers agree up to rounding. Validation and test
     are one batch, so that the second process has none."""
-    options = ["--config", "vae", "--trainer.max_epochs", "2", "--num_samples", "8", "--data.batch_size", "300",
+    options = ["--config", "vae", "--trainer.max_epochs", "1", "--num_samples", "8", "--data.batch_size", "300",
                "--model.free_bits", "0.1", "--trainer.accelerator", "cpu"]  # fmt: skip
     results = []
     for n in ("1", "2"):
@@ -335,6 +354,7 @@ ERRORS: dict[str, tuple[list[str], int, str]] = {
     "class": (["--data", "Digit"], 2, "`data` is Digit, which is no class known here; did you mean `Digits`?"),
     "case": (["--data", "mnist"], 2, "`data` is mnist, which is no class known here; did you mean `MNIST`?"),
     "no class yet": (["--config", "vae", "--model.flow.steps", "4"], 2, "name its class first, --model.flow CLASS"),
+    "no config yet": (["--model.latent_features", "3"], 2, "`model` has no key `latent_features`: name its class"),
     "module": (
         ["--model.flow", "my_flaws.Mine"],
         2,
@@ -372,6 +392,7 @@ ERRORS: dict[str, tuple[list[str], int, str]] = {
     "latents": (["--model.latent_features", "0"], 1, "latent_features is 0, expected at least 1"),
     "hidden": (["--model.flow.hidden", "[]"], 1, "len(hidden) is 0, expected at least 1"),
     "accelerator": (["--trainer.accelerator", "gpu"], 1, "No supported gpu backend found"),
+    "no accelerator": (["--trainer.accelerator", "quantum"], 1, "the trainer cannot be made: You selected an invalid"),
     "endless": (["--trainer.max_epochs", "-1"], 1, "a schedule of the learning rate needs an end"),
     "validation": (
         ["--trainer.check_val_every_n_epoch", "7"],
@@ -386,7 +407,7 @@ ERRORS: dict[str, tuple[list[str], int, str]] = {
 def test_errors_are_one_sentence(case: str, run: Run, tmp_path: Path) -> None:
     arguments, wanted_code, message = ERRORS[case]
     np.save(tmp_path / "v.npy", np.random.default_rng(0).normal(size=(30, 4)))
-    config = [] if not arguments or "--config" in arguments else ["--config", "vae_iaf"]
+    config = [] if not arguments or "--config" in arguments or case == "no config yet" else ["--config", "vae_iaf"]
     code, output = run("train", *arguments, *config)
     assert code == wanted_code, output
     lines = [line for line in output.splitlines() if "error" in line]
@@ -414,9 +435,10 @@ class Mine(Bijection):
     [
         (
             "return z",
-            "error: Mine returned a Tensor for vectors (1, 128, 16), expected (1, 128, 16) and log_det (1, 128).",
+            "error: Mine returned (Tensor) for vectors (1, 128, 16), expected (1, 128, 16) and log_det (1, 128).",
         ),
         ("return z, z", "error: Mine returned (1, 128, 16) and (1, 128, 16) for vectors (1, 128, 16), expected"),
+        ("return z, 0", "error: Mine returned (Tensor, int) for vectors (1, 128, 16), expected"),
         ("return z / nothing, 0", "error in own.py, line 9: NameError: name 'nothing' is not defined (--debug"),
         ("return z.view(3, 5), 0", "error in own.py, line 9: RuntimeError: shape '[3, 5]' is invalid"),
     ],
@@ -501,6 +523,13 @@ def test_evaluation_refuses_what_it_cannot_do(run: Run, tmp_path: Path) -> None:
     assert (code, "`limit` is 0, expected more than 0" in output) == (2, True)
     code, output = run("evaluate", "--ckpt", best, "--root", ".")
     assert (code, "Digits, which the model was trained on, has no `root`" in output) == (1, True)
+    np.save(tmp_path / "v.npy", np.random.default_rng(0).normal(size=(30, 4)))
+    run("train", "--config", "vae", *SHORT, "--num_samples", 0, "--data", "Arrays", "--data.path", "v.npy")
+    (tmp_path / "v.npy").rename(tmp_path / "moved.npy")
+    moved = ("evaluate", "--ckpt", tmp_path / "runs/vae/version_1/checkpoints/best.ckpt", "--num-samples", 2)
+    code, output = run(*moved)
+    assert (code, "there is no file" in output) == (1, True)
+    assert run(*moved, "--path", "moved.npy")[0] == 0
     code, output = run("evaluate", "--ckpt", best, "--num_samples", 3)
     assert (code, "there is no key `num_samples`; did you mean `num-samples`?" in output) == (2, True)
 

@@ -171,7 +171,7 @@ def load_weights(model: LightningModule, checkpoint: dict[str, Any], path: str |
     model.load_state_dict(state)
 
 
-def load_data(path: str | Path, trust: Sequence[str] = (), **overrides: Any) -> Any:
+def load_data(path: str | Path, /, trust: Sequence[str] = (), **overrides: Any) -> Any:
     """The data module that a checkpoint's model was trained on, with some of its arguments replaced."""
     description = read(path)[KEY]["data"]
     if description is None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 import sys
 from argparse import SUPPRESS
 from collections.abc import Callable, Iterator
@@ -78,8 +79,8 @@ def train() -> None:
         print(f"{cli.config.experiment}: {type(model).__name__} of {size} on {type(data).__name__}, in {folder}")
     with _stoppable(lambda: _how_to_resume(cli, folder)):
         trainer.fit(model, datamodule=data, ckpt_path=cli.resume_from, weights_only=True)
-    if trainer.global_step == steps_before and trainer.is_global_zero:
-        print(f"{cli.resume_from} had finished its {trainer.max_epochs} epochs: there was nothing left to train.")
+    if cli.resume_from and trainer.global_step == steps_before and trainer.is_global_zero:
+        print(f"{cli.resume_from} is at step {steps_before}, the end of this run: there was nothing left to train.")
     if cli.config.num_samples and not trainer.fast_dev_run:
         finish(cli, folder)
 
@@ -100,10 +101,14 @@ def _check_same(cli: TrainingCLI, path: str) -> int:
 @contextmanager
 def _stoppable(message: Callable[[], str]) -> Iterator[None]:
     """Lightning turns Ctrl-C into exit code 1; here it says what to do next and is Ctrl-C again."""
+    handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
         yield
     except SystemExit:
         raise KeyboardInterrupt(message()) from None
+    finally:
+        for number, handler in handlers.items():
+            signal.signal(number, handler)
 
 
 def finish(cli: TrainingCLI, folder: Path) -> None:
@@ -163,8 +168,8 @@ def _how_to_resume(cli: TrainingCLI, folder: Path) -> str:
     last = folder / "checkpoints" / "last.ckpt"
     if not last.is_file():
         return "stopped before the first checkpoint."
-    epoch = cli.trainer.current_epoch + 1
-    return f"stopped in epoch {epoch}; to go on, add --ckpt_path {quote(str(last))} to the same command."
+    step = cli.trainer.global_step
+    return f"stopped after step {step}; to go on, add --ckpt_path {quote(str(last))} to the same command."
 
 
 class TrainingCLI(LightningCLI):
@@ -248,7 +253,7 @@ class TrainingCLI(LightningCLI):
         if epochs is not None and every and epochs > 0 and epochs % every:
             raise VaeflowError(
                 f"trainer.max_epochs is {epochs}, expected a multiple of trainer.check_val_every_n_epoch, {every}: "
-                "the last epochs would not be validated."
+                "the last epochs would not be validated; for a short run add --trainer.check_val_every_n_epoch 1."
             )
 
     def _version_of(self, ckpt_path: str | None) -> str | None:
@@ -271,7 +276,10 @@ class TrainingCLI(LightningCLI):
         if config.trainer.enable_progress_bar in (None, True):
             callbacks.append(Progress())
         self.trainer_defaults = {**self.trainer_defaults, "callbacks": callbacks}
-        return super().instantiate_trainer(**kwargs)
+        try:
+            return super().instantiate_trainer(**kwargs)
+        except ValueError as error:
+            raise VaeflowError(f"the trainer cannot be made: {error}") from error
 
 
 def _config_first(arguments: list[str]) -> list[str]:
@@ -299,7 +307,7 @@ class NamedConfig(ActionConfigFile):
 
     def __call__(self, parser: Any, cfg: Any, values: Any, option_string: str | None = None) -> None:
         if cfg.get(self.dest):
-            raise TypeError("there are two configs, expected one: --KEY VALUE changes what it says.")
+            raise TypeError("there are two configs, expected one: what it says is changed by --KEY VALUE.")
         super().__call__(parser, cfg, str(find_config(values)), option_string)
 
 

@@ -47,7 +47,9 @@ def check_mapped(name: str, output: Any, like: Tensor) -> tuple[Tensor, Tensor]:
     """
     expected = f"expected {tuple(like.shape)} and log_det {tuple(like.shape[:-1])}"
     if not isinstance(output, tuple) or not all(isinstance(part, Tensor) for part in output):
-        raise VaeflowError(f"{name} returned a {type(output).__name__} for vectors {tuple(like.shape)}, {expected}.")
+        parts = output if isinstance(output, tuple) else (output,)
+        found = ", ".join(type(part).__name__ for part in parts)
+        raise VaeflowError(f"{name} returned ({found}) for vectors {tuple(like.shape)}, {expected}.")
     shapes = [tuple(part.shape) for part in output]
     if shapes != [tuple(like.shape), tuple(like.shape[:-1])]:
         raise VaeflowError(

@@ -44,7 +44,7 @@ def main(command: Callable[[], None]) -> None:
             command()
     except KeyboardInterrupt as stop:
         if getattr(rank_zero_only, "rank", 0) == 0:
-            print(f"\n{stop or 'stopped.'}", file=sys.stderr)
+            print(f"\n{str(stop) or 'stopped.'}", file=sys.stderr)
         sys.exit(130)
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
@@ -64,8 +64,8 @@ def main(command: Callable[[], None]) -> None:
 
 def _place_in_user_code(error: Exception) -> str | None:
     """File and line of the user's own code, such as a bijection named in a config, that an error passed through."""
-    ours = str(Path(vaeflow.__file__).parent)
-    libraries = tuple(sysconfig.get_path(name) for name in ("stdlib", "purelib", "platlib"))
+    ours = str(Path(vaeflow.__file__).parent) + os.sep
+    libraries = tuple(sysconfig.get_path(name) + os.sep for name in ("stdlib", "purelib", "platlib"))
     for frame in reversed(traceback.extract_tb(error.__traceback__)):
         if not frame.filename.startswith((ours, *libraries, "<")):
             return f"{os.path.relpath(frame.filename)}, line {frame.lineno}"
@@ -128,11 +128,12 @@ def _one_sentence(message: str, options: set[str]) -> str:
     if (found := re.search(r"dot import path string: ([\w.]+)", before)) and set(expected) <= {"null"}:
         key = key or found.string.partition(":")[0].lstrip("-")
         return f"`{key}` is {found[1]}, which is no class known here{_near(found[1], set(_classes()))}"
+    nested = max(re.findall(r"NestedArg\(key='([\w.]+)'", message), key=len, default="")
+    if nested and set(expected) <= {"null"}:
+        part, _, name = f"{key.split('.')[0]}.{nested}".rpartition(".")
+        return f"`{part}` has no key `{name}`: name its class first, --{part} CLASS, or give --config."
     if value and key and expected:
         return f"`{key}` is {value[1]}, expected {' or '.join(expected)}."
-    if found := re.search(r"NestedArg\(key='([\w.]+)\.(\w+)'", message):
-        part = f"{key.split('.')[0]}.{found[1]}"
-        return f"`{part}` has no key `{found[2]}`: name its class first, --{part} CLASS."
     lines = [line.strip(" -") for line in message.splitlines() if line.strip(" -")]
     if lines[0].startswith("Problems parsing config"):
         return f"the config is no YAML: {', '.join(lines[-2:])}"

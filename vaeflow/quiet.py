@@ -13,6 +13,7 @@ WARNINGS = (
     "Checkpoint directory .* exists and is not empty",
     "your dataloader is not resumable",  # it is, by another way
     "LeafSpec.* is deprecated",
+    "number of training batches .* is smaller than the logging interval",  # steps of several epochs are counted
     "recommended to use .*sync_dist",  # the metrics are in step already
 )
 

@@ -11,6 +11,7 @@ from typing import Any
 from pytorch_lightning import Callback, LightningModule, Trainer
 from pytorch_lightning.callbacks import ModelCheckpoint
 from pytorch_lightning.loggers import TensorBoardLogger
+from pytorch_lightning.utilities import rank_zero_only
 
 from vaeflow.evaluation.progress import EvaluationProgress
 
@@ -46,8 +47,8 @@ class Progress(EvaluationProgress):
 class Checkpoints(ModelCheckpoint):
     """``best.ckpt``, by ``val/objective``, and ``last.ckpt``, after each validation and when training stops.
 
-    Ctrl-C stops training at the next step of the optimizer, since a checkpoint is whole only between two; a second
-    Ctrl-C stops at once and saves nothing.
+    Ctrl-C (or SIGTERM) stops training at the end of the step, or of the validation, since only there all that a
+    checkpoint holds is of one step; a second one stops at once and saves nothing.
     """
 
     def __init__(self) -> None:
@@ -57,49 +58,50 @@ class Checkpoints(ModelCheckpoint):
             filename="best",
             auto_insert_metric_name=False,
             enable_version_counter=False,
+            save_on_train_epoch_end=False,  # but after validation, so that last.ckpt knows which was best
         )
-        self._stop_asked = False
+        self._stop_asked = self._stopping = False
         self._last_step = 0
-        self._handler_before: Any = None
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         super().on_train_start(trainer, pl_module)
         self._last_step = trainer.global_step
         if threading.current_thread() is threading.main_thread():
-            self._handler_before = signal.signal(signal.SIGINT, self._on_ctrl_c)
+            for number in (signal.SIGINT, signal.SIGTERM):
+                signal.signal(number, self._ask_to_stop)
 
-    def _on_ctrl_c(self, *_: Any) -> None:
+    def _ask_to_stop(self, *_: Any) -> None:
         if self._stop_asked:
             raise KeyboardInterrupt
         self._stop_asked = True
+        if getattr(rank_zero_only, "rank", 0) == 0:
+            os.write(2, b"\nstopping at the end of this step; Ctrl-C again stops at once and saves nothing\n")
+
+    def on_train_batch_end(
+        self, trainer: Any, pl_module: LightningModule, outputs: Any, batch: Any, index: int
+    ) -> None:
+        if trainer.is_last_batch or (index + 1) % trainer.accumulate_grad_batches:
+            return
+        self._stopping = trainer.strategy.reduce_boolean_decision(self._stop_asked, all=False)
+        if self._stopping or trainer.should_stop or trainer.global_step == trainer.max_steps:
+            self._save_last(trainer)
 
     def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
-        if batch_idx % trainer.accumulate_grad_batches:
-            return
-        if trainer.strategy.reduce_boolean_decision(self._stop_asked, all=False):
-            self._save_last(trainer)
+        if self._stopping:  # by now the curves have the last step, too
             raise KeyboardInterrupt
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         super().on_validation_end(trainer, pl_module)
-        if not trainer.sanity_checking:
+        if trainer.sanity_checking:
+            return
+        if trainer.global_step > self._last_step:
             self._save_last(trainer)
+        if trainer.strategy.reduce_boolean_decision(self._stop_asked, all=False):
+            raise KeyboardInterrupt
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         if trainer.global_step > self._last_step:
             self._save_last(trainer)
-
-    def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
-        self._restore_handler()
-
-    def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        self._restore_handler()
-        if self._stop_asked:
-            raise KeyboardInterrupt
-
-    def _restore_handler(self) -> None:
-        if self._handler_before is not None:
-            signal.signal(signal.SIGINT, self._handler_before)
 
     def _save_last(self, trainer: Any) -> None:
         if self.dirpath is None or trainer.fast_dev_run:

@@ -142,7 +142,10 @@ class Arrays(DataModule):
                 f"{self.path} holds 0 and 1 alone: set --data.levels 2 (or 256, if they are grey levels)."
             )
         if self.levels is None and all(np.array_equal(array, np.round(array)) for array in chosen.values()):
-            raise VaeflowError(f"{self.path} holds integers alone: set --data.levels to their number of levels.")
+            raise VaeflowError(
+                f"{self.path} holds integers alone: set --data.levels to their number L (they go from 0 to L − 1), or "
+                "add noise between 0 and 1 to make them continuous."
+            )
         self.shape = tuple(next(iter(self._tensors.values())).shape[1:])
         self.num_classes = 1 + max((int(y.max()) for y in self._labels.values() if len(y)), default=-1)
 

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from vaeflow.bijections import Bijection
 from vaeflow.bijections.base import Context
 from vaeflow.bijections.elementwise import bounded
-from vaeflow.errors import check_mapped
+from vaeflow.errors import VaeflowError, check_mapped
 from vaeflow.noise import Noise
 
 
@@ -34,7 +34,10 @@ class Posterior(nn.Module):
         self.gaussian = nn.Linear(features, 2 * latent_features)
         nn.init.xavier_uniform_(self.gaussian.weight)
         nn.init.zeros_(self.gaussian.bias)
-        self.flow = flow(latent_features, features) if flow is not None else None
+        try:
+            self.flow = flow(latent_features, features) if flow is not None else None
+        except TypeError as error:
+            raise VaeflowError(f"the flow cannot be made: {error}.") from error
 
     def forward(self, features: Tensor) -> ConditionedPosterior:
         """``(batch, features)`` → the posteriors of the batch, everything that does not depend on ε done."""

@@ -156,11 +156,10 @@ class LikelihoodModel(LightningModule, ABC):
         return loss
 
     def _is_logged(self, batch_index: int) -> bool:
-        """Whether this batch ends a step of the optimizer that is to be logged."""
+        """Whether this batch ends a step of the optimizer that Lightning writes down."""
         trainer: Any = self.trainer
         steps = (batch_index + 1) % trainer.accumulate_grad_batches == 0
-        every = trainer.log_every_n_steps
-        return bool(steps and every and (self.global_step + 1) % every == 0)
+        return bool(steps and trainer._logger_connector.should_update_logs)
 
     def validation_step(self, batch: tuple[Tensor, Tensor, Tensor], batch_index: int) -> None:
         x, y, index = batch
@@ -195,6 +194,9 @@ class LikelihoodModel(LightningModule, ABC):
             optimizer = self.optimizer(self.parameters())
         except (TypeError, ValueError) as error:
             raise VaeflowError(f"model.optimizer cannot be made: {error}.") from error
+        trainer: Any = self.trainer if self._trainer is not None else None
+        if trainer and trainer.gradient_clip_val and optimizer.defaults.get("fused") and "mixed" in trainer.precision:
+            raise VaeflowError("fused optimizers cannot clip in mixed precision: set model.optimizer.fused to null.")
         if self.lr_scheduler is None:
             return optimizer
         cls = getattr(self.lr_scheduler, "func", self.lr_scheduler)

@@ -13,7 +13,7 @@ from torch.optim.lr_scheduler import LRScheduler
 from vaeflow.bijections import Bijection
 from vaeflow.distributions import ConditionedPosterior, Density, Likelihood, Posterior, StandardNormal
 from vaeflow.distributions.heads import likelihood_for
-from vaeflow.errors import VaeflowError, check_positive, check_shape
+from vaeflow.errors import VaeflowError, check_context, check_positive, check_shape
 from vaeflow.evaluation.log_likelihood import LogWeights, log_mean_exp
 from vaeflow.evaluation.metrics import mean_over_processes
 from vaeflow.models.base import LikelihoodModel
@@ -110,6 +110,7 @@ class VAE(LikelihoodModel):
 
     def infer(self, x: Tensor, context: Tensor | None = None) -> ConditionedPosterior:
         """q(z|x) for each example of a batch."""
+        check_context(context, self.context_features)
         features = self.encoder(self._centred(x), context)
         with full_precision(x):
             return self.posterior(features.to(self.dtype))
@@ -166,6 +167,7 @@ class VAE(LikelihoodModel):
     def sample(
         self, n: int, noise: Noise, context: Tensor | None = None, temperature: float = 1.0, mean: bool = False
     ) -> Tensor:
+        check_context(context, self.context_features)
         if context is not None and len(context) != n:
             raise VaeflowError(f"context has {len(context)} rows, expected {n}, one for each sample.")
         if noise.index is None:
@@ -178,6 +180,7 @@ class VAE(LikelihoodModel):
 
     def decode(self, z: Tensor, context: Tensor | None = None) -> Tensor:
         check_shape("z", z, self.latent_features)
+        check_context(context, self.context_features)
         return self._in_units_of_data(self.likelihood.mean(self.decoder(z, context)))
 
     @property
