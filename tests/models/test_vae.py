@@ -11,6 +11,7 @@ import torch
 
 from tests.distributions.test_posteriors import FLOWS
 from tests.evaluation.linear_gaussian import LinearGaussian, all_binary, binary_vae
+from vaeflow.bijections import Bijection
 from vaeflow.distributions import Categorical, FlowDensity, Gaussian
 from vaeflow.errors import VaeflowError
 from vaeflow.evaluation import log_mean_exp
@@ -216,3 +217,15 @@ def test_a_model_that_no_checkpoint_could_rebuild_is_refused() -> None:
     for flow in (lambda d, c: FLOWS["iaf"](d, c), math.sqrt):
         with pytest.raises(VaeflowError, match=r"give a class, or functools.partial\(Class, name=value\)"):
             VAE(**IMAGE, flow=flow)
+
+
+def test_a_flow_that_cannot_be_made_is_named() -> None:
+    with pytest.raises(VaeflowError, match="the flow cannot be made: Can't instantiate abstract class Bijection"):
+        VAE(**IMAGE, flow=Bijection)
+
+
+def test_a_class_conditional_model_asks_for_its_context() -> None:
+    vae = VAE(**IMAGE, num_classes=3, class_conditional=True)
+    for question in (lambda: vae.sample(2, Noise()), lambda: vae.encode(torch.zeros(2, *vae.shape))):
+        with pytest.raises(VaeflowError, match="conditioned on a context of 3 features, but got none"):
+            question()
