@@ -9,7 +9,7 @@ import pytest
 
 @pytest.fixture(scope="session")
 def _trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    from vaeflow.cli import train
+    from vaeflow.commands import train
 
     folder = tmp_path_factory.mktemp("readme")
     with pytest.MonkeyPatch.context() as patch:

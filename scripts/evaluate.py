@@ -1,6 +1,6 @@
 """Evaluate a checkpoint by importance sampling."""
 
-from vaeflow.cli import evaluate_checkpoint
+from vaeflow.commands import evaluate_checkpoint
 from vaeflow.messages import main
 
 if __name__ == "__main__":

@@ -1,6 +1,6 @@
 """Train a model from a config, evaluate its best checkpoint on the test split, and say what came out."""
 
-from vaeflow.cli import train
+from vaeflow.commands import train
 from vaeflow.messages import main
 
 if __name__ == "__main__":

@@ -100,7 +100,7 @@ def run(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capfd: pytest.CaptureFixture
 ) -> Callable[..., tuple[int, str]]:
     """Runs a script of the command line in this process, in an empty folder: its exit code, and what it printed."""
-    from vaeflow.cli import evaluate_checkpoint, train
+    from vaeflow.commands import evaluate_checkpoint, train
     from vaeflow.messages import main
 
     monkeypatch.chdir(tmp_path)

@@ -1,31 +1,23 @@
-"""The command line: LightningCLI, configs that have names, a folder for each run, errors of one sentence."""
+"""The command line of ``train.py``: LightningCLI, configs that have names, a folder for each run."""
 
 from __future__ import annotations
 
-import signal
 import sys
 from argparse import SUPPRESS
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from pathlib import Path
-from shlex import quote
 from typing import Any
 
 from jsonargparse import ActionConfigFile, DefaultHelpFormatter
-from jsonargparse.typing import NonNegativeInt, PositiveFloat, PositiveInt
+from jsonargparse.typing import NonNegativeInt, PositiveFloat
 from pytorch_lightning import Trainer
 from pytorch_lightning.callbacks import Timer
 from pytorch_lightning.cli import LightningArgumentParser, LightningCLI
 from pytorch_lightning.loggers import TensorBoardLogger
 
-import vaeflow.data
-import vaeflow.models
 from vaeflow.callbacks import Checkpoints, Curves, Pictures, Progress
-from vaeflow.checkpoint import KEY, differences, load, load_data, load_weights, read
 from vaeflow.configs import config_names, experiment_of, find_config
 from vaeflow.errors import VaeflowError
-from vaeflow.evaluation.evaluate import best_accelerator, evaluate, table, write_json
-from vaeflow.messages import Parser
+from vaeflow.evaluation.evaluate import best_accelerator
 
 TRAINER_DEFAULTS = {
     "accelerator": best_accelerator(),
@@ -49,127 +41,6 @@ SHOWN = {
     "default_root_dir": "folder of all runs",
 }
 """The Trainer's keys that ``--help`` shows, with one line each."""
-
-# ------------------------------------------------------------------------------------------------------ train.py
-
-
-def train() -> None:
-    """Train a model from a config, evaluate its best checkpoint on the test split, and say what came out."""
-    cli = TrainingCLI(
-        vaeflow.models.LikelihoodModel,
-        vaeflow.data.DataModule,
-        subclass_mode_model=True,
-        subclass_mode_data=True,
-        run=False,
-        auto_configure_optimizers=False,
-        parser_class=Parser,
-        parser_kwargs={"description": train.__doc__, "allow_abbrev": False, "prog": "train.py"},
-        trainer_defaults=TRAINER_DEFAULTS,
-        seed_everything_default=0,
-    )
-    trainer: Any = cli.trainer
-    model, data, folder = cli.model, cli.datamodule, Path(trainer.log_dir or ".")
-    steps_before = 0
-    if cli.resume_from is None:
-        data.setup("fit")
-    else:
-        steps_before = _check_same(cli, cli.resume_from)
-    if trainer.is_global_zero:
-        size = f"{sum(p.numel() for p in model.parameters()):,} parameters"
-        print(f"{cli.config.experiment}: {type(model).__name__} of {size} on {type(data).__name__}, in {folder}")
-    with _stoppable(lambda: _how_to_resume(cli, folder)):
-        trainer.fit(model, datamodule=data, ckpt_path=cli.resume_from, weights_only=True)
-    if cli.resume_from and trainer.global_step == steps_before and trainer.is_global_zero:
-        print(f"{cli.resume_from} is at step {steps_before}, the end of this run: there was nothing left to train.")
-    if cli.config.num_samples and not trainer.fast_dev_run:
-        finish(cli, folder)
-
-
-def _check_same(cli: TrainingCLI, path: str) -> int:
-    """Refuse to resume what was made with other arguments of model or data; how many steps were trained."""
-    checkpoint = read(path)
-    load_weights(cli.model, checkpoint, path)  # for its errors: Lightning loads the whole state later
-    for part, mine in (("model", cli.model.description), ("data", cli.datamodule.description)):
-        for key, before, now in differences(checkpoint[KEY][part], mine, part):
-            if key.rpartition(".")[2] not in ("root", "path"):
-                raise VaeflowError(
-                    f"{path} was trained with {key} = {before}, now it is {now}: resume with the same, or start anew."
-                )
-    return int(checkpoint["global_step"])
-
-
-@contextmanager
-def _stoppable(message: Callable[[], str]) -> Iterator[None]:
-    """Lightning turns Ctrl-C into exit code 1; here it says what to do next and is Ctrl-C again."""
-    handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
-    try:
-        yield
-    except SystemExit:
-        raise KeyboardInterrupt(message()) from None
-    finally:
-        for number, handler in handlers.items():
-            signal.signal(number, handler)
-
-
-def finish(cli: TrainingCLI, folder: Path) -> None:
-    """Evaluate the best checkpoint of a run; print and keep the results."""
-    trainer: Any = cli.trainer
-    data = cli.datamodule
-    checkpoints = next(c for c in trainer.callbacks if isinstance(c, Checkpoints))
-    best = Path(checkpoints.best_model_path or checkpoints.last_model_path)
-    checkpoint = read(best)
-    load_weights(cli.model, checkpoint, best)
-    again = f"python scripts/evaluate.py --ckpt {quote(str(best))} --num-samples 5000"
-    with _stoppable(lambda: f"stopped while evaluating; to evaluate again: {again}"):
-        seed, memory_mb = cli.config.evaluation_seed, cli.config.memory_mb
-        results = evaluate(cli.model, data, cli.config.num_samples, seed=seed, memory_mb=memory_mb, trainer=trainer)
-    timer = next(c for c in trainer.callbacks if isinstance(c, Timer))
-    results.update(
-        checkpoint=str(best), training_seed=cli.config.seed_everything, training_seconds=timer.time_elapsed("train")
-    )
-    if not trainer.is_global_zero:
-        return
-    write_json(folder / "results.json", results)
-    if isinstance(trainer.logger, TensorBoardLogger):
-        names = ("nll", "bpd", "elbo", "kl", "reconstruction", "effective_sample_size", "active_units")
-        metrics = {f"test/{name}": results[name] for name in names if results[name] is not None}
-        trainer.logger.log_hyperparams(_short_description(cli, results), metrics, step=checkpoint["global_step"])
-        trainer.logger.finalize("success")
-    print(f"\n{table(results)}\n")
-    rows = {
-        "checkpoint": best,
-        "results": folder / "results.json",
-        "evaluate": again,
-        "curves": f"tensorboard --logdir {quote(str(trainer.default_root_dir))}",
-    }
-    print("\n".join(f"{name:<12}{value}" for name, value in rows.items()))
-
-
-def _short_description(cli: TrainingCLI, results: dict[str, Any]) -> dict[str, Any]:
-    """What the hparams tab shows of a run: the same keys for every model, so that it can compare them."""
-    flow = cli.model.hparams.get("flow")
-    return {
-        "model": results["model"],
-        "flow": flow["class_path"].rpartition(".")[2] if isinstance(flow, dict) else "none",
-        "objective": results["objective"],
-        "data": results["data"],
-        "measure": results["measure"],
-        "kind": results["kind"],
-        "latent_features": results["latent_features"],
-        "parameters": results["num_parameters"],
-        "epochs": cli.trainer.current_epoch,
-        "batch_size": cli.datamodule.batch_size,
-        "learning_rate": cli.trainer.optimizers[0].defaults["lr"],
-        "seed": cli.config.seed_everything,
-    }
-
-
-def _how_to_resume(cli: TrainingCLI, folder: Path) -> str:
-    last = folder / "checkpoints" / "last.ckpt"
-    if not last.is_file():
-        return "stopped before the first checkpoint."
-    step = cli.trainer.global_step
-    return f"stopped after step {step}; to go on, add --ckpt_path {quote(str(last))} to the same command."
 
 
 class TrainingCLI(LightningCLI):
@@ -317,38 +188,3 @@ def _last_checkpoint(folder: Path) -> Path:
     if not found:
         raise VaeflowError(f"there is nothing to resume: no version_*/checkpoints/last.ckpt in {folder}.")
     return found[-1]
-
-
-# --------------------------------------------------------------------------------------------------- evaluate.py
-
-
-def evaluate_checkpoint() -> None:
-    """Estimate the log-likelihood of a checkpoint's model by importance sampling."""
-    parser = Parser(prog="evaluate.py", description=evaluate_checkpoint.__doc__ or "", allow_abbrev=False)
-    add = parser.add_argument
-    add("--ckpt", type=str, required=True, help="the checkpoint")
-    add("--num-samples", type=PositiveInt, default=1000, help="K, importance samples for each example")
-    add("--split", type=str, default="test", help="train, val or test")
-    add("--json", type=str | None, default=None, help="write the results to this file")
-    add("--seed", type=NonNegativeInt, default=0, help="of the noise")
-    add("--memory-mb", type=PositiveFloat, default=256.0, help="what one chunk of samples may compute, in MiB")
-    add("--batch-size", type=PositiveInt | None, default=None, help="examples at once; by default as in training")
-    add("--limit", type=PositiveInt | None, default=None, help="only so many examples, the first ones")
-    add("--root", type=str | None, default=None, help="folder of the data, if they have moved")
-    add("--path", type=str | None, default=None, help="file of the data, if it has moved")
-    add("--trust", type=str, nargs="*", default=[], help="further packages whose classes the checkpoint may name")
-    add("--debug", action="store_true", help="show the traceback of an error")
-    args = parser.parse_args()
-    if args.json is not None and Path(args.json).is_dir():
-        raise VaeflowError(f"--json {args.json} is a folder, expected a file, such as {Path(args.json, 'out.json')}.")
-    overrides = {"root": args.root, "path": args.path, "batch_size": args.batch_size}
-    model = load(args.ckpt, args.trust)
-    data = load_data(args.ckpt, args.trust, **{name: value for name, value in overrides.items() if value is not None})
-    with _stoppable(lambda: "stopped."):
-        results = evaluate(model, data, args.num_samples, args.split, args.seed, args.memory_mb, args.limit)
-    timer = read(args.ckpt)["callbacks"].get("Timer", {"time_elapsed": {}})
-    results.update(checkpoint=args.ckpt, training_seconds=timer["time_elapsed"].get("train"))
-    print(f"\n{table(results)}")
-    if args.json is not None:
-        write_json(Path(args.json), results)
-        print(f"\nresults     {args.json}")
