@@ -454,6 +454,16 @@ def test_a_mistake_in_your_own_flow_is_named(
     assert message in output
 
 
+def test_an_error_while_your_own_flow_is_made_is_named(
+    run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delitem(sys.modules, "own", raising=False)
+    monkeypatch.syspath_prepend(tmp_path)
+    (tmp_path / "own.py").write_text(OWN.format(body="return z").replace("super().__init__()", "raise ValueError(3)"))
+    code, output = run("train", "--config", "vae_iaf", *SHORT, "--model.flow", "own.Mine")
+    assert (code, "error in own.py, line 6: ValueError: 3 (--debug" in output) == (1, True)
+
+
 def test_misspelt_keys_in_a_file_are_named(run: Run, tmp_path: Path) -> None:
     (tmp_path / "mine.yaml").write_text(
         "model:\n  class_path: VAE\n  init_args:\n    latent_feature: 3\ndata: Digits\n"

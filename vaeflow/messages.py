@@ -55,14 +55,22 @@ def main(command: Callable[[], None]) -> None:
         if mendable is not None:
             print(f"error: {' '.join(str(mendable).split())}", file=sys.stderr)
             sys.exit(1)
-        reason = traceback.format_exception_only(error)[-1].strip().splitlines()[0]
-        place = _place_in_user_code(error)
+        cause = _unwrapped(error)
+        reason = traceback.format_exception_only(cause)[-1].strip().splitlines()[0]
+        place = _place_in_user_code(cause)
         whose = f"error in {place}" if place else "internal error, a defect of vaeflow"
         print(f"{whose}: {reason} (--debug shows the traceback)", file=sys.stderr)
         sys.exit(1 if place else 70)
 
 
-def _place_in_user_code(error: Exception) -> str | None:
+def _unwrapped(error: BaseException) -> BaseException:
+    """What a constructor raised, where jsonargparse reports it as a value that does not fit its type."""
+    while str(error).startswith("Does not validate against") and (below := error.__cause__ or error.__context__):
+        error = below
+    return error
+
+
+def _place_in_user_code(error: BaseException) -> str | None:
     """File and line of the user's own code, such as a bijection named in a config, that an error passed through."""
     ours = str(Path(vaeflow.__file__).parent) + os.sep
     libraries = tuple(sysconfig.get_path(name) + os.sep for name in ("stdlib", "purelib", "platlib"))

@@ -94,17 +94,15 @@ class Checkpoints(ModelCheckpoint):
         super().on_validation_end(trainer, pl_module)
         if trainer.sanity_checking:
             return
-        if trainer.global_step > self._last_step:
-            self._save_last(trainer)
+        self._save_last(trainer)
         if trainer.strategy.reduce_boolean_decision(self._stop_asked, all=False):
             raise KeyboardInterrupt
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        if trainer.global_step > self._last_step:
-            self._save_last(trainer)
+        self._save_last(trainer)
 
     def _save_last(self, trainer: Any) -> None:
-        if self.dirpath is None or trainer.fast_dev_run:
+        if self.dirpath is None or trainer.fast_dev_run or trainer.global_step == self._last_step:
             return
         self._last_step = trainer.global_step
         self.last_model_path = os.path.join(self.dirpath, "last.ckpt")
