@@ -1,38 +1,120 @@
-"""Inverse autoregressive flow (Kingma et al. 2016, arXiv 1606.04934)."""
+"""Autoregressive maps in both directions: IAF (Kingma et al. 2016) and MAF (Papamakarios et al. 2017)."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from abc import abstractmethod
+from collections.abc import Callable, Sequence
+from typing import Literal
 
-import torch
-import torch.nn.functional as F
 from torch import Tensor
 
-from vaeflow.bijections.base import Bijection, Chain, Context
-from vaeflow.bijections.elementwise import bounded
+from vaeflow.bijections.base import Bijection, Composition, Context
 from vaeflow.bijections.solve import solve_autoregressive
+from vaeflow.bijections.transformers import Affine, Gated, Transformer
 from vaeflow.errors import check_positive, check_shape
 from vaeflow.nets.made import MADE
 
 
-class InverseAutoregressive(Chain):
-    """K gated autoregressive steps, the order of the features reversed between them.
+class AutoregressiveStep(Bijection):
+    """One autoregressive map of either direction: a MADE computes what a transformer does to each feature.
 
-        x = σ ⊙ z + (1 − σ) ⊙ m,    σ = sigmoid(s + 2),    (m, s) = MADE(z, context),
-        log |det ∂x/∂z| = Σ_i log σ_i.
+    Args:
+        features: D, the dimension of z.
+        context_features: dimension of the context; 0 for none.
+        transformer: makes the map of one feature.
+        hidden: sizes of the MADE's hidden layers.
+        activation: relu, elu, silu, tanh, softplus, leaky_relu or gelu.
+        reverse: take the features from the last to the first.
+        degrees: of the MADE's hidden units, sequential or random.
+        residual_blocks: of the MADE.
+    """
 
-    m_i and s_i depend on z_<i and on the context. The shift of 2 opens the gates at the start, whatever the data, as
-    the paper advises (a bias of 1 to 2); s is bounded smoothly to ±7, so that no gate closes for good.
+    def __init__(
+        self,
+        features: int,
+        context_features: int = 0,
+        transformer: Callable[[], Transformer] = Affine,
+        hidden: Sequence[int] = (128,),
+        activation: str = "elu",
+        reverse: bool = False,
+        degrees: Literal["sequential", "random"] = "sequential",
+        residual_blocks: int = 0,
+    ) -> None:
+        super().__init__()
+        self.transformer = transformer()
+        self.made = MADE(
+            features,
+            self.transformer.parameters,
+            hidden,
+            context_features,
+            activation,
+            reverse,
+            degrees,
+            residual_blocks,
+        )
+
+    def condition(self, context: Context) -> Context:
+        return self.made.condition(context)
+
+    def _parallel(
+        self, transform: Callable[[Tensor, Tensor], tuple[Tensor, Tensor]], value: Tensor, context: Context
+    ) -> tuple[Tensor, Tensor]:
+        """One pass: every feature is mapped with parameters of the features before it, which are known."""
+        check_shape("the vector", value, self.made.features)
+        image, log_slopes = transform(value, self.made(value, context))
+        return image, log_slopes.sum(-1)
+
+    def _sequential(
+        self, transform: Callable[[Tensor, Tensor], tuple[Tensor, Tensor]], value: Tensor, context: Context
+    ) -> tuple[Tensor, Tensor]:
+        """D passes: every feature is mapped with parameters of the images before it, found one after the other."""
+        check_shape("the vector", value, self.made.features)
+        context = self.condition(context)
+        return solve_autoregressive(lambda image: self.made(image, context), transform, value, self.made.order)
+
+    @abstractmethod
+    def forward(self, z: Tensor, context: Context = None) -> tuple[Tensor, Tensor]: ...
+
+    @abstractmethod
+    def inverse(self, x: Tensor, context: Context = None) -> tuple[Tensor, Tensor]: ...
+
+
+class InverseAutoregressiveStep(AutoregressiveStep):
+    """x_i = τ(z_i; θ_i(z_<i, context)): generates in one pass. One step of :class:`InverseAutoregressive`."""
+
+    def forward(self, z: Tensor, context: Context = None) -> tuple[Tensor, Tensor]:
+        return self._parallel(self.transformer.forward, z, context)
+
+    def inverse(self, x: Tensor, context: Context = None) -> tuple[Tensor, Tensor]:
+        return self._sequential(self.transformer.inverse, x, context)
+
+
+class MaskedAutoregressiveStep(AutoregressiveStep):
+    """x_i = τ(z_i; θ_i(x_<i, context)): normalises in one pass. One step of :class:`MaskedAutoregressive`."""
+
+    def forward(self, z: Tensor, context: Context = None) -> tuple[Tensor, Tensor]:
+        return self._sequential(self.transformer.forward, z, context)
+
+    def inverse(self, x: Tensor, context: Context = None) -> tuple[Tensor, Tensor]:
+        return self._parallel(self.transformer.inverse, x, context)
+
+
+class InverseAutoregressive(Composition):
+    """K autoregressive steps that generate fast, the order of the features reversed between them.
+
+        x_i = τ(z_i; θ_i),    θ = MADE(z, context),    log |det ∂x/∂z| = Σ_i log ∂x_i/∂z_i,
+
+    where θ_i depends on z_<i and on the context, and τ is the paper's gate: x = σ z + (1 − σ) m.
 
     | direction | cost |
     |---|---|
     | ``forward``, z → x: sampling, with the density of the sample | one pass of K nets |
     | ``inverse``, x → z: the density of a point from outside | features × K passes |
 
-    For a cheap density, as of a learned prior, wrap it in :class:`~vaeflow.bijections.base.Inverse`.
+    For a cheap density, as of a learned prior, take :class:`MaskedAutoregressive`.
 
     Source: Kingma, Salimans, Jozefowicz, Chen, Sutskever & Welling 2016, "Improving Variational Inference with
-    Inverse Autoregressive Flow", arXiv 1606.04934, algorithm 1 and equations 13–14.
+    Inverse Autoregressive Flow", arXiv 1606.04934, algorithm 1.
 
     Args:
         features: D, the dimension of z.
@@ -40,7 +122,11 @@ class InverseAutoregressive(Chain):
         steps: K.
         hidden: sizes of the hidden layers of each step's MADE.
         activation: relu, elu, silu, tanh, softplus, leaky_relu or gelu.
+        transformer: makes τ, the map of one feature.
+        degrees: of the MADEs' hidden units, sequential or random.
+        residual_blocks: of each MADE.
 
+    >>> import torch
     >>> flow = InverseAutoregressive(features=3, context_features=8, steps=2, hidden=[32])
     >>> x, log_det = flow(torch.randn(100, 5, 3), torch.randn(5, 8))  # 100 samples for each of 5 contexts
     >>> log_det.shape
@@ -54,49 +140,56 @@ class InverseAutoregressive(Chain):
         steps: int = 1,
         hidden: Sequence[int] = (320,),
         activation: str = "elu",
+        transformer: Callable[[], Transformer] = Gated,
+        degrees: Literal["sequential", "random"] = "sequential",
+        residual_blocks: int = 0,
     ) -> None:
         check_positive(features=features, steps=steps)
+        arguments = (features, context_features, transformer, hidden, activation)
         super().__init__(
-            GatedAutoregressiveStep(features, context_features, hidden, activation, reverse=k % 2 == 1)
-            for k in range(steps)
+            InverseAutoregressiveStep(*arguments, k % 2 == 1, degrees, residual_blocks) for k in range(steps)
         )
 
 
-class GatedAutoregressiveStep(Bijection):
-    """One step of :class:`InverseAutoregressive`.
+class MaskedAutoregressive(Composition):
+    """K autoregressive steps that normalise fast, the order of the features reversed between them.
+
+        x_i = τ(z_i; θ_i),    θ = MADE(x, context),    log |det ∂x/∂z| = Σ_i log ∂x_i/∂z_i,
+
+    where θ_i depends on x_<i and on the context, and τ is affine: x = z exp(α) + μ.
+
+    | direction | cost |
+    |---|---|
+    | ``inverse``, x → z: the density of any point | one pass of K nets |
+    | ``forward``, z → x: sampling | features × K passes |
+
+    Source: Papamakarios, Pavlakou & Murray 2017, "Masked Autoregressive Flow for Density Estimation",
+    arXiv 1705.07057, section 3.
 
     Args:
-        features, context_features, hidden, activation: see there.
-        reverse: take the features from the last to the first.
+        features: D, the dimension of z.
+        context_features: dimension of the context; 0 for none.
+        steps: K.
+        hidden: sizes of the hidden layers of each step's MADE.
+        activation: relu, elu, silu, tanh, softplus, leaky_relu or gelu.
+        transformer: makes τ, the map of one feature.
+        degrees: of the MADEs' hidden units, sequential or random.
+        residual_blocks: of each MADE.
     """
 
     def __init__(
         self,
         features: int,
         context_features: int = 0,
+        steps: int = 1,
         hidden: Sequence[int] = (320,),
-        activation: str = "elu",
-        reverse: bool = False,
+        activation: str = "relu",
+        transformer: Callable[[], Transformer] = Affine,
+        degrees: Literal["sequential", "random"] = "sequential",
+        residual_blocks: int = 0,
     ) -> None:
-        super().__init__()
-        self.made = MADE(features, 2, hidden, context_features, activation, reverse)
-
-    def forward(self, z: Tensor, context: Context = None) -> tuple[Tensor, Tensor]:
-        check_shape("z", z, self.made.features)
-        m, s = self.made(z, context).unbind(-2)
-        s = bounded(s) + 2
-        return m + torch.sigmoid(s) * (z - m), F.logsigmoid(s).sum(-1)
-
-    def inverse(self, x: Tensor, context: Context = None) -> tuple[Tensor, Tensor]:
-        check_shape("x", x, self.made.features)
-        context = self.condition(context)
-        return solve_autoregressive(lambda z: self.made(z, context), self._inverse_of_one, x, self.made.order)
-
-    def condition(self, context: Context) -> Context:
-        return self.made.condition(context)
-
-    @staticmethod
-    def _inverse_of_one(x_i: Tensor, parameters: Tensor) -> tuple[Tensor, Tensor]:
-        m, s = parameters.unbind(-1)
-        s = bounded(s) + 2
-        return x_i + (x_i - m) * torch.exp(-s), -F.logsigmoid(s)  # (x − m)/σ + m, where 1/σ = 1 + exp(−s)
+        check_positive(features=features, steps=steps)
+        arguments = (features, context_features, transformer, hidden, activation)
+        super().__init__(
+            MaskedAutoregressiveStep(*arguments, k % 2 == 1, degrees, residual_blocks) for k in range(steps)
+        )

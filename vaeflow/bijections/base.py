@@ -1,9 +1,9 @@
-"""What a bijection is here, and the two ways of making one from others."""
+"""What a bijection is here, and the ways of making one from others."""
 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
 
 import torch
@@ -27,7 +27,7 @@ class Bijection(nn.Module, ABC):
     ``log_det`` of ``inverse`` is minus that of ``forward`` at the same pair of points.
 
     Vectors are ``(..., batch, features)`` and their ``log_det`` ``(..., batch)``: leading sample dimensions share the
-    batch's context. A subclass implements ``forward`` and ``inverse``, and takes ``features`` and
+    batch's context. The few maps of images take ``(batch, channels, height, width)``. A subclass implements ``forward`` and ``inverse``, and takes ``features`` and
     ``context_features`` as its first two constructor arguments, so that a config can name it.
 
     A subclass whose parameters are computed from the context puts that computation into :meth:`condition`, which is
@@ -54,9 +54,17 @@ class Bijection(nn.Module, ABC):
         yield z
         yield self(z, context)[0]
 
+    def fit(self, x: list[Tensor], context: Sequence[Context]) -> list[Tensor]:
+        """Set whatever is a statistic of the training data, and pass them on: x → z, batch by batch.
 
-class Chain(Bijection):
-    """f = f_K ∘ … ∘ f_1: generating applies the bijections in the order given.
+        A map with statistics overrides it: ActNorm for its start, batch normalisation for evaluation. On several
+        processes each brings its own batches.
+        """
+        return [self.inverse(part, c)[0] for part, c in zip(x, context, strict=True)]
+
+
+class Composition(Bijection):
+    """f = f_K ∘ … ∘ f_1 of bijections that are there: generating applies them in the order given.
 
     Args:
         bijections: f_1, …, f_K. At least one.
@@ -92,6 +100,31 @@ class Chain(Bijection):
             yield from rest
             z = rest[-1]
 
+    def fit(self, x: list[Tensor], context: Sequence[Context]) -> list[Tensor]:
+        for bijection in reversed(self.bijections):
+            x = bijection.fit(x, context)
+        return x
+
+
+class Chain(Composition):
+    """f = f_K ∘ … ∘ f_1 of bijections that a config lists: generating applies them in the order given.
+
+    Args:
+        features, context_features: as of any bijection.
+        bijections: each makes one, of the same two numbers.
+
+    >>> from vaeflow.bijections import Coupling, Reversal
+    >>> flow = Chain(4, 0, [Coupling, Reversal, Coupling])
+    >>> flow(torch.randn(5, 4))[0].shape
+    torch.Size([5, 4])
+    """
+
+    def __init__(
+        self, features: int, context_features: int, bijections: Sequence[Callable[[int, int], Bijection]]
+    ) -> None:
+        check_positive(**{"number of bijections": len(bijections)})
+        super().__init__(make(features, context_features) for make in bijections)
+
 
 class Inverse(Bijection):
     """The same map the other way round: ``Inverse(f).forward`` is ``f.inverse``.
@@ -116,6 +149,16 @@ class Inverse(Bijection):
 
     def condition(self, context: Context) -> Context:
         return self.bijection.condition(context)
+
+    def trajectory(self, z: Tensor, context: Context = None) -> Iterator[Tensor]:
+        if not isinstance(self.bijection, Composition):
+            yield from super().trajectory(z, context)
+            return
+        yield z
+        conditioned = zip(self.bijection.bijections, self.condition(context), strict=True)
+        for bijection, c in reversed(list(conditioned)):
+            z, _ = bijection.inverse(z, c)
+            yield z
 
 
 class Amortised(Bijection):

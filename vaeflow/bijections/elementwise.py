@@ -1,60 +1,120 @@
-"""Maps that treat every dimension on its own."""
+"""Maps that treat every dimension on its own: scales, and the pre-processing of integer data."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import math
 
 import torch
-from torch import Tensor
+import torch.nn.functional as F
+from torch import Tensor, nn
 
 from vaeflow.bijections.base import Bijection, Context
-from vaeflow.errors import VaeflowError
+from vaeflow.errors import VaeflowError, check_positive, check_shape
 
 LOG_SCALE_BOUND = 7.0
 
 
-def bounded(log_scale: Tensor) -> Tensor:
-    """B tanh(a/B) with B = 7: near 0 the identity, and no logarithm of a scale leaves ±7, whatever a net puts out."""
-    return LOG_SCALE_BOUND * torch.tanh(log_scale / LOG_SCALE_BOUND)
+def bounded(log_scale: Tensor, bound: float = LOG_SCALE_BOUND) -> Tensor:
+    """B tanh(a/B): near 0 the identity, and no logarithm of a scale leaves ±B, whatever a net puts out."""
+    return bound * torch.tanh(log_scale / bound)
 
 
-class Standardise(Bijection):
-    """x = μ + σ ⊙ z, log |det ∂x/∂z| = Σ log σ, with μ and σ the mean and standard deviation of the training set.
+class Rescaling(Bijection):
+    """z = exp(s) ⊙ x, log |det ∂z/∂x| = Σ s, with trained s, bounded smoothly to ±20.
 
-    It is the first map of a model of continuous data, inside the likelihood: the data stay in the user's units and
-    the density is a density of those units. μ and σ are buffers that :meth:`fit` sets and checkpoints keep; they, and
-    the arithmetic with them, are in float64, since data may lie far from zero (dates, say).
+    Source: Dinh, Krueger & Bengio 2014, "NICE", arXiv 1410.8516, section 3.3.
 
     Args:
-        features: D, or the whole shape of one example.
+        features: D.
         context_features: unused; every bijection has it.
     """
 
-    mean: Tensor
-    scale: Tensor
-
-    def __init__(self, features: int | Sequence[int], context_features: int = 0) -> None:
+    def __init__(self, features: int, context_features: int = 0) -> None:
         super().__init__()
-        shape = (features,) if isinstance(features, int) else tuple(features)
-        self.register_buffer("mean", torch.zeros(shape, dtype=torch.float64))
-        self.register_buffer("scale", torch.ones(shape, dtype=torch.float64))
-
-    def fit(self, mean: Tensor, scale: Tensor) -> None:
-        """Set μ and σ, each of the shape of one example. Raises where σ is 0: a constant has no density."""
-        constant = (scale <= 0).flatten().nonzero().flatten().tolist()
-        if constant:
-            raise VaeflowError(
-                f"dimension {constant[0]} of the training data is constant ({len(constant)} in all), so its density "
-                "has no bound: leave it out, or give integers (images as uint8), whose likelihood is of integers."
-            )
-        self.mean.copy_(mean)
-        self.scale.copy_(scale)
+        check_positive(features=features)
+        self.features = features
+        self.log_scale = nn.Parameter(torch.zeros(features))
 
     def forward(self, z: Tensor, context: Context = None) -> tuple[Tensor, Tensor]:
-        return (self.mean + self.scale * z.double()).to(z.dtype), self._log_det(z)
+        check_shape("z", z, self.features)
+        s = bounded(self.log_scale, 20)
+        return z * (-s).exp(), -s.sum().expand(z.shape[:-1])
 
     def inverse(self, x: Tensor, context: Context = None) -> tuple[Tensor, Tensor]:
-        return ((x.double() - self.mean) / self.scale).to(x.dtype), -self._log_det(x)
+        check_shape("x", x, self.features)
+        s = bounded(self.log_scale, 20)
+        return x * s.exp(), s.sum().expand(x.shape[:-1])
 
-    def _log_det(self, like: Tensor) -> Tensor:
-        return self.scale.double().log().sum().to(like.dtype).expand(like.shape[: like.dim() - self.scale.dim()])
+
+class UnitInterval(Bijection):
+    """z = x/L: dequantised integers on [0, L) come to lie on [0, 1), log |det ∂z/∂x| = −D log L.
+
+    Args:
+        features: D.
+        levels: L.
+    """
+
+    def __init__(self, features: int, levels: int) -> None:
+        super().__init__()
+        self.features, self.levels = features, integer_levels("UnitInterval", levels)
+
+    def forward(self, z: Tensor, context: Context = None) -> tuple[Tensor, Tensor]:
+        check_shape("z", z, self.features)
+        return z * self.levels, z.new_full(z.shape[:-1], self.features * math.log(self.levels))
+
+    def inverse(self, x: Tensor, context: Context = None) -> tuple[Tensor, Tensor]:
+        check_shape("x", x, self.features)
+        return x / self.levels, x.new_full(x.shape[:-1], -self.features * math.log(self.levels))
+
+
+class Logit(Bijection):
+    """z = logit(α + (1 − 2α) x/L): dequantised integers on [0, L) come to lie on the whole line.
+
+        log |det ∂z/∂x| = Σ_i [log((1 − 2α)/L) − log v_i − log(1 − v_i)],    v = α + (1 − 2α) x/L.
+
+    The arithmetic is in float64: near L, v has no digits left for 1 − v in float32. x outside [0, L] has no image
+    where v leaves (0, 1), and is refused.
+
+    Sources: Dinh et al. 2017, arXiv 1605.08803, section 4.1, α = 0.05; Papamakarios et al. 2017, arXiv 1705.07057,
+    appendix E, α = 10⁻⁶ for MNIST.
+
+    Args:
+        features: D.
+        levels: L.
+        alpha: α, from 0 to less than ½.
+    """
+
+    def __init__(self, features: int, levels: int, alpha: float = 0.05) -> None:
+        super().__init__()
+        if not 0 <= alpha < 0.5:
+            raise VaeflowError(f"alpha is {alpha}, expected 0 or more and less than 0.5.")
+        self.features, self.levels, self.alpha = features, integer_levels("Logit", levels), alpha
+
+    def forward(self, z: Tensor, context: Context = None) -> tuple[Tensor, Tensor]:
+        check_shape("z", z, self.features)
+        wide = z.double()
+        x = self.levels * (torch.sigmoid(wide) - self.alpha) / (1 - 2 * self.alpha)
+        log_v_and_rest = F.logsigmoid(wide) + F.logsigmoid(-wide)
+        return x.to(z.dtype), (log_v_and_rest - self._log_slope).sum(-1).to(z.dtype)
+
+    def inverse(self, x: Tensor, context: Context = None) -> tuple[Tensor, Tensor]:
+        check_shape("x", x, self.features)
+        v = self.alpha + (1 - 2 * self.alpha) * x.double() / self.levels
+        if not torch.compiler.is_compiling() and not bool(((v > 0) & (v < 1)).all()):
+            raise VaeflowError(
+                f"the data range from {x.min().item():g} to {x.max().item():g}, expected more than 0 and less than "
+                f"{self.levels}, as integers of {self.levels} levels with noise added."
+            )
+        log_v, log_rest = v.log(), torch.log1p(-v)
+        return (log_v - log_rest).to(x.dtype), (self._log_slope - log_v - log_rest).sum(-1).to(x.dtype)
+
+    @property
+    def _log_slope(self) -> float:
+        return math.log((1 - 2 * self.alpha) / self.levels)
+
+
+def integer_levels(name: str, levels: int | None) -> int:
+    """L, or a :class:`VaeflowError` where the data are continuous."""
+    if not levels:
+        raise VaeflowError(f"{name} is for integer data, but these are continuous: leave out `preprocess`.")
+    return levels

@@ -33,29 +33,29 @@ def solve_tanh(p: Tensor, q: Tensor, c: Tensor, t: Tensor) -> Tensor:
 
 def solve_autoregressive(
     parameters: Callable[[Tensor], Tensor],
-    inverse: Callable[[Tensor, Tensor], tuple[Tensor, Tensor]],
-    x: Tensor,
+    transform: Callable[[Tensor, Tensor], tuple[Tensor, Tensor]],
+    value: Tensor,
     order: Iterable[int],
 ) -> tuple[Tensor, Tensor]:
-    """Invert x_i = f(z_i; θ_i(z_<i)) one feature after the other: D passes for D features.
+    """The image y of y_i = τ(v_i; θ_i(y_<i)), one feature after the other: D passes for D features.
 
     At step i only column i is written. The columns that come later hold zeros until it is their turn, so that no
     value which is not yet valid, however large, can reach a valid one.
 
     Args:
-        parameters: z ``(..., features)`` → θ ``(..., parameters, features)``, where θ_i depends on z_<i alone.
-        inverse: (x_i ``(...)``, θ_i ``(..., parameters)``) → (z_i, log |dz_i/dx_i|).
-        x: ``(..., features)``.
+        parameters: y ``(..., features)`` → θ ``(..., features, parameters)``, where θ_i depends on y_<i alone.
+        transform: (v_i ``(...)``, θ_i ``(..., parameters)``) → (y_i, log |dy_i/dv_i|).
+        value: v ``(..., features)``.
         order: the features' order.
 
     Returns:
-        z ``(..., features)`` and log |det ∂z/∂x| ``(...)``.
+        y ``(..., features)`` and log |det ∂y/∂v| ``(...)``.
     """
-    z = torch.zeros_like(x)
-    log_det = x.new_zeros(x.shape[:-1])
-    columns = torch.arange(x.shape[-1], device=x.device)
+    image = torch.zeros_like(value)
+    log_det = value.new_zeros(value.shape[:-1])
+    columns = torch.arange(value.shape[-1], device=value.device)
     for i in order:
-        z_i, log_det_i = inverse(x[..., i], parameters(z)[..., i])
-        z = torch.where(columns == i, z_i.unsqueeze(-1), z)
-        log_det = log_det + log_det_i
-    return z, log_det
+        image_i, log_slope = transform(value[..., i], parameters(image)[..., i, :])
+        image = torch.where(columns == i, image_i.unsqueeze(-1), image)
+        log_det = log_det + log_slope
+    return image, log_det

@@ -3,25 +3,25 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Literal
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from vaeflow.errors import check_context, check_positive
-from vaeflow.nets.mlp import activation_named
+from vaeflow.errors import check_positive
+from vaeflow.nets.conditioner import Conditioner
 
 
-class MADE(nn.Module):
+class MADE(Conditioner):
     """θ_i = θ_i(x_<i, context): one net for all conditionals of an autoregressive model.
 
     Every unit has a degree: input i has i (1 … D), a hidden unit m may read what has a degree of at most m, and the
     outputs of feature i read hidden units of a degree below i. The context has degree 0, below every feature, so
     with a context there are hidden units of degree 0 as well, and every output depends on it, the first one too.
 
-    Source: Germain, Gregor, Murray & Larochelle 2015, "MADE: Masked Autoencoder for Distribution Estimation",
-    arXiv 1502.03509. Degrees of hidden units are sequential: evenly spread and ascending.
+    Sources: Germain, Gregor, Murray & Larochelle 2015, "MADE: Masked Autoencoder for Distribution Estimation",
+    arXiv 1502.03509; residual blocks as in Nash & Durkan 2019, arXiv 1904.05626.
 
     Args:
         features: D.
@@ -30,10 +30,12 @@ class MADE(nn.Module):
         context_features: dimension of the context; 0 for none.
         activation: relu, elu, silu, tanh, softplus, leaky_relu or gelu.
         reverse: the order is D … 1 instead of 1 … D.
+        degrees: of hidden units, sequential (evenly spread and ascending) or random (drawn with a fixed seed).
+        residual_blocks: after the hidden layers, each of two more of the last one's size, added to their input.
 
     >>> made = MADE(features=3, outputs=2, hidden=[16])
     >>> made(torch.randn(7, 3)).shape
-    torch.Size([7, 2, 3])
+    torch.Size([7, 3, 2])
     """
 
     def __init__(
@@ -44,42 +46,38 @@ class MADE(nn.Module):
         context_features: int = 0,
         activation: str = "elu",
         reverse: bool = False,
+        degrees: Literal["sequential", "random"] = "sequential",
+        residual_blocks: int = 0,
     ) -> None:
-        super().__init__()
-        sizes = {"len(hidden)": len(hidden), **{f"hidden[{i}]": size for i, size in enumerate(hidden)}}
-        check_positive(features=features, **sizes)
-        self.features, self.outputs, self.context_features = features, outputs, context_features
+        super().__init__(hidden, context_features, activation)
+        check_positive(features=features)
+        self.features, self.outputs = features, outputs
         lowest = 0 if context_features or features == 1 else 1
+        generator = torch.Generator().manual_seed(0)
+
+        def degrees_of(size: int) -> Tensor:
+            if degrees == "random":
+                drawn = torch.randint(lowest, max(lowest + 1, features), (size,), generator=generator)
+                drawn[0] = lowest  # of the first feature, or the context alone
+                return drawn
+            return lowest + torch.arange(size) * (features - lowest) // size
+
         ascending = torch.arange(1, features + 1)
         self.order = list(reversed(range(features))) if reverse else list(range(features))
-        degrees_in = degrees = ascending.flip(0) if reverse else ascending
+        degrees_in = below = ascending.flip(0) if reverse else ascending
         self.layers = nn.ModuleList()
         for size in hidden:
-            degrees_out = lowest + torch.arange(size) * (features - lowest) // size
-            self.layers.append(MaskedLinear(degrees_out[:, None] >= degrees))
-            degrees = degrees_out
-        self.out = MaskedLinear((degrees_in[:, None] > degrees).repeat(outputs, 1))
-        self.context = nn.Linear(context_features, hidden[0], bias=False) if context_features else None
-        self.activation = activation_named(activation)
-
-    def condition(self, context: Any) -> Any:
-        """The context's part of the first hidden layer, ``(batch, hidden[0])``; idempotent."""
-        if isinstance(context, tuple):
-            return context
-        check_context(context, self.context_features)
-        return None if self.context is None else (self.context(context),)
+            above = degrees_of(size)
+            self.layers.append(MaskedLinear(above[:, None] >= below))
+            below = above
+        self.blocks = nn.ModuleList(
+            nn.ModuleList(MaskedLinear(below[:, None] >= below) for _ in range(2)) for _ in range(residual_blocks)
+        )
+        self.out = MaskedLinear((degrees_in[:, None] > below).repeat(outputs, 1))
 
     def forward(self, x: Tensor, context: Any = None) -> Tensor:
-        """``(..., batch, features)`` → ``(..., batch, outputs, features)``."""
-        first, *others = self.layers
-        hidden = first(x)
-        conditioned = self.condition(context)
-        if conditioned is not None:
-            hidden = hidden + conditioned[0]
-        hidden = self.activation(hidden)
-        for layer in others:
-            hidden = self.activation(layer(hidden))
-        return self.out(hidden).unflatten(-1, (self.outputs, self.features))
+        """``(..., batch, features)`` → ``(..., batch, features, outputs)``."""
+        return self.out(self.hidden(x, context)).unflatten(-1, (self.outputs, self.features)).movedim(-2, -1)
 
 
 class MaskedLinear(nn.Linear):

@@ -1,0 +1,128 @@
+"""Linear maps of vectors: permutations, rotations, and any matrix with ones in its LU decomposition's corners."""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from vaeflow.bijections.base import Bijection, Context
+from vaeflow.bijections.elementwise import bounded
+from vaeflow.errors import check_positive, check_shape
+
+
+class Permutation(Bijection):
+    """x_i = z_{π(i)}, log |det ∂x/∂z| = 0, with a random π.
+
+    Args:
+        features: D.
+        context_features: unused; every bijection has it.
+        seed: of π.
+    """
+
+    order: Tensor
+    back: Tensor
+
+    def __init__(self, features: int, context_features: int = 0, seed: int = 0) -> None:
+        super().__init__()
+        check_positive(features=features)
+        order = self._order(features, seed)
+        self.register_buffer("order", order, persistent=False)
+        self.register_buffer("back", order.argsort(), persistent=False)
+
+    @staticmethod
+    def _order(features: int, seed: int) -> Tensor:
+        return torch.randperm(features, generator=torch.Generator().manual_seed(seed))
+
+    def forward(self, z: Tensor, context: Context = None) -> tuple[Tensor, Tensor]:
+        check_shape("z", z, len(self.order))
+        return z[..., self.order], z.new_zeros(z.shape[:-1])
+
+    def inverse(self, x: Tensor, context: Context = None) -> tuple[Tensor, Tensor]:
+        check_shape("x", x, len(self.order))
+        return x[..., self.back], x.new_zeros(x.shape[:-1])
+
+
+class Reversal(Permutation):
+    """x_i = z_{D+1−i}, log |det ∂x/∂z| = 0.
+
+    Args:
+        features: D.
+        context_features: unused; every bijection has it.
+    """
+
+    def __init__(self, features: int, context_features: int = 0) -> None:
+        super().__init__(features)
+
+    @staticmethod
+    def _order(features: int, seed: int) -> Tensor:
+        return torch.arange(features).flip(0)
+
+
+class Rotation(Bijection):
+    """x = R z, log |det ∂x/∂z| = 0, with a random rotation R, uniform on SO(D), which is not trained.
+
+    Args:
+        features: D.
+        context_features: unused; every bijection has it.
+        seed: of R.
+    """
+
+    matrix: Tensor
+
+    def __init__(self, features: int, context_features: int = 0, seed: int = 0) -> None:
+        super().__init__()
+        check_positive(features=features)
+        generator = torch.Generator().manual_seed(seed)
+        q, r = torch.linalg.qr(torch.randn(features, features, generator=generator, dtype=torch.float64))
+        q = q * r.diagonal().sign()
+        q[:, 0] *= torch.linalg.det(q).sign()
+        self.register_buffer("matrix", q)
+
+    def forward(self, z: Tensor, context: Context = None) -> tuple[Tensor, Tensor]:
+        check_shape("z", z, len(self.matrix))
+        return z @ self.matrix.to(z.dtype).mT, z.new_zeros(z.shape[:-1])
+
+    def inverse(self, x: Tensor, context: Context = None) -> tuple[Tensor, Tensor]:
+        check_shape("x", x, len(self.matrix))
+        return x @ self.matrix.to(x.dtype), x.new_zeros(x.shape[:-1])
+
+
+class LULinear(Bijection):
+    """z = L U x + b with a trained matrix in its LU decomposition, log |det ∂z/∂x| = Σ log U_ii.
+
+    L is lower triangular with ones on its diagonal, U upper triangular with a diagonal exp(s), s bounded smoothly to
+    ±7: the matrix cannot become singular. Normalising is two products, generating solves two triangular systems. The
+    identity at the start; with a :class:`Permutation` beside it, any matrix of a positive determinant is near.
+
+    Sources: Kingma & Dhariwal 2018, arXiv 1807.03039, section 3.2; Durkan et al. 2019, arXiv 1906.04032.
+
+    Args:
+        features: D.
+        context_features: unused; every bijection has it.
+    """
+
+    def __init__(self, features: int, context_features: int = 0) -> None:
+        super().__init__()
+        check_positive(features=features)
+        self.features = features
+        self.triangles = nn.Parameter(torch.zeros(features, features))  # L below the diagonal, U above
+        self.log_diagonal = nn.Parameter(torch.zeros(features))
+        self.bias = nn.Parameter(torch.zeros(features))
+
+    def forward(self, z: Tensor, context: Context = None) -> tuple[Tensor, Tensor]:
+        check_shape("z", z, self.features)
+        lower, upper, log_det = self._factors()
+        x = torch.linalg.solve_triangular(lower.mT, z - self.bias, upper=True, left=False, unitriangular=True)
+        x = torch.linalg.solve_triangular(upper.mT, x, upper=False, left=False)
+        return x, -log_det.expand(z.shape[:-1])
+
+    def inverse(self, x: Tensor, context: Context = None) -> tuple[Tensor, Tensor]:
+        check_shape("x", x, self.features)
+        lower, upper, log_det = self._factors()
+        return F.linear(x, lower @ upper, self.bias), log_det.expand(x.shape[:-1])
+
+    def _factors(self) -> tuple[Tensor, Tensor, Tensor]:
+        s = bounded(self.log_diagonal)
+        identity = torch.eye(self.features, dtype=s.dtype, device=s.device)
+        return self.triangles.tril(-1) + identity, self.triangles.triu(1) + torch.diag(s.exp()), s.sum()

@@ -1,0 +1,186 @@
+"""Maps that bring data to zero mean and unit variance: once for all, by training, or for each batch."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+import torch.distributed as dist
+from torch import Tensor, nn
+from torch.distributed.nn.functional import all_reduce
+
+from vaeflow.bijections.base import Bijection, Context
+from vaeflow.bijections.elementwise import bounded
+from vaeflow.errors import VaeflowError, check_positive, check_shape
+
+
+class Standardise(Bijection):
+    """x = μ + σ ⊙ z, log |det ∂x/∂z| = Σ log σ, with μ and σ the mean and standard deviation of the training set.
+
+    It is the first map of a model of continuous data, inside the likelihood: the data stay in the user's units and
+    the density is a density of those units. μ and σ are buffers, which checkpoints keep; they, and the arithmetic with
+    them, are in float64, since data may lie far from zero (dates, say).
+
+    Args:
+        features: D, or the whole shape of one example.
+        context_features: unused; every bijection has it.
+    """
+
+    mean: Tensor
+    scale: Tensor
+
+    def __init__(self, features: int | Sequence[int], context_features: int = 0) -> None:
+        super().__init__()
+        shape = (features,) if isinstance(features, int) else tuple(features)
+        self.register_buffer("mean", torch.zeros(shape, dtype=torch.float64))
+        self.register_buffer("scale", torch.ones(shape, dtype=torch.float64))
+
+    def set(self, mean: Tensor, scale: Tensor) -> None:
+        """Set μ and σ, each of the shape of one example. Raises where σ is 0: a constant has no density."""
+        constant = (scale <= 0).flatten().nonzero().flatten().tolist()
+        if constant:
+            raise VaeflowError(
+                f"dimension {constant[0]} of the training data is constant ({len(constant)} in all), so its density "
+                "has no bound: leave it out, or give integers (images as uint8), whose likelihood is of integers."
+            )
+        self.mean.copy_(mean)
+        self.scale.copy_(scale)
+
+    def forward(self, z: Tensor, context: Context = None) -> tuple[Tensor, Tensor]:
+        return (self.mean + self.scale * z.double()).to(z.dtype), self._log_det(z)
+
+    def inverse(self, x: Tensor, context: Context = None) -> tuple[Tensor, Tensor]:
+        return ((x.double() - self.mean) / self.scale).to(x.dtype), -self._log_det(x)
+
+    def _log_det(self, like: Tensor) -> Tensor:
+        return self.scale.double().log().sum().to(like.dtype).expand(like.shape[: like.dim() - self.scale.dim()])
+
+
+class ActNorm(Bijection):
+    """x = z ⊙ exp(s) + t, log |det ∂x/∂z| = Σ s, trained, from a start that depends on the data.
+
+    :meth:`fit`, called once on the first global batch of training, sets s and t so that z has zero mean and unit
+    variance there; later calls change nothing. Until then the map is the identity. s is bounded smoothly to ±20.
+
+    Source: Kingma & Dhariwal 2018, "Glow", arXiv 1807.03039, section 3.1.
+
+    Args:
+        features: D.
+        context_features: unused; every bijection has it.
+    """
+
+    fitted: Tensor
+
+    def __init__(self, features: int, context_features: int = 0) -> None:
+        super().__init__()
+        check_positive(features=features)
+        self.features = features
+        self.log_scale = nn.Parameter(torch.zeros(features))
+        self.shift = nn.Parameter(torch.zeros(features))
+        self.register_buffer("fitted", torch.tensor(False))
+
+    def forward(self, z: Tensor, context: Context = None) -> tuple[Tensor, Tensor]:
+        check_shape("z", z, self.features)
+        s = bounded(self.log_scale, 20)
+        return z * s.exp() + self.shift, s.sum().expand(z.shape[:-1])
+
+    def inverse(self, x: Tensor, context: Context = None) -> tuple[Tensor, Tensor]:
+        check_shape("x", x, self.features)
+        s = bounded(self.log_scale, 20)
+        return (x - self.shift) * (-s).exp(), -s.sum().expand(x.shape[:-1])
+
+    @torch.no_grad()
+    def fit(self, x: list[Tensor], context: Sequence[Context]) -> list[Tensor]:
+        if not self.fitted:
+            mean, variance = moments(x)
+            wanted = 0.5 * (variance + 1e-6).log()
+            self.log_scale.copy_(20 * torch.atanh((wanted / 20).clamp(-0.99, 0.99)))
+            self.shift.copy_(mean)
+            self.fitted.fill_(True)
+        return super().fit(x, context)
+
+
+class BatchNorm(Bijection):
+    """z = (x − m) ⊙ exp(γ)/√(v + ε) + β, log |det ∂z/∂x| = Σ (γ − ½ log(v + ε)), ε = 10⁻⁵.
+
+    In training, normalising takes mean m and variance v of the batch (over all processes); everything else, and
+    evaluation, those of the whole training set, which :meth:`fit` sets, so that no number that is reported depends on
+    how examples are put into batches. The model calls it before each validation.
+
+    Sources: Papamakarios et al. 2017, arXiv 1705.07057, appendix B; Dinh et al. 2017, arXiv 1605.08803, section 3.7.
+
+    Args:
+        features: D.
+        context_features: unused; every bijection has it.
+    """
+
+    epsilon = 1e-5
+    mean: Tensor
+    variance: Tensor
+
+    def __init__(self, features: int, context_features: int = 0) -> None:
+        super().__init__()
+        check_positive(features=features)
+        self.features = features
+        self.gamma = nn.Parameter(torch.zeros(features))
+        self.beta = nn.Parameter(torch.zeros(features))
+        self.register_buffer("mean", torch.zeros(features))
+        self.register_buffer("variance", torch.ones(features))
+
+    def forward(self, z: Tensor, context: Context = None) -> tuple[Tensor, Tensor]:
+        check_shape("z", z, self.features)
+        s = self._log_scale(self.variance)
+        return (z - self.beta) * (-s).exp() + self.mean, -s.sum().expand(z.shape[:-1])
+
+    def inverse(self, x: Tensor, context: Context = None) -> tuple[Tensor, Tensor]:
+        check_shape("x", x, self.features)
+        mean, variance = _moments_of_batch(x) if self.training else (self.mean, self.variance)
+        s = self._log_scale(variance)
+        return (x - mean) * s.exp() + self.beta, s.sum().expand(x.shape[:-1])
+
+    def _log_scale(self, variance: Tensor) -> Tensor:
+        return bounded(self.gamma, 20) - 0.5 * (variance + self.epsilon).log()
+
+    @torch.no_grad()
+    def fit(self, x: list[Tensor], context: Sequence[Context]) -> list[Tensor]:
+        mean, variance = moments(x)
+        self.mean.copy_(mean)
+        self.variance.copy_(variance)
+        training, self.training = self.training, False
+        z = super().fit(x, context)
+        self.training = training
+        return z
+
+
+def moments(batches: list[Tensor]) -> tuple[Tensor, Tensor]:
+    """Mean and variance ``(features,)`` over all but the last dimension of batches of all processes, in float64."""
+    features = batches[0].shape[-1]
+    count = torch.tensor(sum(b.numel() // features for b in batches), dtype=torch.float64, device=batches[0].device)
+    total = _sum_over_processes(torch.stack([_sum(b.double()) for b in batches]).sum(0))
+    count = _sum_over_processes(count)
+    mean = total / count
+    squares = torch.stack([_sum((b.double() - mean).square()) for b in batches]).sum(0)
+    return mean, _sum_over_processes(squares) / count
+
+
+def _moments_of_batch(x: Tensor) -> tuple[Tensor, Tensor]:
+    """The same of one global batch, differentiable; every process has its equal part."""
+    processes = dist.get_world_size() if _many() else 1
+    count = processes * (x.numel() // x.shape[-1])
+    mean = (all_reduce(_sum(x)) if processes > 1 else _sum(x)) / count
+    squares = _sum((x - mean).square())
+    return mean, (all_reduce(squares) if processes > 1 else squares) / count
+
+
+def _sum(x: Tensor) -> Tensor:
+    return x.flatten(0, -2).sum(0)
+
+
+def _sum_over_processes(value: Tensor) -> Tensor:
+    if _many():
+        dist.all_reduce(value)
+    return value
+
+
+def _many() -> bool:
+    return dist.is_available() and dist.is_initialized()
