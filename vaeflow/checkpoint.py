@@ -92,23 +92,29 @@ def factory(description: Mapping[str, Any], kind: type, trust: Sequence[str] = (
     init_args = {}
     for name, value in dict(description.get("init_args") or {}).items():
         if name in parts and value is not None:
-            if not isinstance(value, Mapping):
-                raise VaeflowError(
-                    f"the checkpoint has {value!r} for `{name}` of {cls.__name__}, expected a class path."
-                )
-            value = factory(value, parts[name], trust)
+            several = isinstance(value, (list, tuple))
+            for part in value if several else [value]:
+                if not isinstance(part, Mapping):
+                    raise VaeflowError(
+                        f"the checkpoint has {part!r} for `{name}` of {cls.__name__}, expected a class path."
+                    )
+            made = [factory(part, parts[name], trust) for part in (value if several else [value])]
+            value = made if several else made[0]
         init_args[name] = value
     return functools.partial(cls, **init_args)
 
 
 def _part_kinds(cls: type) -> dict[str, type]:
-    """The constructor parameters that take a factory, with what the factory must make."""
-    hints = typing.get_type_hints(cls.__init__)  # type: ignore[misc]
+    """The constructor parameters that take a factory, or a list of them, with what each must make; those of base
+    classes too, since a subclass may pass on what it does not name."""
     kinds = {}
-    for name, hint in hints.items():
-        for option in (hint, *typing.get_args(hint)):
-            if typing.get_origin(option) is Callable:
-                kinds[name] = typing.get_args(option)[-1]
+    for ancestor in reversed(cls.__mro__):
+        if "__init__" not in vars(ancestor) or not _inside(ancestor.__module__, (*TRUSTED, cls.__module__)):
+            continue
+        for name, hint in typing.get_type_hints(ancestor.__init__).items():  # type: ignore[misc]
+            for option in (hint, *typing.get_args(hint)):
+                if typing.get_origin(option) is Callable:
+                    kinds[name] = typing.get_args(option)[-1]
     return kinds
 
 

@@ -89,9 +89,10 @@ class TrainingCLI(LightningCLI):
         add("--ckpt_path", type=str | None, default=None, help="resume from this checkpoint, or from the `last` run's")
         add(
             "--num_samples",
-            type=NonNegativeInt,
-            default=1000,
-            help="importance samples for each test example; 0: no evaluation",
+            type=NonNegativeInt | None,
+            default=None,
+            help="samples for each test example: by default 1000 of a VAE's latents, 1 of dequantisation noise; "
+            "0: no evaluation",
         )
         add("--evaluation_seed", type=NonNegativeInt, default=0, help="seed of the evaluation's noise")
         add("--memory_mb", type=PositiveFloat, default=256.0, help="what one chunk of the evaluation computes, in MiB")

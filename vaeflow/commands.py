@@ -51,7 +51,7 @@ def train() -> None:
         trainer.fit(model, datamodule=data, ckpt_path=cli.resume_from, weights_only=True)
     if cli.resume_from and trainer.global_step == steps_before and trainer.is_global_zero:
         print(f"{cli.resume_from} is at step {steps_before}, the end of this run: there was nothing left to train.")
-    if cli.config.num_samples and not trainer.fast_dev_run:
+    if cli.config.num_samples != 0 and not trainer.fast_dev_run:
         finish(cli, folder)
 
 
@@ -89,7 +89,9 @@ def finish(cli: TrainingCLI, folder: Path) -> None:
     best = Path(checkpoints.best_model_path or checkpoints.last_model_path)
     checkpoint = read(best)
     load_weights(cli.model, checkpoint, best)
-    again = f"python scripts/evaluate.py --ckpt {quote(str(best))} --num-samples 5000"
+    again = f"python scripts/evaluate.py --ckpt {quote(str(best))}"
+    if cli.model.kind != "exact":
+        again += f" --num-samples {5 * cli.model.evaluation_samples}"
     with _stoppable(lambda: f"stopped while evaluating; to evaluate again: {again}"):
         seed, memory_mb = cli.config.evaluation_seed, cli.config.memory_mb
         results = evaluate(cli.model, data, cli.config.num_samples, seed=seed, memory_mb=memory_mb, trainer=trainer)
@@ -129,7 +131,7 @@ def _short_description(cli: TrainingCLI, results: dict[str, Any]) -> dict[str, A
         "parameters": results["num_parameters"],
         "epochs": cli.trainer.current_epoch,
         "batch_size": cli.datamodule.batch_size,
-        "learning_rate": cli.trainer.optimizers[0].defaults["lr"],
+        "learning_rate": cli.trainer.optimizers[0].defaults.get("lr", 0.0),
         "seed": cli.config.seed_everything,
     }
 
@@ -147,7 +149,12 @@ def evaluate_checkpoint() -> None:
     parser = Parser(prog="evaluate.py", description=evaluate_checkpoint.__doc__ or "", allow_abbrev=False)
     add = parser.add_argument
     add("--ckpt", type=str, required=True, help="the checkpoint")
-    add("--num-samples", type=PositiveInt, default=1000, help="K, importance samples for each example")
+    add(
+        "--num-samples",
+        type=PositiveInt | None,
+        default=None,
+        help="K samples for each example: by default 1000 of a VAE's latents, 1 of dequantisation noise",
+    )
     add("--split", type=str, default="test", help="train, val or test")
     add("--json", type=str | None, default=None, help="write the results to this file")
     add("--seed", type=NonNegativeInt, default=0, help="of the noise")

@@ -14,6 +14,8 @@ WARNINGS = (
     "your dataloader is not resumable",  # it is, by another way
     "LeafSpec.* is deprecated",
     "number of training batches .* is smaller than the logging interval",  # steps of several epochs are counted
+    "`LightningModule.configure_optimizers` returned `None`",  # as it should for what is fitted in closed form
+    "`training_step` returned `None`",
     "recommended to use .*sync_dist",  # the metrics are in step already
 )
 

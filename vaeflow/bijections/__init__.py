@@ -9,10 +9,10 @@ from vaeflow.bijections.autoregressive import (
 )
 from vaeflow.bijections.base import Amortised, Bijection, Chain, Composition, Inverse
 from vaeflow.bijections.coupling import Coupling, ImageCoupling
-from vaeflow.bijections.elementwise import Logit, Rescaling, UnitInterval
+from vaeflow.bijections.elementwise import Logit, UnitInterval
 from vaeflow.bijections.linear import LULinear, Permutation, Reversal, Rotation
 from vaeflow.bijections.multiscale import EachPixel, MultiScale, Squeeze
-from vaeflow.bijections.normalisation import ActNorm, BatchNorm, Standardise
+from vaeflow.bijections.normalisation import ActNorm, BatchNorm, Rescaling, Standardise
 from vaeflow.bijections.planar import Planar, Radial
 from vaeflow.bijections.sylvester import Sylvester
 from vaeflow.bijections.transformers import Additive, Affine, Gated, RationalQuadraticSpline, Transformer

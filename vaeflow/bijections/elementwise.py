@@ -1,4 +1,4 @@
-"""Maps that treat every dimension on its own: scales, and the pre-processing of integer data."""
+"""Maps that treat every dimension on its own: bounded scales, and the pre-processing of integers."""
 
 from __future__ import annotations
 
@@ -6,10 +6,10 @@ import math
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Tensor
 
 from vaeflow.bijections.base import Bijection, Context
-from vaeflow.errors import VaeflowError, check_positive, check_shape
+from vaeflow.errors import VaeflowError, check_shape
 
 LOG_SCALE_BOUND = 7.0
 
@@ -17,33 +17,6 @@ LOG_SCALE_BOUND = 7.0
 def bounded(log_scale: Tensor, bound: float = LOG_SCALE_BOUND) -> Tensor:
     """B tanh(a/B): near 0 the identity, and no logarithm of a scale leaves ±B, whatever a net puts out."""
     return bound * torch.tanh(log_scale / bound)
-
-
-class Rescaling(Bijection):
-    """z = exp(s) ⊙ x, log |det ∂z/∂x| = Σ s, with trained s, bounded smoothly to ±20.
-
-    Source: Dinh, Krueger & Bengio 2014, "NICE", arXiv 1410.8516, section 3.3.
-
-    Args:
-        features: D.
-        context_features: unused; every bijection has it.
-    """
-
-    def __init__(self, features: int, context_features: int = 0) -> None:
-        super().__init__()
-        check_positive(features=features)
-        self.features = features
-        self.log_scale = nn.Parameter(torch.zeros(features))
-
-    def forward(self, z: Tensor, context: Context = None) -> tuple[Tensor, Tensor]:
-        check_shape("z", z, self.features)
-        s = bounded(self.log_scale, 20)
-        return z * (-s).exp(), -s.sum().expand(z.shape[:-1])
-
-    def inverse(self, x: Tensor, context: Context = None) -> tuple[Tensor, Tensor]:
-        check_shape("x", x, self.features)
-        s = bounded(self.log_scale, 20)
-        return x * s.exp(), s.sum().expand(x.shape[:-1])
 
 
 class UnitInterval(Bijection):

@@ -93,9 +93,49 @@ class ActNorm(Bijection):
     def fit(self, x: list[Tensor], context: Sequence[Context]) -> list[Tensor]:
         if not self.fitted:
             mean, variance = moments(x)
-            wanted = 0.5 * (variance + 1e-6).log()
-            self.log_scale.copy_(20 * torch.atanh((wanted / 20).clamp(-0.99, 0.99)))
+            self.log_scale.copy_(_unbounded(0.5 * (variance + 1e-12).log()))
             self.shift.copy_(mean)
+            self.fitted.fill_(True)
+        return super().fit(x, context)
+
+
+class Rescaling(Bijection):
+    """z = exp(s) ⊙ x, log |det ∂z/∂x| = Σ s, with trained s, bounded smoothly to ±20.
+
+    :meth:`fit`, called once on the first global batch of training, starts s so that z has unit variance there: from
+    s = 0 the scales of pixels that hardly vary take Adam thousands of steps to reach.
+
+    Source: Dinh, Krueger & Bengio 2014, "NICE", arXiv 1410.8516, section 3.3.
+
+    Args:
+        features: D.
+        context_features: unused; every bijection has it.
+    """
+
+    fitted: Tensor
+
+    def __init__(self, features: int, context_features: int = 0) -> None:
+        super().__init__()
+        check_positive(features=features)
+        self.features = features
+        self.log_scale = nn.Parameter(torch.zeros(features))
+        self.register_buffer("fitted", torch.tensor(False))
+
+    def forward(self, z: Tensor, context: Context = None) -> tuple[Tensor, Tensor]:
+        check_shape("z", z, self.features)
+        s = bounded(self.log_scale, 20)
+        return z * (-s).exp(), -s.sum().expand(z.shape[:-1])
+
+    def inverse(self, x: Tensor, context: Context = None) -> tuple[Tensor, Tensor]:
+        check_shape("x", x, self.features)
+        s = bounded(self.log_scale, 20)
+        return x * s.exp(), s.sum().expand(x.shape[:-1])
+
+    @torch.no_grad()
+    def fit(self, x: list[Tensor], context: Sequence[Context]) -> list[Tensor]:
+        if not self.fitted:
+            _, variance = moments(x)
+            self.log_scale.copy_(_unbounded(-0.5 * (variance + 1e-12).log()))
             self.fitted.fill_(True)
         return super().fit(x, context)
 
@@ -152,15 +192,20 @@ class BatchNorm(Bijection):
         return z
 
 
+def _unbounded(log_scale: Tensor) -> Tensor:
+    """What :func:`bounded` with 20 maps to ``log_scale``."""
+    return 20 * torch.atanh(log_scale / 20)
+
+
 def moments(batches: list[Tensor]) -> tuple[Tensor, Tensor]:
     """Mean and variance ``(features,)`` over all but the last dimension of batches of all processes, in float64."""
     features = batches[0].shape[-1]
     count = torch.tensor(sum(b.numel() // features for b in batches), dtype=torch.float64, device=batches[0].device)
-    total = _sum_over_processes(torch.stack([_sum(b.double()) for b in batches]).sum(0))
-    count = _sum_over_processes(count)
+    total = sum_over_processes(torch.stack([_sum(b.double()) for b in batches]).sum(0))
+    count = sum_over_processes(count)
     mean = total / count
     squares = torch.stack([_sum((b.double() - mean).square()) for b in batches]).sum(0)
-    return mean, _sum_over_processes(squares) / count
+    return mean, sum_over_processes(squares) / count
 
 
 def _moments_of_batch(x: Tensor) -> tuple[Tensor, Tensor]:
@@ -176,7 +221,8 @@ def _sum(x: Tensor) -> Tensor:
     return x.flatten(0, -2).sum(0)
 
 
-def _sum_over_processes(value: Tensor) -> Tensor:
+def sum_over_processes(value: Tensor) -> Tensor:
+    """The sum of the processes' values, all of one shape; the value itself where there is one process."""
     if _many():
         dist.all_reduce(value)
     return value

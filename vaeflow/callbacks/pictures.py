@@ -63,11 +63,12 @@ def draw(model: Any, data: Any, count: int = 64) -> dict[str, Tensor]:
         labels = torch.arange(whole_rows, device=model.device) % columns
         samples = model.sample(whole_rows, Noise(), model.context_of(labels), mean=True)
         pictures["samples"] = grid(samples, model.levels, columns)
+    if "samples" in pictures and model.latent_slices:
         again = model.decode(model.encode(x, context), context)
         rows = [torch.cat([x[i : i + 16], again[i : i + 16]]) for i in range(0, min(32, size - size % 16) or size, 16)]
         pictures["reconstructions"] = torch.cat([grid(row, model.levels, len(row) // 2) for row in rows], dim=1)
         pictures["interpolation"] = grid(_interpolation(model, x, context), model.levels, 10)
-    if max(s.stop for s in model.latent_slices.values()) == 2:
+    if max((s.stop for s in model.latent_slices.values()), default=0) == 2 and model.dimension > 2:
         pictures["latents"] = _latents(model, data)
     return pictures
 

@@ -143,6 +143,17 @@ class DataModule(LightningDataModule, ABC):
         x, y = self._split(split)
         return self.finish(x[index], self._noise(split, index)), y[index]
 
+    def first_batch(self) -> tuple[Tensor, Tensor, Tensor]:
+        """The first batch of training, of all processes together."""
+        self.setup("")
+        index = next(iter(TrainingBatches(len(self.splits["train"][0]), self.batch_size, self.seed)))
+        return *self.examples("train", index), index
+
+    def batches_of_process(self, split: str) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
+        """This process's batches of a split in order; those of all processes are the whole split, once."""
+        for index in EvaluationBatches(len(self._split(split)[0]), self.batch_size, *_place(self)):
+            yield *self.examples(split, index), index
+
     def fingerprint(self) -> str:
         """SHA-256 of the tensor that the test loop evaluates: of its shape, and of its values as float64 bytes."""
         digest = hashlib.sha256(str((self.num_evaluated, *self.shape)).encode())

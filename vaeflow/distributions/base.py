@@ -1,4 +1,4 @@
-"""Densities of vectors: bases of flows and priors of latent-variable models."""
+"""Densities of vectors: bases of flows, priors of latent-variable models, and models of data by themselves."""
 
 from __future__ import annotations
 
@@ -7,10 +7,11 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from vaeflow.bijections import Bijection
-from vaeflow.errors import VaeflowError, check_mapped
+from vaeflow.errors import VaeflowError, check_mapped, check_positive
 from vaeflow.noise import Noise
 
 
@@ -26,6 +27,7 @@ class Density(nn.Module, ABC):
 
     def __init__(self, features: int, context_features: int = 0) -> None:
         super().__init__()
+        check_positive(features=features)
         self.features, self.context_features = features, context_features
         self.register_buffer("zero", torch.zeros(()), persistent=False)  # knows the device and the number type
 
@@ -41,6 +43,22 @@ class Density(nn.Module, ABC):
             temperature: what the standard deviation of the base is multiplied by; 0 gives its mode.
         """
 
+    def encode(self, z: Tensor, context: Tensor | None = None) -> Tensor:
+        """The noise that z is made of, ``(batch, features)``, where each z is made of one."""
+        raise VaeflowError(f"a {type(self).__name__} has no latent space: many draws of its noise make the same point.")
+
+    def decode(self, code: Tensor, context: Tensor | None = None) -> Tensor:
+        """The inverse of :meth:`encode`."""
+        raise VaeflowError(f"a {type(self).__name__} has no latent space: many draws of its noise make the same point.")
+
+    @property
+    def latent_slices(self) -> dict[str, slice]:
+        """The levels of a code, by name; empty where there is none."""
+        return {}
+
+    def fit(self, z: list[Tensor], context: list[Tensor | None]) -> None:
+        """Set whatever is a statistic of the training data, which come in batches; see ``Bijection.fit``."""
+
 
 class StandardNormal(Density):
     """N(0, I): log p(z) = −½ Σ_i (z_i² + log 2π)."""
@@ -49,31 +67,95 @@ class StandardNormal(Density):
         return -0.5 * (torch.linalg.vecdot(z, z) + self.features * math.log(2 * math.pi))
 
     def sample(self, noise: Noise, context: Tensor | None = None, temperature: float = 1.0) -> Tensor:
-        if temperature < 0:
-            raise VaeflowError(f"temperature is {temperature}, expected 0 or more.")
-        return temperature * noise.normal("base", 1, self.features, self.zero.dtype)[0]
+        return check_temperature(temperature) * noise.normal("base", 1, self.features, self.zero.dtype)[0]
+
+
+class StandardLogistic(Density):
+    """The logistic density of NICE: log p(z) = −Σ_i [softplus(z_i) + softplus(−z_i)]; its variance is π²/3."""
+
+    def log_prob(self, z: Tensor, context: Tensor | None = None) -> Tensor:
+        return -(F.softplus(z) + F.softplus(-z)).sum(-1)
+
+    def sample(self, noise: Noise, context: Tensor | None = None, temperature: float = 1.0) -> Tensor:
+        return check_temperature(temperature) * torch.logit(
+            noise.uniform("base", 1, self.features, self.zero.dtype)[0]
+        )
+
+
+class Uniform(Density):
+    """The uniform density on a cube: log p(z) = −D log(high − low) inside, −∞ outside.
+
+    Args:
+        features: D.
+        context_features: unused.
+        low, high: of every side.
+    """
+
+    def __init__(self, features: int, context_features: int = 0, low: float = 0.0, high: float = 1.0) -> None:
+        super().__init__(features)
+        if not low < high:
+            raise VaeflowError(f"low is {low} and high is {high}, expected low < high.")
+        self.low, self.high = low, high
+
+    def log_prob(self, z: Tensor, context: Tensor | None = None) -> Tensor:
+        inside = ((z >= self.low) & (z <= self.high)).all(-1)
+        return torch.where(inside, -self.features * math.log(self.high - self.low), -math.inf).to(z.dtype)
+
+    def sample(self, noise: Noise, context: Tensor | None = None, temperature: float = 1.0) -> Tensor:
+        centred = check_temperature(temperature) * (noise.uniform("base", 1, self.features, self.zero.dtype)[0] - 0.5)
+        return 0.5 * (self.low + self.high) + (self.high - self.low) * centred
 
 
 class FlowDensity(Density):
-    """The density of x = f(z) with z ~ N(0, I): log p(x) = log N(f⁻¹(x); 0, I) + log |det ∂f⁻¹/∂x|.
+    """The density of x = f(z) with z from a base: log p(x) = log p(f⁻¹(x)) + log |det ∂f⁻¹/∂x|.
 
-    As a learned prior, p is evaluated at every training step: choose a flow whose ``inverse`` is fast, such as
-    ``Inverse`` around ``InverseAutoregressive``.
+    As a model or a learned prior, p is evaluated at every training step: choose a flow whose ``inverse`` is fast, such
+    as ``MaskedAutoregressive`` or a ``Chain`` of ``Coupling``.
 
     Args:
         features: D, the dimension of x.
         context_features: dimension of the context; 0 for none.
         flow: makes f.
+        base: makes the density of z, of the same two numbers.
     """
 
-    def __init__(self, features: int, context_features: int, flow: Callable[[int, int], Bijection]) -> None:
+    def __init__(
+        self,
+        features: int,
+        context_features: int,
+        flow: Callable[[int, int], Bijection],
+        base: Callable[[int, int], Density] = StandardNormal,
+    ) -> None:
         super().__init__(features, context_features)
-        self.base = StandardNormal(features)
-        self.flow = flow(features, context_features)
+        self.base = base(features, context_features)
+        try:
+            self.flow = flow(features, context_features)
+        except TypeError as error:
+            raise VaeflowError(f"the flow cannot be made: {error}.") from error
 
     def log_prob(self, z: Tensor, context: Tensor | None = None) -> Tensor:
         base, log_det = check_mapped(type(self.flow).__name__, self.flow.inverse(z, context), z)
-        return self.base.log_prob(base) + log_det
+        return self.base.log_prob(base, context) + log_det
 
     def sample(self, noise: Noise, context: Tensor | None = None, temperature: float = 1.0) -> Tensor:
         return self.flow(self.base.sample(noise, context, temperature), context)[0]
+
+    def encode(self, z: Tensor, context: Tensor | None = None) -> Tensor:
+        return self.flow.inverse(z, context)[0]
+
+    def decode(self, code: Tensor, context: Tensor | None = None) -> Tensor:
+        return self.flow(code, context)[0]
+
+    @property
+    def latent_slices(self) -> dict[str, slice]:
+        return getattr(self.flow, "slices", {"z": slice(0, self.features)})
+
+    def fit(self, z: list[Tensor], context: list[Tensor | None]) -> None:
+        self.base.fit(self.flow.fit(z, context), context)
+
+
+def check_temperature(temperature: float) -> float:
+    """The temperature, if it is one."""
+    if temperature < 0:
+        raise VaeflowError(f"temperature is {temperature}, expected 0 or more.")
+    return temperature

@@ -21,29 +21,31 @@ from vaeflow.evaluation.progress import EvaluationProgress
 from vaeflow.noise import Noise
 from vaeflow.quiet import quiet
 
-ELBO_SAMPLES = 16
+REPORT_SAMPLES = 16
 
 
 class Evaluation(LightningModule):
-    """The test loop: importance-sampled nll, and for latent-variable models the ELBO with its terms.
+    """The test loop: nll from log-weights, and the terms that a model reports beside it, such as the ELBO's.
 
     Args:
         model: a model; see :class:`~vaeflow.models.base.LikelihoodModel` for what it has.
-        num_samples: K. A model with an exact likelihood needs one.
+        num_samples: K; None for as many as such a model is usually given. One with an exact likelihood needs one.
         seed: of the evaluation's noise.
         memory_mb: budget for what one chunk of samples computes, in MiB.
     """
 
-    def __init__(self, model: Any, num_samples: int = 1000, seed: int = 0, memory_mb: float = 256.0) -> None:
+    def __init__(self, model: Any, num_samples: int | None = None, seed: int = 0, memory_mb: float = 256.0) -> None:
         super().__init__()
+        if num_samples is None:
+            num_samples = model.evaluation_samples
         if num_samples < 1:
             raise VaeflowError(f"num_samples is {num_samples}, expected at least 1.")
         self.model = model.eval()
         self.num_samples = 1 if model.kind == "exact" else num_samples
         self.seed, self.memory_mb = seed, memory_mb
         self.likelihood = LogLikelihood(self.num_samples)
-        self.terms = Means(["elbo", "kl", "reconstruction"])
-        self.features = max(part.stop for part in model.latent_slices.values())
+        self.terms = Means(model.reported)
+        self.features = max((part.stop for part in model.latent_slices.values()), default=0)
         self.active = ActiveUnits(self.features)
         self.results: dict[str, Any] = {}
 
@@ -62,13 +64,14 @@ class Evaluation(LightningModule):
         if self.likelihood.rows is None:
             self.likelihood.rows = rows_within(self.memory_mb, self.model, x, noise, context)
         self.likelihood.update(self.model, x, noise, context)
-        if "elbo" not in self.model.logged:
+        if not self.model.reported:
             return
-        num_samples = min(ELBO_SAMPLES, self.num_samples)
+        num_samples = min(REPORT_SAMPLES, self.num_samples)
         for part in torch.arange(len(x), device=x.device).split(max(1, self.likelihood.rows // num_samples)):
             c = None if context is None else context[part]
-            self.terms.update(**self.model.elbo_terms(x[part], noise.at(index[part]), num_samples, c))
-            self.active.update(self.model.encode(x[part], c))
+            self.terms.update(**self.model.report(x[part], noise.at(index[part]), num_samples, c))
+            if "elbo" in self.model.reported:
+                self.active.update(self.model.encode(x[part], c))
 
     def on_test_epoch_end(self) -> None:
         values = self.likelihood.compute()
@@ -81,6 +84,7 @@ class Evaluation(LightningModule):
             "num_samples": self.num_samples,
             "nll": values["nll"].item(),
             "nll_stderr": None if math.isnan(stderr) else stderr,
+            "nll_preprocessed": None,
             "bpd": None,
             "elbo": None,
             "elbo_gap": None,
@@ -93,10 +97,11 @@ class Evaluation(LightningModule):
         }
         if self.model.levels is not None:
             results["bpd"] = results["nll"] / (self.model.dimension * math.log(2))
-        if self.model.standardise is not None:
-            results["nll_standardised"] = results["nll"] - self.model.standardise.scale.double().log().sum().item()
-        if "elbo" in self.model.logged:
-            results.update({name: mean.item() for name, (mean, _) in self.terms.compute().items()})
+        terms = {name: mean.item() for name, (mean, _) in self.terms.compute().items()} if self.model.reported else {}
+        if "log_det" in terms:  # of the pre-processing: nats of what a flow or a net sees, as some papers report them
+            results["nll_preprocessed"] = results["nll"] + terms.pop("log_det")
+        results.update(terms)
+        if "elbo" in terms:
             results["elbo_gap"] = -results["elbo"] - results["nll"]
             results["active_units"] = int(self.active.compute())
             results["latent_features"] = self.features
@@ -108,7 +113,7 @@ class Evaluation(LightningModule):
 def evaluate(
     model: Any,
     data: Any,
-    num_samples: int = 1000,
+    num_samples: int | None = None,
     split: str = "test",
     seed: int = 0,
     memory_mb: float = 256.0,
@@ -123,7 +128,8 @@ def evaluate(
     Args:
         model: a :class:`~vaeflow.models.base.LikelihoodModel`, as :func:`vaeflow.load` gives it.
         data: a :class:`~vaeflow.data.base.DataModule`, as :func:`vaeflow.load_data` gives it.
-        num_samples: K.
+        num_samples: K; by default 1,000 importance samples of a latent-variable model, one draw of the noise that
+            makes integers continuous.
         split: train, val or test.
         seed: of the evaluation's noise.
         memory_mb: budget for what one chunk of samples computes, in MiB.
@@ -233,6 +239,7 @@ def table(results: dict[str, Any]) -> str:
         nll += f" ± {_number(results['nll_stderr'], 3)}"
     all_rows = [
         ("nll", nll, f"nats ({bound})"),
+        ("pre-processed", _number(results["nll_preprocessed"], 3), "nats of the data as the model sees them"),
         ("bits/dim", _number(results["bpd"], 4), ""),
         ("ELBO", _number(results["elbo"], 3), "nats"),
         ("gap to ELBO", _number(results["elbo_gap"], 3), "nats"),

@@ -1,6 +1,30 @@
 """Models: one file for each system."""
 
 from vaeflow.models.base import LikelihoodModel
+from vaeflow.models.baselines import DeepGMM, Gaussian, GaussianMixture, Uniform
+from vaeflow.models.density import DensityModel, Flow
+from vaeflow.models.iaf import IAF
+from vaeflow.models.made import MADE
+from vaeflow.models.maf import MAF
+from vaeflow.models.nice import NICE
+from vaeflow.models.realnvp import ImageRealNVP, RealNVP
+from vaeflow.models.spline import NeuralSplineFlow
 from vaeflow.models.vae import VAE
 
-__all__ = ["VAE", "LikelihoodModel"]
+__all__ = [
+    "IAF",
+    "MADE",
+    "MAF",
+    "NICE",
+    "VAE",
+    "DeepGMM",
+    "DensityModel",
+    "Flow",
+    "Gaussian",
+    "GaussianMixture",
+    "ImageRealNVP",
+    "LikelihoodModel",
+    "NeuralSplineFlow",
+    "RealNVP",
+    "Uniform",
+]

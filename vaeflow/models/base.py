@@ -15,7 +15,6 @@ from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
 import vaeflow
-from vaeflow.bijections import Standardise
 from vaeflow.checkpoint import KEY, describe
 from vaeflow.errors import VaeflowError, check_shape
 from vaeflow.evaluation.log_likelihood import LogWeights
@@ -42,9 +41,14 @@ class LikelihoodModel(LightningModule, ABC):
     """
 
     kind: str
+    """How its nll is had: exact, dequantised, importance-sampled or reverse-kl."""
     objective_name: str
+    evaluation_samples: int
+    """How many samples of noise evaluation draws for each example where nobody says."""
     started: Tensor
     logged: tuple[str, ...] = ("objective", "nll")
+    reported: tuple[str, ...] = ()
+    """The further terms that :meth:`report` gives."""
 
     def __init__(
         self,
@@ -69,7 +73,6 @@ class LikelihoodModel(LightningModule, ABC):
         self.context_features = num_classes if class_conditional else 0
         self.optimizer, self.lr_scheduler = optimizer, lr_scheduler
         self.seed = seed
-        self.standardise = Standardise(self.shape) if levels is None else None
         self.register_buffer("started", torch.tensor(False))
         self.train_means, self.val_means = Means(self.logged), Means(self.logged)
 
@@ -123,15 +126,14 @@ class LikelihoodModel(LightningModule, ABC):
     def losses(self, x: Tensor, noise: Noise, context: Tensor | None) -> tuple[Tensor, dict[str, Tensor]]:
         """The scalar to minimise, and what is logged of each example: ``(batch,)`` by the names in ``logged``."""
 
-    def elbo_terms(self, x: Tensor, noise: Noise, num_samples: int, context: Tensor | None = None) -> dict[str, Tensor]:
-        """elbo, kl and reconstruction of each example, ``(batch,)`` in nats, averaged over draws of its latents; empty
-        for a model that has none."""
+    def report(self, x: Tensor, noise: Noise, num_samples: int, context: Tensor | None = None) -> dict[str, Tensor]:
+        """What evaluation averages beside the likelihood, of each example and averaged over draws of its noise:
+        ``(batch,)`` in nats by the names in ``reported``."""
         return {}
 
-    def start(self, mean: Tensor, scale: Tensor) -> None:
-        """Set what depends on the training data's mean and standard deviation, ``shape`` each, before training."""
-        if self.standardise is not None:
-            self.standardise.fit(mean, scale)
+    def initialise(self, data: Any) -> None:
+        """Set what depends on the training data, before training: ``data`` is a
+        :class:`~vaeflow.data.base.DataModule`, set up."""
 
     def context_of(self, y: Tensor) -> Tensor | None:
         """Labels ``(batch,)`` → the context ``(batch, context_features)``, None for a model that has none."""
@@ -141,10 +143,10 @@ class LikelihoodModel(LightningModule, ABC):
 
     def setup(self, stage: str) -> None:
         if stage == "fit" and not self.started:
-            self.start(*self.trainer.datamodule.statistics())  # type: ignore[attr-defined]
+            self.initialise(self.trainer.datamodule)  # type: ignore[attr-defined]
             self.started.fill_(True)
 
-    def training_step(self, batch: tuple[Tensor, Tensor, Tensor], batch_index: int) -> Tensor:
+    def training_step(self, batch: tuple[Tensor, Tensor, Tensor], batch_index: int) -> Tensor | None:
         x, y, index = batch
         noise = Noise(self.seed, "train", self.current_epoch, index)
         loss, values = self.losses(self._checked(x), noise, self.context_of(y))
@@ -152,8 +154,14 @@ class LikelihoodModel(LightningModule, ABC):
         self.train_means.update(**values)
         if self._is_logged(batch_index):
             self._log_means("train", self.train_means)
-            self.log("train/learning_rate", self.trainer.optimizers[0].param_groups[0]["lr"])
-        return loss
+            if self._is_trained_by_gradient:
+                self.log("train/learning_rate", self.trainer.optimizers[0].param_groups[0]["lr"])
+        return loss if self._is_trained_by_gradient else None
+
+    @property
+    def _is_trained_by_gradient(self) -> bool:
+        """False of what :meth:`initialise` fits in closed form."""
+        return any(parameter.requires_grad for parameter in self.parameters())
 
     def _is_logged(self, batch_index: int) -> bool:
         """Whether this batch ends a step of the optimizer that Lightning writes down."""
@@ -190,6 +198,8 @@ class LikelihoodModel(LightningModule, ABC):
         )
 
     def configure_optimizers(self) -> Any:
+        if not self._is_trained_by_gradient:
+            return None
         try:
             optimizer = self.optimizer(self.parameters())
         except (TypeError, ValueError) as error:

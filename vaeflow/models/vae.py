@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
-from vaeflow.bijections import Bijection
+from vaeflow.bijections import Bijection, Standardise
 from vaeflow.distributions import ConditionedPosterior, Density, Likelihood, Posterior, StandardNormal
 from vaeflow.distributions.heads import likelihood_for
 from vaeflow.errors import VaeflowError, check_context, check_positive, check_shape
@@ -51,6 +51,7 @@ class VAE(LikelihoodModel):
     """
 
     kind = "importance-sampled"
+    evaluation_samples = 1000
     data_mean: Tensor
 
     def __init__(
@@ -92,6 +93,8 @@ class VAE(LikelihoodModel):
         self.likelihood = (likelihood or likelihood_for(levels))(self.shape, levels)
         self.decoder = decoder(latent_features, self.context_features, self.likelihood.decoder_shape)
         self.analytic_kl = flow is None and isinstance(self.prior, StandardNormal)
+        self.standardise = Standardise(self.shape) if levels is None else None
+        self.reported = ("elbo", "kl", "reconstruction", *(("log_det",) if levels is None else ()))
         self.register_buffer("data_mean", torch.zeros(self.shape))
 
     # ------------------------------------------------------------------------------------------------ the bound
@@ -127,10 +130,12 @@ class VAE(LikelihoodModel):
         with full_precision(x):
             return -self.likelihood.log_prob(x, output.to(self.dtype), noise) - log_det, log_ratio
 
-    def elbo_terms(self, x: Tensor, noise: Noise, num_samples: int, context: Tensor | None = None) -> dict[str, Tensor]:
+    def report(self, x: Tensor, noise: Noise, num_samples: int, context: Tensor | None = None) -> dict[str, Tensor]:
+        x = self._checked(x)
         q = self.infer(x, context)
         reconstruction, log_ratio = self.terms(x, q, noise, num_samples, context)
-        return _elbo_terms(reconstruction, self._kl_by_group(q, log_ratio))
+        terms = _elbo_terms(reconstruction, self._kl_by_group(q, log_ratio))
+        return terms if self.standardise is None else {**terms, "log_det": self.standardise.inverse(x)[1]}
 
     def _kl_by_group(self, q: ConditionedPosterior, log_ratio: Tensor) -> Tensor:
         """``(batch, groups)``: of each dimension where the KL is in closed form, of all of z where it is estimated."""
@@ -189,10 +194,12 @@ class VAE(LikelihoodModel):
 
     # --------------------------------------------------------------------------------------------- data to nets
 
-    def start(self, mean: Tensor, scale: Tensor) -> None:
-        super().start(mean, scale)
+    def initialise(self, data: Any) -> None:
+        mean, scale = data.statistics()
         self.data_mean.copy_(mean)
-        if self.standardise is None and self.decoder.output_bias is not None:
+        if self.standardise is not None:
+            self.standardise.set(mean, scale)
+        elif self.decoder.output_bias is not None:
             self.likelihood.start(mean, scale, self.decoder.output_bias)
 
     def _standardised(self, x: Tensor) -> tuple[Tensor, Tensor]:

@@ -1,0 +1,179 @@
+"""What the models with an exact likelihood share: one density of the data, once they are on the line."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.optim import Optimizer
+from torch.optim.lr_scheduler import LRScheduler
+
+from vaeflow.bijections import BatchNorm, Bijection, Logit, Standardise
+from vaeflow.distributions import Density, FlowDensity, GaussianDensity, StandardNormal
+from vaeflow.errors import VaeflowError, check_context, check_shape
+from vaeflow.evaluation.log_likelihood import LogWeights
+from vaeflow.models.base import LikelihoodModel
+from vaeflow.noise import Noise
+
+
+class DensityModel(LikelihoodModel):
+    """log p(x) = log p(y) + log |det ∂y/∂x| of continuous data x, y being x pre-processed; and for integers
+
+        log P(x) = log ∫ p(x + u) du ≥ E_u log p(x + u),    u uniform on (0, 1)^D,
+
+    so that nll is of the data as the user gave them, whatever the pre-processing. Evaluated with one u for each
+    example it is the mean of the bound on the right, as papers report it; with K of them log (1/K) Σ_k p(x + u_k),
+    which is tighter. Training draws u anew for each example in each epoch.
+
+    A subclass sets ``density``, of vectors of all D dimensions of the data.
+
+    Args:
+        preprocess: makes the map to y of D and of L (0 for continuous data): by default the model's own for integers,
+            standardisation for continuous data.
+    """
+
+    default_preprocess: Callable[[int, int], Bijection] = Logit
+    objective_name = "log-likelihood"
+    evaluation_samples = 1
+    reported = ("log_det",)
+    density: Density
+
+    def __init__(
+        self,
+        shape: tuple[int, ...],
+        levels: int | None = None,
+        num_classes: int = 0,
+        class_conditional: bool = False,
+        preprocess: Callable[[int, int], Bijection] | None = None,
+        optimizer: Callable[[Iterable[nn.Parameter]], Optimizer] = torch.optim.Adam,
+        lr_scheduler: Callable[[Optimizer, int], LRScheduler] | None = None,
+        seed: int = 0,
+    ) -> None:
+        super().__init__(shape, levels, num_classes, class_conditional, optimizer, lr_scheduler, seed)
+        self.kind = "exact" if levels is None else "dequantised"
+        default = Standardise if levels is None else type(self).default_preprocess
+        self.preprocess = (preprocess or default)(self.dimension, levels or 0)
+
+    # ---------------------------------------------------------------------------------------- the four questions
+
+    def log_weights_of(self, x: Tensor, context: Tensor | None = None) -> LogWeights:
+        x = self._checked(x)
+        check_context(context, self.context_features)
+
+        def log_weights(noise: Noise, num_samples: int) -> Tensor:
+            with torch.autocast(x.device.type, enabled=False):
+                y, log_det = self._preprocessed(x, noise, num_samples)
+                return self.density.log_prob(y, context) + log_det
+
+        return log_weights
+
+    def sample(
+        self, n: int, noise: Noise, context: Tensor | None = None, temperature: float = 1.0, mean: bool = False
+    ) -> Tensor:
+        """See the base class. A sample is the value itself, without noise to average, whatever ``mean`` says."""
+        check_context(context, self.context_features)
+        if context is not None and len(context) != n:
+            raise VaeflowError(f"context has {len(context)} rows, expected {n}, one for each sample.")
+        if noise.index is None:
+            noise = noise.at(torch.arange(n, device=self.device))
+        with torch.no_grad():
+            return self._in_units_of_data(self.density.sample(noise, context, temperature))
+
+    def encode(self, x: Tensor, context: Tensor | None = None) -> Tensor:
+        """See the base class. An integer x stands for the middle of its cell, x + ½."""
+        check_context(context, self.context_features)
+        y, _ = self.preprocess.inverse(self._middle(self._checked(x)))
+        return self.density.encode(y.to(self.dtype), context)
+
+    def decode(self, z: Tensor, context: Tensor | None = None, floor: bool = True) -> Tensor:
+        """See the base class.
+
+        Args:
+            floor: of integer data, give the integer in whose cell the value lies instead of the value.
+        """
+        check_shape("z", z, self.dimension)
+        check_context(context, self.context_features)
+        return self._in_units_of_data(self.density.decode(z, context), floor)
+
+    @property
+    def latent_slices(self) -> dict[str, slice]:
+        return self.density.latent_slices
+
+    # -------------------------------------------------------------------------------------------------- training
+
+    def losses(self, x: Tensor, noise: Noise, context: Tensor | None) -> tuple[Tensor, dict[str, Tensor]]:
+        nll = -self.log_weights_of(x, context)(noise, 1)[0]
+        return nll.mean(), {"objective": nll, "nll": nll}
+
+    def report(self, x: Tensor, noise: Noise, num_samples: int, context: Tensor | None = None) -> dict[str, Tensor]:
+        """log |det ∂y/∂x|, which tells nats of y from those of x."""
+        return {"log_det": self._preprocessed(self._checked(x), noise, num_samples)[1].mean(0)}
+
+    def initialise(self, data: Any) -> None:
+        if isinstance(self.preprocess, Standardise):
+            mean, scale = data.statistics()
+            if self.levels is not None:  # x + u
+                mean, scale = mean + 0.5, (scale.square() + 1 / 12).sqrt()
+            self.preprocess.set(mean.flatten(), scale.flatten())
+        self._fit([data.first_batch()])
+        if self._has_statistics:
+            self._fit(data.batches_of_process("train"))
+
+    def on_validation_epoch_start(self) -> None:
+        data = self.trainer.datamodule  # type: ignore[attr-defined]
+        if self._has_statistics and not self.trainer.sanity_checking:
+            self._fit(data.batches_of_process("train"))
+
+    @property
+    def _has_statistics(self) -> bool:
+        """Whether a part of the model is a statistic of the whole training set."""
+        return any(isinstance(part, (BatchNorm, GaussianDensity)) for part in self.modules())
+
+    @torch.no_grad()
+    def _fit(self, batches: Iterable[tuple[Tensor, Tensor, Tensor]]) -> None:
+        training = self.training
+        self.eval()
+        inputs, contexts = [], []
+        for x, y, index in batches:
+            noise = Noise(self.seed, "train, once", 0, index.to(self.device))
+            inputs.append(self._preprocessed(self._checked(x.to(self.device)), noise, 1)[0][0])
+            contexts.append(self.context_of(y.to(self.device)))
+        self.density.fit(inputs, contexts)
+        self.train(training)
+
+    # --------------------------------------------------------------------------------------------- data to vectors
+
+    def _preprocessed(self, x: Tensor, noise: Noise, num_samples: int) -> tuple[Tensor, Tensor]:
+        """y ``(num_samples, batch, D)`` and log |det ∂y/∂x| ``(num_samples, batch)``; one row of continuous data."""
+        flat = x.flatten(1).double().unsqueeze(0)
+        if self.levels is not None:
+            flat = flat + noise.uniform("dequantisation", num_samples, self.dimension)
+        y, log_det = self.preprocess.inverse(flat)
+        return y.to(self.dtype), log_det.to(self.dtype)
+
+    def _middle(self, x: Tensor) -> Tensor:
+        return x.flatten(1).double() + (0.0 if self.levels is None else 0.5)
+
+    def _in_units_of_data(self, y: Tensor, floor: bool = True) -> Tensor:
+        x = self.preprocess(y)[0].unflatten(-1, self.shape)
+        return x if self.levels is None or not floor else x.floor().clamp(0, self.levels - 1)
+
+
+class Flow(DensityModel):
+    """Any bijection from a base density to the data: the place for your own.
+
+    Args:
+        flow: makes the bijection of D and the context's dimension; a ``Chain`` lists several.
+        base: makes the density of z, of the same two numbers.
+    """
+
+    def __init__(
+        self,
+        flow: Callable[[int, int], Bijection],
+        base: Callable[[int, int], Density] = StandardNormal,
+        **shared: Any,
+    ) -> None:
+        super().__init__(**shared)
+        self.density = FlowDensity(self.dimension, self.context_features, flow, base)

@@ -1,0 +1,33 @@
+"""IAF, inverse autoregressive flow, as a model of data (Kingma et al. 2016, arXiv 1606.04934)."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Sequence
+from typing import Any
+
+from vaeflow.bijections import InverseAutoregressive
+from vaeflow.distributions import FlowDensity
+from vaeflow.models.density import DensityModel
+
+
+class IAF(DensityModel):
+    """Inverse autoregressive flow as a density model: samples, and their density, in one pass.
+
+    The density of any other point takes D passes of each of the K nets, in training too, so it is for data of few
+    dimensions; for others take :class:`MAF`.
+
+    Source: Kingma et al. 2016, arXiv 1606.04934.
+
+    Args:
+        steps: K.
+        hidden: sizes of the hidden layers of each MADE.
+        activation: relu, elu, silu, tanh, softplus, leaky_relu or gelu.
+    """
+
+    def __init__(
+        self, steps: int = 4, hidden: Sequence[int] = (64,), activation: str = "elu", **shared: Any
+    ) -> None:
+        super().__init__(**shared)
+        flow = functools.partial(InverseAutoregressive, steps=steps, hidden=hidden, activation=activation)
+        self.density = FlowDensity(self.dimension, self.context_features, flow)
