@@ -102,6 +102,7 @@ class TrainingCLI(LightningCLI):
         parser.add_lightning_class_args(Pictures, "pictures")
         for name in ("shape", "levels", "num_classes"):
             parser.link_arguments(f"data.{name}", f"model.init_args.{name}", apply_on="instantiate")
+        parser.link_arguments("data.energy", "model.init_args.energy", apply_on="instantiate")  # where both have one
         for part in ("data", "model"):
             parser.link_arguments("seed_everything", f"{part}.init_args.seed", int)
 

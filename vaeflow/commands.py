@@ -18,6 +18,7 @@ from vaeflow.checkpoint import KEY, differences, load, load_data, load_weights, 
 from vaeflow.cli import TRAINER_DEFAULTS, TrainingCLI
 from vaeflow.data import DataModule
 from vaeflow.errors import VaeflowError
+from vaeflow.evaluation import compare
 from vaeflow.evaluation.evaluate import evaluate, table, write_json
 from vaeflow.messages import Parser
 from vaeflow.models import LikelihoodModel
@@ -90,7 +91,7 @@ def finish(cli: TrainingCLI, folder: Path) -> None:
     checkpoint = read(best)
     load_weights(cli.model, checkpoint, best)
     again = f"python scripts/evaluate.py --ckpt {quote(str(best))}"
-    if cli.model.kind != "exact":
+    if cli.model.kind in ("importance-sampled", "dequantised"):
         again += f" --num-samples {5 * cli.model.evaluation_samples}"
     with _stoppable(lambda: f"stopped while evaluating; to evaluate again: {again}"):
         seed, memory_mb = cli.config.evaluation_seed, cli.config.memory_mb
@@ -179,3 +180,21 @@ def evaluate_checkpoint() -> None:
     if args.json is not None:
         write_json(Path(args.json), results)
         print(f"\nresults     {args.json}")
+
+
+def compare_runs() -> None:
+    """Rank all runs below some folders, each among those that it is comparable with."""
+    parser = Parser(prog="compare.py", description=compare_runs.__doc__ or "", allow_abbrev=False)
+    parser.add_argument("folders", type=str, nargs="+", help="folders with runs, such as runs/")
+    parser.add_argument(
+        "--out", type=str | None, default=None, help="folder for compare.md, compare.png and the TensorBoard run; "
+        "by default the first of the folders"
+    )  # fmt: skip
+    parser.add_argument("--debug", action="store_true", help="show the traceback of an error")
+    args = parser.parse_args()
+    runs, complaints = compare.find_runs(args.folders)
+    groups = compare.comparable(runs)
+    paths = compare.write(groups, Path(args.out or args.folders[0]))
+    print("\n".join([compare.as_text(groups), "", *complaints]))
+    for name, path in zip(("page", "picture", "TensorBoard"), paths, strict=True):
+        print(f"{name:<12}{path}")

@@ -4,20 +4,25 @@ from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
 import torch
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
 from pytorch_lightning import Callback, LightningModule, Trainer
 from pytorch_lightning.loggers import TensorBoardLogger
 from torch import Tensor
 
+from vaeflow.evaluation.log_likelihood import log_likelihood
 from vaeflow.noise import Noise
 
 
 class Pictures(Callback):
-    """``samples``, ``reconstructions``, ``interpolation`` and, of a two-dimensional latent space, ``latents``.
+    """``samples``, ``reconstructions``, ``interpolation``; ``latents`` of a two-dimensional latent space; ``density`` of
+    data in the plane, on a grid beside the data.
 
     All are of the same noise and the same validation images each time, so that frames can be compared. Samples of a
     latent-variable model are means of p(x|z), without the noise of single pixels; those of a class-conditional one have
-    a column for each class. Reconstructions stand below their originals. Data that are no images have only ``latents``.
+    a column for each class. Reconstructions stand below their originals.
 
     Args:
         every: of how many validations; the trained model always has pictures. 0 for no pictures.
@@ -70,6 +75,8 @@ def draw(model: Any, data: Any, count: int = 64) -> dict[str, Tensor]:
         pictures["interpolation"] = grid(_interpolation(model, x, context), model.levels, 10)
     if max((s.stop for s in model.latent_slices.values()), default=0) == 2 and model.dimension > 2:
         pictures["latents"] = _latents(model, data)
+    if model.shape == (2,):
+        pictures["density"] = density(model, data)
     return pictures
 
 
@@ -101,15 +108,10 @@ def _interpolation(model: Any, x: Tensor, context: Tensor | None) -> Tensor:
 
 def _latents(model: Any, data: Any) -> Tensor:
     """Codes of validation data in the plane, coloured by label."""
-    import numpy as np
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
-
     x, y = data.examples("val", torch.arange(min(2000, len(data.splits["val"][0]))))
     context = model.context_of(y.to(model.device))
     codes = model.encode(x.to(model.device, model.dtype), context).float().cpu().numpy()
     figure = Figure(figsize=(5.6, 5), dpi=100, layout="constrained")
-    canvas = FigureCanvasAgg(figure)
     axes = figure.subplots()
     labels = range(data.num_classes or 1)
     for label in labels:
@@ -118,5 +120,44 @@ def _latents(model: Any, data: Any) -> Tensor:
     if data.num_classes:
         axes.legend(title="label", loc="center left", bbox_to_anchor=(1, 0.5), fontsize=8)
     axes.set(xlabel="$z_1$", ylabel="$z_2$", title="validation data in latent space", aspect="equal")
+    return _pixels(figure)
+
+
+@torch.no_grad()
+def density(model: Any, data: Any, points: int = 200) -> Tensor:
+    """p(x) of a model of the plane on a grid, beside the data: a histogram of them, or exp(−U)/Z of an energy. Both
+    in one scale of colours."""
+    energy = model.energy if hasattr(model, "energy") else None
+    if energy is None:
+        x = data.splits["val"][0].double()
+        low, high = (torch.quantile(x, q, dim=0) for q in (0.001, 0.999))
+        margin = 0.1 * (high - low)
+        (left, right), (bottom, top) = torch.stack([low - margin, high + margin]).T.tolist()
+    else:
+        left, right, bottom, top = -5.0, 5.0, -5.0, 5.0
+    axis_1, axis_2 = torch.linspace(left, right, points), torch.linspace(bottom, top, points)
+    plane = torch.cartesian_prod(axis_1, axis_2).to(model.device, model.dtype)
+    estimate = log_likelihood(model, plane, Noise().at(torch.arange(len(plane), device=model.device)),
+                              min(64, model.evaluation_samples), rows=100_000)  # fmt: skip
+    ours = estimate.log_likelihood.exp().view(points, points).T.float().cpu().numpy()
+    figure = Figure(figsize=(9, 4.4), dpi=100, layout="constrained")
+    axes = figure.subplots(1, 2, sharex=True, sharey=True)
+    extent = (left, right, bottom, top)
+    if energy is None:
+        theirs, *_ = np.histogram2d(*x.T.numpy(), bins=80, range=[extent[:2], extent[2:]], density=True)
+        theirs, title = theirs.T, "data"
+    else:
+        log_p = -energy(plane) - model.log_normaliser
+        theirs, title = log_p.exp().view(points, points).T.float().cpu().numpy(), "exp(−U)/Z"
+    for ax, image, name in zip(axes, (theirs, ours), (title, type(model).__name__), strict=True):
+        shown = ax.imshow(image, origin="lower", extent=extent, aspect="auto", vmin=0, vmax=np.quantile(theirs, 0.999))
+        ax.set(title=name, xlabel="$x_1$", ylabel="$x_2$", box_aspect=1)
+    figure.colorbar(shown, ax=axes, label="density")
+    return _pixels(figure)
+
+
+def _pixels(figure: Figure) -> Tensor:
+    """``(3, height, width)`` in [0, 1]"""
+    canvas = FigureCanvasAgg(figure)
     canvas.draw()
     return torch.from_numpy(np.asarray(canvas.buffer_rgba())[..., :3].copy()).permute(2, 0, 1) / 255

@@ -39,7 +39,7 @@ class Progress(EvaluationProgress):
 
     @staticmethod
     def _terms(trainer: Trainer) -> dict[str, str]:
-        digits = {"train/nll": 2, "train/kl": 2, "train/bpd": 3, "val/nll": 2}
+        digits = {"train/nll": 2, "train/kl": 2, "train/bpd": 3, "val/nll": 2, "val/kl": 3}
         logged = trainer.callback_metrics
         return {tag.removeprefix("train/"): f"{logged[tag].item():.{n}f}" for tag, n in digits.items() if tag in logged}
 

@@ -41,6 +41,8 @@ class DataModule(LightningDataModule, ABC):
     shape: tuple[int, ...]
     levels: int | None
     split_seed: int | None = None
+    entropy: float | None = None
+    """Of the density that the data are drawn from, in nats, where it is known."""
     num_classes: int = 0
 
     def __init__(self, batch_size: int = 128, seed: int = 0) -> None:
@@ -72,6 +74,11 @@ class DataModule(LightningDataModule, ABC):
         self.setup("")
         sizes = "/".join(str(len(self.splits[name][0])) for name in ("train", "val", "test"))
         return f"split {sizes}" + ("" if self.split_seed is None else f", split seed {self.split_seed}")
+
+    @property
+    def label(self) -> str:
+        """What the data are called in tables."""
+        return type(self).__name__
 
     @property
     def measure(self) -> str:

@@ -61,6 +61,9 @@ class Evaluation(LightningModule):
             return
         context = self.model.context_of(y)
         noise = Noise(self.seed, self.trainer.datamodule.evaluation_split, 0, index)  # type: ignore[attr-defined]
+        if self.model.kind == "reverse-kl":
+            self.terms.update(**self.model.report(x, noise, 1, context))
+            return
         if self.likelihood.rows is None:
             self.likelihood.rows = rows_within(self.memory_mb, self.model, x, noise, context)
         self.likelihood.update(self.model, x, noise, context)
@@ -74,40 +77,53 @@ class Evaluation(LightningModule):
                 self.active.update(self.model.encode(x[part], c))
 
     def on_test_epoch_end(self) -> None:
-        values = self.likelihood.compute()
-        sampled = self.model.kind == "importance-sampled"
-        stderr = values["nll_stderr"].item()
+        terms = self.terms.compute() if self.model.reported else {}
+        means = {name: mean.item() for name, (mean, _) in terms.items()}
         results: dict[str, Any] = {
-            "kind": "elbo" if sampled and self.num_samples == 1 else self.model.kind,
+            "kind": self.model.kind,
             "context": "class" if self.model.context_features else None,
             "objective": self.model.objective_name,
             "num_samples": self.num_samples,
-            "nll": values["nll"].item(),
-            "nll_stderr": None if math.isnan(stderr) else stderr,
+            "nll": None,
+            "nll_stderr": None,
             "nll_preprocessed": None,
             "bpd": None,
             "elbo": None,
             "elbo_gap": None,
             "kl": None,
+            "kl_stderr": None,
             "reconstruction": None,
             "active_units": None,
             "latent_features": None,
-            "effective_sample_size": values["effective_sample_size"].item() if self.num_samples > 1 else None,
-            "num_examples": int(values["num_examples"]),
+            "effective_sample_size": None,
+            "num_examples": int(self.terms.count),
         }
-        if self.model.levels is not None:
-            results["bpd"] = results["nll"] / (self.model.dimension * math.log(2))
-        terms = {name: mean.item() for name, (mean, _) in self.terms.compute().items()} if self.model.reported else {}
-        if "log_det" in terms:  # of the pre-processing: nats of what a flow or a net sees, as some papers report them
-            results["nll_preprocessed"] = results["nll"] + terms.pop("log_det")
-        results.update(terms)
-        if "elbo" in terms:
+        if self.model.kind == "reverse-kl":
+            results["kl_stderr"] = terms["kl"][1].item()
+        else:
+            self._add_likelihood(results)
+        if "log_det" in means:  # of the pre-processing: nats of what a flow or a net sees, as some papers report them
+            results["nll_preprocessed"] = results["nll"] + means.pop("log_det")
+        results.update(means)
+        if "elbo" in means:
             results["elbo_gap"] = -results["elbo"] - results["nll"]
             results["active_units"] = int(self.active.compute())
             results["latent_features"] = self.features
         results["evaluation_seconds"] = time.perf_counter() - self._began
         results["sampling_seconds"] = sampling_seconds(self.model)
         self.results = results
+
+    def _add_likelihood(self, results: dict[str, Any]) -> None:
+        values = {name: value.item() for name, value in self.likelihood.compute().items()}
+        results["nll"] = values["nll"]
+        results["nll_stderr"] = None if math.isnan(values["nll_stderr"]) else values["nll_stderr"]
+        results["num_examples"] = int(values["num_examples"])
+        if self.num_samples > 1:
+            results["effective_sample_size"] = values["effective_sample_size"]
+        elif results["kind"] == "importance-sampled":
+            results["kind"] = "elbo"
+        if self.model.levels is not None:
+            results["bpd"] = values["nll"] / (self.model.dimension * math.log(2))
 
 
 def evaluate(
@@ -159,14 +175,15 @@ def evaluate(
             f"{loop.results['num_examples']} of {data.num_evaluated} examples were evaluated: "
             "leave trainer.limit_test_batches alone and use limit."
         )
-    if not math.isfinite(loop.results["nll"]):
+    name = score_of(loop.results)
+    if not math.isfinite(loop.results[name]):
         raise VaeflowError(
-            f"the nll of this model is {loop.results['nll']}: its weights or its data hold NaN or infinity."
+            f"the {name} of this model is {loop.results[name]}: its weights or its data hold NaN or infinity."
         )
     description = {
         "model": type(model).__name__,
         "likelihood": type(model.likelihood).__name__ if hasattr(model, "likelihood") else None,
-        "data": type(data).__name__,
+        "data": data.label,
         "split": split,
         "measure": data.measure,
         "protocol": data.protocol,
@@ -174,6 +191,7 @@ def evaluate(
     }
     return {
         **description,
+        "entropy": data.entropy,
         **loop.results,
         "num_parameters": sum(p.numel() for p in model.parameters()),
         "checkpoint": None,
@@ -182,6 +200,11 @@ def evaluate(
         "world_size": trainer.world_size,
         "training_seconds": None,
     }
+
+
+def score_of(results: dict[str, Any]) -> str:
+    """What the model is judged by: nll, or kl where there are no data but an energy."""
+    return "kl" if results["kind"] == "reverse-kl" else "nll"
 
 
 def best_accelerator() -> str:
@@ -233,17 +256,21 @@ def write_json(path: Path, results: dict[str, Any]) -> None:
 def table(results: dict[str, Any]) -> str:
     """The results as a small table for the terminal, with a warning where the number should not be trusted."""
     samples = f", K = {results['num_samples']}" if results["num_samples"] > 1 else ""
-    bound = {"exact": "exact"}.get(results["kind"], f"bound: {results['kind']}{samples}")
-    nll = _number(results["nll"], 3)
-    if results["nll_stderr"] is not None:
-        nll += f" ± {_number(results['nll_stderr'], 3)}"
+    bound = {"exact": "exact", "reverse-kl": "reverse, estimated from samples of the model"}.get(
+        results["kind"], f"bound: {results['kind']}{samples}"
+    )
+    score = score_of(results)
+    value = _number(results[score], 3 if score == "nll" else 4)
+    if results[f"{score}_stderr"] is not None:
+        value += f" ± {_number(results[f'{score}_stderr'], 3 if score == 'nll' else 4)}"
     all_rows = [
-        ("nll", nll, f"nats ({bound})"),
+        (score, value, f"nats ({bound})"),
+        ("entropy of the data", _number(results["entropy"], 3), "nats, which nothing can go below in expectation"),
         ("pre-processed", _number(results["nll_preprocessed"], 3), "nats of the data as the model sees them"),
         ("bits/dim", _number(results["bpd"], 4), ""),
         ("ELBO", _number(results["elbo"], 3), "nats"),
         ("gap to ELBO", _number(results["elbo_gap"], 3), "nats"),
-        ("KL", _number(results["kl"], 3), "nats"),
+        ("KL", _number(results["kl"] if score == "nll" else None, 3), "nats"),
         ("reconstruction", _number(results["reconstruction"], 3), "nats"),
         ("active units", _number(results["active_units"], 0), f"of {results['latent_features']}"),
         ("effective samples", _number(results["effective_sample_size"], 1), f"of {results['num_samples']}"),

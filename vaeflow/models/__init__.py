@@ -8,6 +8,7 @@ from vaeflow.models.made import MADE
 from vaeflow.models.maf import MAF
 from vaeflow.models.nice import NICE
 from vaeflow.models.realnvp import ImageRealNVP, RealNVP
+from vaeflow.models.reverse_kl import ReverseKL
 from vaeflow.models.spline import NeuralSplineFlow
 from vaeflow.models.vae import VAE
 
@@ -26,5 +27,6 @@ __all__ = [
     "LikelihoodModel",
     "NeuralSplineFlow",
     "RealNVP",
+    "ReverseKL",
     "Uniform",
 ]

@@ -180,7 +180,7 @@ class LikelihoodModel(LightningModule, ABC):
     def _log_means(self, stage: str, metric: Means) -> None:
         means = {name: value for name, (value, _) in metric.compute().items()}
         metric.reset()
-        if self.levels is not None:
+        if self.levels is not None and "nll" in means:
             means["bpd"] = means["nll"] / (self.dimension * math.log(2))
         self.log_dict({f"{stage}/{name}": value.float() for name, value in means.items()})
 

@@ -1,0 +1,296 @@
+"""All results side by side: ranked within what is comparable, never across."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+
+from vaeflow.errors import VaeflowError
+from vaeflow.evaluation.evaluate import score_of
+
+KEYS = {
+    "measure": "measure",
+    "test_fingerprint": "test data",
+    "context": "context",
+    "split": "split",
+}
+"""Results are compared only where all of these are the same, and what each is called."""
+NEEDED = ("model", "data", "kind", "num_examples", "protocol", "num_parameters", *KEYS)
+COLOURS = {"exact": "#0072B2", "dequantised": "#009E73", "importance-sampled": "#D55E00", "elbo": "#CC79A7",
+           "reverse-kl": "#0072B2"}  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Run:
+    """One ``results.json``.
+
+    Args:
+        name: the run's folder, without the parts that all runs share.
+        results: what the file holds.
+    """
+
+    name: str
+    results: dict[str, Any]
+
+    @property
+    def score(self) -> float:
+        """nll, or kl of an energy; low is good."""
+        return float(self.results[score_of(self.results)])
+
+    @property
+    def stderr(self) -> float | None:
+        """Standard error of the score."""
+        return self.results.get(f"{score_of(self.results)}_stderr")
+
+    @property
+    def key(self) -> tuple[Any, ...]:
+        """What must be equal for two runs to be compared."""
+        return tuple(self.results[name] for name in KEYS)
+
+    @property
+    def kind(self) -> str:
+        """How the score was had, and with how many samples."""
+        samples = self.results.get("num_samples") or 1
+        return self.results["kind"] + (f", K = {samples:,}" if samples > 1 else "")
+
+
+def find_runs(folders: Iterable[str | Path]) -> tuple[list[Run], list[str]]:
+    """The runs below some folders, newest last, and a sentence for each ``results.json`` that is none.
+
+    Raises:
+        VaeflowError: if a folder does not exist or there are no results at all.
+    """
+    found, complaints = [], []
+    folders = [Path(folder) for folder in folders]
+    for folder in folders:
+        if not folder.is_dir():
+            raise VaeflowError(f"there is no folder {folder}.")
+        for path in sorted(folder.rglob("results.json"), key=lambda path: path.stat().st_mtime):
+            try:
+                results = json.loads(path.read_text())
+                missing = [name for name in NEEDED if name not in results]
+                if missing:
+                    raise ValueError(f"it has no {missing[0]}")
+                float(results[score_of(results)])
+            except (ValueError, TypeError, KeyError, OSError) as error:
+                complaints.append(f"{path} was left out: {error}.")
+                continue
+            name = path.parent.relative_to(folder) if path.parent != folder else Path(path.parent.name)
+            found.append(Run(str(name), results))
+    if not found:
+        raise VaeflowError(
+            f"there are no results in {', '.join(map(str, folders))}: train.py writes a results.json for each run. "
+            + " ".join(complaints)
+        )
+    return _short_names(found), complaints
+
+
+def _short_names(runs: list[Run]) -> list[Run]:
+    """``vae_iaf`` instead of ``vae_iaf/version_3`` where an experiment has one run."""
+    experiments = [str(Path(run.name).parent) if "version_" in run.name else run.name for run in runs]
+    return [
+        Run(experiment if experiments.count(experiment) == 1 and experiment != "." else run.name, run.results)
+        for run, experiment in zip(runs, experiments, strict=True)
+    ]
+
+
+def comparable(runs: Sequence[Run]) -> list[list[Run]]:
+    """Runs by what they are comparable with, the largest group first, each ranked from the best."""
+    groups: dict[tuple[Any, ...], list[Run]] = {}
+    for run in runs:
+        groups.setdefault(run.key, []).append(run)
+    return sorted((sorted(group, key=lambda run: run.score) for group in groups.values()), key=len, reverse=True)
+
+
+def why_not(one: Run, other: Run) -> str:
+    """In what two runs differ that keeps their numbers apart."""
+    reasons = []
+    for key, called in KEYS.items():
+        mine, theirs = one.results[key], other.results[key]
+        if mine == theirs:
+            continue
+        if key == "context":
+            reasons.append("p(x) and p(x given the class) are different things")
+        elif key == "test_fingerprint":
+            what = [f"{r.results['data']}, {r.results['num_examples']:,} examples, {r.results['protocol']}" for r in (one, other)]
+            reasons.append(f"the test data differ ({what[0]}; {what[1]})")
+        else:
+            reasons.append(f"the {called} is {mine}, not {theirs}")
+    return "; ".join(reasons)
+
+
+def title_of(group: Sequence[Run]) -> str:
+    """What a group's numbers are of."""
+    first = group[0].results
+    given = " given the class" if first["context"] else ""
+    return f"{first['data']}, {first['measure']}, {first['num_examples']:,} {first['split']} examples{given}"
+
+
+def table_of(group: Sequence[Run]) -> list[list[str]]:
+    """A header and a row for each run, as text; columns that say nothing are left out."""
+    energy = group[0].results["measure"] == "energy"
+    header = ["", "run", "model", "kind", "KL ± s.e., nats" if energy else "nll ± s.e., nats", "bits/dim", "−ELBO",
+              "gap", "parameters", "training", "sampling 64"]  # fmt: skip
+    rows = []
+    for rank, run in enumerate(group, 1):
+        r = run.results
+        digits = 4 if energy or abs(run.score) < 10 else 2
+        error = "" if run.stderr is None else f" ± {run.stderr:.{digits}f}"
+        elbo = r.get("elbo")
+        rows.append(
+            [
+                str(rank),
+                run.name,
+                r["model"],
+                run.kind,
+                f"{run.score:.{digits}f}{error}",
+                "" if r.get("bpd") is None else f"{r['bpd']:.4f}",
+                "" if elbo is None else f"{-elbo:.2f}",
+                "" if elbo is None else f"{-elbo - run.score:.2f}",
+                f"{r['num_parameters']:,}",
+                _seconds(r.get("training_seconds")),
+                _seconds(r.get("sampling_seconds")),
+            ]
+        )
+    kept = [i for i in range(len(header)) if any(row[i] for row in rows)]
+    return [[row[i] for i in kept] for row in [header, *rows]]
+
+
+def _seconds(seconds: float | None) -> str:
+    if seconds is None:
+        return ""
+    if seconds < 1:
+        return f"{1000 * seconds:.3g} ms"
+    return f"{seconds:.3g} s" if seconds < 100 else f"{seconds / 60:.3g} min"
+
+
+def notes_of(group: Sequence[Run]) -> list[str]:
+    """What a reader of a group's table must know."""
+    notes = []
+    kinds = {run.results["kind"] for run in group}
+    if kinds & {"dequantised", "importance-sampled", "elbo"}:
+        bounds = sorted(kinds - {"exact", "reverse-kl"})
+        notes.append(f"{', '.join(bounds).capitalize()}: bounds from above of the nll, which may be lower.")
+    if len(group) > 1:
+        best, second = group[:2]
+        spread = sum(e**2 for e in (best.stderr, second.stderr) if e is not None) ** 0.5
+        if second.score - best.score < 2 * spread:
+            notes.append("The first two differ by less than two standard errors of independent samples.")
+    entropy = group[0].results.get("entropy")
+    if entropy is not None:
+        notes.append(f"The data's entropy is {entropy:.4f} nats: nothing goes below it in expectation.")
+    return notes
+
+
+def as_text(groups: Sequence[Sequence[Run]]) -> str:
+    """The comparison for a terminal."""
+    parts = []
+    for number, group in enumerate(groups, 1):
+        title = (f"{number}. " if len(groups) > 1 else "") + title_of(group)
+        lines = [title, "─" * len(title)]
+        if number > 1:
+            lines += [f"Not ranked with 1: {why_not(group[0], groups[0][0])}."]
+        rows = table_of(group)
+        widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
+        text = rows[0].index("kind")
+        for row in rows:
+            cells = (c.ljust(w) if i <= text else c.rjust(w) for i, (c, w) in enumerate(zip(row, widths, strict=True)))
+            lines.append("  ".join(cells).rstrip())
+        parts.append("\n".join([*lines, *notes_of(group)]))
+    return "\n\n".join(parts)
+
+
+def as_markdown(groups: Sequence[Sequence[Run]]) -> str:
+    """The comparison as a Markdown page."""
+    parts = ["# Comparison", ""]
+    for number, group in enumerate(groups, 1):
+        parts += [f"## {number}. {title_of(group)}", "", f"{group[0].results['protocol'].capitalize()}.", ""]
+        if number > 1:
+            parts += [f"Not ranked with 1: {why_not(group[0], groups[0][0])}.", ""]
+        header, *rows = table_of(group)
+        text = header.index("kind")
+        parts += [_row(header), _row(["---" if i <= text else "---:" for i in range(len(header))]), *map(_row, rows), ""]
+        parts += [f"- {note}" for note in notes_of(group)] + [""]
+    return "\n".join(parts)
+
+
+def _row(cells: Sequence[str]) -> str:
+    return f"| {' | '.join(cells)} |"
+
+
+def draw(groups: Sequence[Sequence[Run]]) -> Figure:
+    """A panel for each group: every run's score with its error, and for each VAE the way from −ELBO to it."""
+    heights = [1.1 + 0.34 * len(group) for group in groups]
+    figure = Figure(figsize=(9, sum(heights) + 0.5), dpi=110, layout="constrained")
+    panels = figure.subplots(len(groups), 1, squeeze=False, gridspec_kw={"height_ratios": heights})[:, 0]
+    for axes, group in zip(panels, groups, strict=True):
+        places = range(len(group))
+        for place, run in zip(places, group, strict=True):
+            colour = COLOURS.get(run.results["kind"], "black")
+            elbo = run.results.get("elbo")
+            if elbo is not None:
+                axes.plot([-elbo, run.score], [place, place], color=colour, lw=2, alpha=0.5, zorder=1)
+                axes.plot(-elbo, place, "o", mfc="white", mec=colour, ms=7, zorder=2)
+            error = None if run.stderr is None else 2 * run.stderr
+            axes.errorbar(run.score, place, xerr=error, fmt="o", color=colour, ms=7, capsize=3, zorder=3)
+        axes.set_yticks(list(places), [f"{run.name} ({run.results['model']})" for run in group])
+        axes.invert_yaxis()
+        axes.margins(x=0.08, y=0.5 / len(group))
+        axes.grid(axis="x", alpha=0.3)
+        axes.set_title(title_of(group), fontsize=10, loc="left")
+        energy = group[0].results["measure"] == "energy"
+        axes.set_xlabel("KL in nats" if energy else "nll in nats per example, ± 2 standard errors")
+        entropy = group[0].results.get("entropy")
+        if entropy is not None:
+            axes.axvline(entropy, color="0.4", ls="--", lw=1)
+            axes.annotate("entropy", (entropy, 1), xycoords=("data", "axes fraction"), fontsize=8, va="top", color="0.3")
+        first = group[0].results
+        if first.get("bpd") is not None:
+            ratio = first["bpd"] / first["nll"]
+            top = axes.secondary_xaxis("top", functions=(lambda v, r=ratio: v * r, lambda v, r=ratio: v / r))
+            top.set_xlabel("bits/dim", fontsize=8)
+            top.tick_params(labelsize=8)
+    _legend(figure, [run for group in groups for run in group])
+    return figure
+
+
+def _legend(figure: Figure, runs: Sequence[Run]) -> None:
+    from matplotlib.lines import Line2D
+
+    kinds = [kind for kind in COLOURS if any(run.results["kind"] == kind for run in runs)]
+    handles = [Line2D([], [], marker="o", ls="", color=COLOURS[kind], label=kind) for kind in kinds]
+    if any(run.results.get("elbo") is not None for run in runs):
+        handles.append(Line2D([], [], marker="o", color="0.5", mfc="white", label="−ELBO, and its gap"))
+    figure.legend(handles=handles, loc="outside lower center", ncols=len(handles), fontsize=8, frameon=False)
+
+
+def write(groups: Sequence[Sequence[Run]], folder: Path) -> list[Path]:
+    """``compare.md``, ``compare.png`` and a TensorBoard run ``comparison`` in a folder."""
+    from torch import from_numpy
+    from torch.utils.tensorboard import SummaryWriter
+
+    folder.mkdir(parents=True, exist_ok=True)
+    page, picture, events = folder / "compare.md", folder / "compare.png", folder / "comparison"
+    markdown, figure = as_markdown(groups), draw(groups)
+    page.write_text(markdown)
+    figure.savefig(picture)
+    canvas = FigureCanvasAgg(figure)
+    canvas.draw()
+    for old in events.glob("events.out.tfevents.*"):
+        old.unlink()
+    with SummaryWriter(str(events)) as writer:
+        writer.add_text("comparison", markdown)
+        writer.add_image("comparison", from_numpy(_copy(canvas)), dataformats="HWC")
+    return [page, picture, events]
+
+
+def _copy(canvas: FigureCanvasAgg) -> Any:
+    import numpy as np
+
+    return np.asarray(canvas.buffer_rgba())[..., :3].copy()
