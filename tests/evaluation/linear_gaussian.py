@@ -69,7 +69,7 @@ class LinearGaussian:
         s_posterior = 1 / (1 + self.w.square().sum(0) / self.noise_scale**2)
         to_mean = s_posterior[:, None] * self.w.T / self.noise_scale**2
         assert self.vae.standardise is not None
-        self.vae.standardise.fit(self.mean, self.scale)
+        self.vae.standardise.set(self.mean, self.scale)
         with torch.no_grad():
             gaussian, decoder = self.vae.posterior.gaussian, self.vae.decoder.map
             gaussian.weight.copy_(torch.cat([to_mean, torch.zeros_like(to_mean)]))

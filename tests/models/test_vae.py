@@ -161,14 +161,19 @@ def test_continuous_data_come_back_in_their_units() -> None:
     torch.testing.assert_close(draws.mean(0), truth.mean + truth.scale * truth.b, rtol=0, atol=0.1)
 
 
+def statistics(mean: torch.Tensor, scale: torch.Tensor) -> SimpleNamespace:
+    """What a data module knows of its training data."""
+    return SimpleNamespace(statistics=lambda: (mean, scale))
+
+
 def test_data_far_from_zero_keep_their_digits() -> None:
     """Dates in seconds, say: in float32 all of them are one number."""
     x = 1.6e9 + torch.randn(1000, 2, dtype=torch.float64)
     vae = VAE(shape=(2,), latent_features=1)
     near = VAE(shape=(2,), latent_features=1)
     near.load_state_dict(vae.state_dict())
-    vae.start(x.mean(0), x.std(0))
-    near.start(x.mean(0) - 1.6e9, x.std(0))
+    vae.initialise(statistics(x.mean(0), x.std(0)))
+    near.initialise(statistics(x.mean(0) - 1.6e9, x.std(0)))
     noise = Noise(index=torch.arange(1000))
     with torch.no_grad():
         far_weights, near_weights = vae.log_weights(x, noise, 1), near.log_weights(x - 1.6e9, noise, 1)
@@ -203,7 +208,7 @@ def test_shapes_are_checked() -> None:
 def test_the_start_is_the_mean_image() -> None:
     vae = VAE(shape=(1, 4, 4), levels=2)
     mean = torch.linspace(0.05, 0.95, 16).view(1, 4, 4)
-    vae.start(mean, (mean * (1 - mean)).sqrt())
+    vae.initialise(statistics(mean, (mean * (1 - mean)).sqrt()))
     torch.testing.assert_close(vae.decode(torch.zeros(1, 16))[0], mean, rtol=0, atol=0.02)
 
 

@@ -24,7 +24,7 @@ def test_made_outputs_depend_on_earlier_features_and_on_the_context(
     def outputs(x: torch.Tensor, *c: torch.Tensor) -> torch.Tensor:
         return made(x[None], c[0][None] if c else None)[0]
 
-    by_x, *by_context = torch.autograd.functional.jacobian(outputs, arguments)
+    by_x, *by_context = (j.transpose(0, 1) for j in torch.autograd.functional.jacobian(outputs, arguments))
     assert by_x.shape == (2, features, features)
     position = torch.tensor(made.order).argsort()
     allowed = position[:, None] > position

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -32,6 +33,8 @@ class DensityModel(LikelihoodModel):
     Args:
         preprocess: makes the map to y of D and of L (0 for continuous data): by default the model's own for integers,
             standardisation for continuous data.
+        noise_once: draw the noise of each training example once and for all, as the experiments of MAF's paper do,
+            instead of anew in each epoch.
     """
 
     default_preprocess: Callable[[int, int], Bijection] = Logit
@@ -47,11 +50,13 @@ class DensityModel(LikelihoodModel):
         num_classes: int = 0,
         class_conditional: bool = False,
         preprocess: Callable[[int, int], Bijection] | None = None,
+        noise_once: bool = False,
         optimizer: Callable[[Iterable[nn.Parameter]], Optimizer] = torch.optim.Adam,
         lr_scheduler: Callable[[Optimizer, int], LRScheduler] | None = None,
         seed: int = 0,
     ) -> None:
         super().__init__(shape, levels, num_classes, class_conditional, optimizer, lr_scheduler, seed)
+        self.noise_once = noise_once
         self.kind = "exact" if levels is None else "dequantised"
         default = Standardise if levels is None else type(self).default_preprocess
         self.preprocess = (preprocess or default)(self.dimension, levels or 0)
@@ -104,6 +109,8 @@ class DensityModel(LikelihoodModel):
     # -------------------------------------------------------------------------------------------------- training
 
     def losses(self, x: Tensor, noise: Noise, context: Tensor | None) -> tuple[Tensor, dict[str, Tensor]]:
+        if self.noise_once:
+            noise = replace(noise, epoch=0)
         nll = -self.log_weights_of(x, context)(noise, 1)[0]
         return nll.mean(), {"objective": nll, "nll": nll}
 
@@ -152,6 +159,14 @@ class DensityModel(LikelihoodModel):
             flat = flat + noise.uniform("dequantisation", num_samples, self.dimension)
         y, log_det = self.preprocess.inverse(flat)
         return y.to(self.dtype), log_det.to(self.dtype)
+
+    def _checked(self, x: Tensor) -> Tensor:
+        x = super()._checked(x)
+        if self.levels is not None and not bool(((x >= 0) & (x < self.levels)).all()):
+            raise VaeflowError(
+                f"the data range from {x.min().item():g} to {x.max().item():g}, expected integers 0 to {self.levels - 1}."
+            )
+        return x
 
     def _middle(self, x: Tensor) -> Tensor:
         return x.flatten(1).double() + (0.0 if self.levels is None else 0.5)

@@ -1,0 +1,104 @@
+"""A comparison ranks what is comparable, says why the rest is not, and loses no run."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+from vaeflow.errors import VaeflowError
+from vaeflow.evaluation import compare
+
+BASE: dict[str, Any] = {
+    "model": "VAE", "data": "Digits", "split": "test", "measure": "discrete-17", "protocol": "split 1297/200/300",
+    "test_fingerprint": "a" * 64, "kind": "dequantised", "context": None, "num_samples": 1, "nll": 90.0,
+    "nll_stderr": 0.5, "bpd": 2.03, "elbo": None, "kl": None, "num_examples": 300, "num_parameters": 1000,
+    "training_seconds": 12.0, "sampling_seconds": 0.002,
+}  # fmt: skip
+VAE = {"kind": "importance-sampled", "num_samples": 1000, "elbo": -92.0, "nll": 88.0}
+
+
+@pytest.fixture
+def runs(tmp_path: Path) -> Callable[..., Path]:
+    def write(**experiments: dict[str, Any]) -> Path:
+        for name, changes in experiments.items():
+            folder = tmp_path / "runs" / name.replace("__", "/")
+            folder.mkdir(parents=True)
+            (folder / "results.json").write_text(json.dumps({**BASE, **changes}))
+        return tmp_path / "runs"
+
+    return write
+
+
+def test_runs_are_ranked_within_their_group(runs: Callable[..., Path]) -> None:
+    folder = runs(
+        nice__version_0={"nll": 120.0, "model": "NICE"},
+        vae__version_0=VAE,
+        maf__version_0={"nll": 95.0},
+        maf__version_1={"nll": 94.0},
+        other_split__version_0={"nll": 80.0, "test_fingerprint": "b" * 64, "protocol": "split 1200/200/397"},
+        binary__version_0={"nll": 20.0, "measure": "binary", "test_fingerprint": "c" * 64, "bpd": 0.4},
+        by_class__version_0={"nll": 85.0, "context": "class"},
+    )
+    found, complaints = compare.find_runs([folder])
+    assert (len(found), complaints) == (7, [])
+    groups = compare.comparable(found)
+    assert [run.name for run in groups[0]] == ["vae", "maf/version_1", "maf/version_0", "nice"]
+    assert sorted(len(group) for group in groups) == [1, 1, 1, 4]
+    text = compare.as_text(groups)
+    assert "importance-sampled, K = 1,000" in text
+    assert "88.00 ± 0.50" in text
+    assert "Not ranked with 1: p(x) and p(x given the class) are different things." in text
+    assert "the test data differ (Digits, 300 examples, split 1200/200/397; Digits, 300 examples, split 1297/200/300)" in text
+    assert "the measure is binary, not discrete-17" in text
+    vae_row = next(line for line in text.splitlines() if line.startswith("1  vae"))
+    assert "92.00  4.00" in vae_row
+    assert "bounds from above" in text
+
+
+def test_close_calls_and_entropies_are_said(runs: Callable[..., Path]) -> None:
+    folder = runs(a={"entropy": 3.5, "nll": 3.51, "kind": "exact"}, b={"entropy": 3.5, "nll": 3.52, "kind": "exact"})
+    text = compare.as_text(compare.comparable(compare.find_runs([folder])[0]))
+    assert "differ by less than two standard errors" in text
+    assert "entropy is 3.5000 nats" in text
+    assert "bounds" not in text
+
+
+def test_energies_are_ranked_by_their_kl(runs: Callable[..., Path]) -> None:
+    energy = {"measure": "energy", "kind": "reverse-kl", "nll": None, "nll_stderr": None, "bpd": None}
+    folder = runs(k2={**energy, "kl": 0.5, "kl_stderr": 0.01}, k8={**energy, "kl": 0.1, "kl_stderr": 0.01})
+    (group,) = compare.comparable(compare.find_runs([folder])[0])
+    assert [run.name for run in group] == ["k8", "k2"]
+    assert "KL ± s.e., nats" in compare.as_text([group])
+    compare.draw([group])
+
+
+def test_page_picture_and_tensorboard(runs: Callable[..., Path], tmp_path: Path) -> None:
+    folder = runs(vae=VAE, nice={"nll": 120.0}, static={"nll": 89.0, "test_fingerprint": "d" * 64})
+    groups = compare.comparable(compare.find_runs([folder])[0])
+    for _ in range(2):  # the second time it replaces the first
+        page, picture, events = compare.write(groups, tmp_path / "out")
+    assert "| 1 | vae | VAE | importance-sampled, K = 1,000 | 88.00 ± 0.50 |" in page.read_text()
+    assert picture.read_bytes().startswith(b"\x89PNG")
+    logged = EventAccumulator(str(events)).Reload()
+    assert logged.Tags()["images"] == ["comparison"]
+    assert len(list(events.iterdir())) == 1
+
+
+def test_what_is_no_result_is_named_and_left_out(runs: Callable[..., Path]) -> None:
+    folder = runs(good={}, lacking={"kind": "exact"})
+    (folder / "lacking" / "results.json").write_text(json.dumps({"model": "VAE"}))
+    (folder / "broken").mkdir()
+    (folder / "broken" / "results.json").write_text("{")
+    found, complaints = compare.find_runs([folder])
+    assert [run.name for run in found] == ["good"]
+    assert any("lacking/results.json was left out: it has no data" in c for c in complaints)
+    assert any("broken/results.json was left out" in c for c in complaints)
+    with pytest.raises(VaeflowError, match="there is no folder"):
+        compare.find_runs([folder / "nowhere"])
+    with pytest.raises(VaeflowError, match="there are no results in"):
+        compare.find_runs([folder / "broken"])
