@@ -124,7 +124,8 @@ class DensityModel(LikelihoodModel):
             if self.levels is not None:  # x + u
                 mean, scale = mean + 0.5, (scale.square() + 1 / 12).sqrt()
             self.preprocess.set(mean.flatten(), scale.flatten())
-        self._fit([data.first_batch()])
+        if any(hasattr(part, "fitted") for part in self.modules()):  # once, on the first batch
+            self._fit([data.first_batch()])
         if self._has_statistics:
             self._fit(data.batches_of_process("train"))
 
