@@ -6,13 +6,15 @@ import functools
 from collections.abc import Sequence
 from typing import Any
 
-from vaeflow.bijections import InverseAutoregressive
+from vaeflow.bijections import Affine, InverseAutoregressive
 from vaeflow.distributions import FlowDensity
 from vaeflow.models.density import DensityModel
 
 
 class IAF(DensityModel):
     """Inverse autoregressive flow as a density model: samples, and their density, in one pass.
+
+    Its steps are affine, x_i = z_i exp(s_i(z_<i)) + m_i(z_<i), since the paper's gates only contract.
 
     The density of any other point takes D passes of each of the K nets, in training too, so it is for data of few
     dimensions; for others take :class:`MAF`.
@@ -29,5 +31,7 @@ class IAF(DensityModel):
         self, steps: int = 4, hidden: Sequence[int] = (64,), activation: str = "elu", **shared: Any
     ) -> None:
         super().__init__(**shared)
-        flow = functools.partial(InverseAutoregressive, steps=steps, hidden=hidden, activation=activation)
+        flow = functools.partial(
+            InverseAutoregressive, steps=steps, hidden=hidden, activation=activation, transformer=Affine
+        )
         self.density = FlowDensity(self.dimension, self.context_features, flow)
