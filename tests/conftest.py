@@ -11,10 +11,12 @@ import threading
 from collections.abc import Callable, Iterator
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from pytorch_lightning import Trainer
 from scipy.io import savemat
 from torch import nn
 
@@ -28,6 +30,20 @@ def redraw(module: nn.Module, gain: float, seed: int = 0) -> nn.Module:
             draw = torch.randn(parameter.shape, generator=generator, dtype=torch.float64)
             parameter.copy_(gain * draw / fan_in**0.5)
     return module
+
+
+def quiet_trainer(epochs: int, **arguments: Any) -> Trainer:
+    """A trainer on the CPU that writes nothing."""
+    return Trainer(
+        max_epochs=epochs,
+        accelerator="cpu",
+        logger=False,
+        enable_checkpointing=False,
+        enable_progress_bar=False,
+        enable_model_summary=False,
+        use_distributed_sampler=False,
+        **arguments,
+    )
 
 
 @pytest.fixture(scope="session")
@@ -100,8 +116,15 @@ def run(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capfd: pytest.CaptureFixture
 ) -> Callable[..., tuple[int, str]]:
     """Runs a script of the command line in this process, in an empty folder: its exit code, and what it printed."""
-    from vaeflow.commands import evaluate_checkpoint, train
+    from vaeflow.commands import compare_runs, draw_push_forward, evaluate_checkpoint, train
     from vaeflow.messages import main
+
+    scripts = {
+        "train": train,
+        "evaluate": evaluate_checkpoint,
+        "compare": compare_runs,
+        "push_forward": draw_push_forward,
+    }
 
     monkeypatch.chdir(tmp_path)
 
@@ -110,7 +133,7 @@ def run(
         capfd.readouterr()
         code = 0
         try:
-            main({"train": train, "evaluate": evaluate_checkpoint}[script])
+            main(scripts[script])
         except SystemExit as stop:
             code = int(stop.code or 0)
         out, err = capfd.readouterr()

@@ -20,6 +20,7 @@ from vaeflow.data import DataModule
 from vaeflow.errors import VaeflowError
 from vaeflow.evaluation import compare
 from vaeflow.evaluation.evaluate import evaluate, table, write_json
+from vaeflow.evaluation.push_forward import push_forward
 from vaeflow.messages import Parser
 from vaeflow.models import LikelihoodModel
 
@@ -198,3 +199,15 @@ def compare_runs() -> None:
     print("\n".join([compare.as_text(groups), "", *complaints]))
     for name, path in zip(("page", "picture", "TensorBoard"), paths, strict=True):
         print(f"{name:<12}{path}")
+
+
+def draw_push_forward() -> None:
+    """Draw what planar flows of K random steps do to a Gaussian and to a uniform density."""
+    parser = Parser(prog="push_forward.py", description=draw_push_forward.__doc__ or "", allow_abbrev=False)
+    parser.add_argument("--steps", type=list[PositiveInt], default=[1, 2, 10], help="the K, one column each")
+    parser.add_argument("--seed", type=NonNegativeInt, default=1, help="of the maps")
+    parser.add_argument("--out", type=str, default="push_forward.png", help="the picture")
+    parser.add_argument("--debug", action="store_true", help="show the traceback of an error")
+    args = parser.parse_args()
+    push_forward(args.steps, args.seed).savefig(args.out)
+    print(f"picture     {args.out}")

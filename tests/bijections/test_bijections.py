@@ -99,9 +99,7 @@ EXAMPLES: dict[str, tuple[type[Bijection], Callable[..., Bijection]]] = {
     "IAF step, spline": make_with(B.InverseAutoregressiveStep, transformer=spline, hidden=[16]),
     "MAF step, affine": make_with(B.MaskedAutoregressiveStep, hidden=[16]),
     "MAF step, affine, residual": make_with(B.MaskedAutoregressiveStep, hidden=[16], residual_blocks=2),
-    "MAF step, spline, reverse": make_with(
-        B.MaskedAutoregressiveStep, transformer=spline, hidden=[16], reverse=True
-    ),
+    "MAF step, spline, reverse": make_with(B.MaskedAutoregressiveStep, transformer=spline, hidden=[16], reverse=True),
     "MAF step, additive": make_with(B.MaskedAutoregressiveStep, transformer=B.Additive, hidden=[16]),
     "InverseAutoregressive": make_with(B.InverseAutoregressive, steps=2, hidden=[16]),
     "MaskedAutoregressive": make_with(B.MaskedAutoregressive, steps=2, hidden=[16]),

@@ -159,7 +159,9 @@ def test_samples_and_density_agree_by_a_two_sample_test(name: str) -> None:
 
 def test_gaussian_is_of_maximum_likelihood() -> None:
     generator = torch.Generator().manual_seed(0)
-    data = torch.randn(500, 4, generator=generator, dtype=torch.float64) @ torch.randn(4, 4, generator=generator).double()
+    data = (
+        torch.randn(500, 4, generator=generator, dtype=torch.float64) @ torch.randn(4, 4, generator=generator).double()
+    )
     for covariance in ("full", "diagonal"):
         density = GaussianDensity(4, covariance=covariance)  # type: ignore[arg-type]
         density.fit(list(data.split(120)), [None] * 5)
@@ -188,7 +190,9 @@ def test_deep_mixture_is_the_sum_over_its_paths() -> None:
     total = []
     for i in range(2):
         for j in range(3):
-            matrices = [(lower @ upper)[c] for (lower, upper, _), c in ((density._factors(0), i), (density._factors(1), j))]
+            matrices = [
+                (lower @ upper)[c] for (lower, upper, _), c in ((density._factors(0), i), (density._factors(1), j))
+            ]
             mean = matrices[1] @ density.biases[0][i] + density.biases[1][j]
             matrix = matrices[1] @ matrices[0]
             weight = density.logits[0].log_softmax(0)[i] + density.logits[1].log_softmax(0)[j]
@@ -206,7 +210,9 @@ def test_too_many_paths_are_refused() -> None:
 def test_autoregressive_mixture_with_one_component_is_a_flow() -> None:
     density = AutoregressiveMixture(4, components=1, hidden=[16]).double()
     step = B.MaskedAutoregressiveStep(4, hidden=[16], activation="relu").double()
-    step.made.load_state_dict({k: v for k, v in density.made.state_dict().items() if not k.startswith("out")}, strict=False)
+    step.made.load_state_dict(
+        {k: v for k, v in density.made.state_dict().items() if not k.startswith("out")}, strict=False
+    )
     with torch.no_grad():
         for part in ("weight", "bias"):  # of logits, mean and log-scale; the flow has log-scale, then mean
             _, mean, log_scale = getattr(density.made.out, part).chunk(3)

@@ -53,7 +53,10 @@ def test_runs_are_ranked_within_their_group(runs: Callable[..., Path]) -> None:
     assert "importance-sampled, K = 1,000" in text
     assert "88.00 ± 0.50" in text
     assert "Not ranked with 1: p(x) and p(x given the class) are different things." in text
-    assert "the test data differ (Digits, 300 examples, split 1200/200/397; Digits, 300 examples, split 1297/200/300)" in text
+    assert (
+        "the test data differ (Digits, 300 examples, split 1200/200/397; Digits, 300 examples, split 1297/200/300)"
+        in text
+    )
     assert "the measure is binary, not discrete-17" in text
     vae_row = next(line for line in text.splitlines() if line.startswith("1  vae"))
     assert "92.00  4.00" in vae_row

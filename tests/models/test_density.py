@@ -10,11 +10,10 @@ from typing import Any
 
 import pytest
 import torch
-from pytorch_lightning import Trainer
 from torch import Tensor
 
 import vaeflow
-from tests.conftest import redraw
+from tests.conftest import quiet_trainer, redraw
 from vaeflow import models
 from vaeflow.bijections import ActNorm, BatchNorm, Chain, Coupling, Logit, Planar, Standardise, UnitInterval
 from vaeflow.data import Digits, Toy
@@ -150,7 +149,9 @@ def test_logit_nats_and_bits_per_dimension() -> None:
     bits/dim = 8 − log p(image)/(D ln 2), with v = λ + (1 − 2λ)(x + u)/256."""
     alpha = 1e-6
     torch.manual_seed(0)
-    model = models.MADE(shape=(1, 4, 4), levels=256, hidden=[16], preprocess=functools.partial(Logit, alpha=alpha)).eval()
+    model = models.MADE(
+        shape=(1, 4, 4), levels=256, hidden=[16], preprocess=functools.partial(Logit, alpha=alpha)
+    ).eval()
     x = torch.randint(0, 256, (50, 1, 4, 4)).float()
     x[:10] = torch.tensor([0.0, 255.0])[torch.randint(0, 2, (10, 1, 4, 4))]
     noise = Noise(index=torch.arange(50))
@@ -194,12 +195,11 @@ def test_statistics_are_those_of_the_whole_training_set() -> None:
     flow = functools.partial(Chain, bijections=[Coupling, BatchNorm, ActNorm])
     model = models.Flow(shape=(2,), flow=flow)
     data = Toy("moons", batch_size=50, num_train=500, num_val=100, num_test=100)
-    Trainer(max_epochs=2, accelerator="cpu", logger=False, enable_checkpointing=False, enable_progress_bar=False,
-            enable_model_summary=False, use_distributed_sampler=False, num_sanity_val_steps=2).fit(model, data)  # fmt: skip
+    quiet_trainer(2, num_sanity_val_steps=2).fit(model, data)
     model.eval()
     x = data.splits["train"][0].double()
     y = model.preprocess.inverse(x)[0].float()
-    coupling, norm, act = model.density.flow.bijections
+    _, norm, act = model.density.flow.bijections
     seen = act.inverse(y)[0].double()
     torch.testing.assert_close(norm.mean.double(), seen.mean(0), rtol=1e-4, atol=1e-4)
     torch.testing.assert_close(norm.variance.double(), seen.var(0, correction=0), rtol=1e-4, atol=1e-4)
@@ -224,8 +224,7 @@ def test_checkpoints_keep_the_likelihood(tmp_path: Path) -> None:
     """Lists of bijections, batch norm's and ActNorm's states included."""
     flow = functools.partial(Chain, bijections=[Coupling, functools.partial(Coupling, swap=True), BatchNorm, ActNorm])
     model = models.Flow(shape=(1, 8, 8), levels=17, flow=flow, preprocess=functools.partial(Logit, alpha=0.01))
-    trainer = Trainer(max_epochs=1, accelerator="cpu", logger=False, enable_checkpointing=False,
-                      enable_progress_bar=False, enable_model_summary=False, use_distributed_sampler=False)  # fmt: skip
+    trainer = quiet_trainer(1)
     data = Digits()
     trainer.fit(model, data)
     trainer.save_checkpoint(tmp_path / "a.ckpt")

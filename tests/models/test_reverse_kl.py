@@ -7,9 +7,9 @@ from typing import Any
 
 import pytest
 import torch
-from pytorch_lightning import Trainer
 from torch import Tensor
 
+from tests.conftest import quiet_trainer
 from vaeflow.bijections import Chain, Planar, Radial, Rescaling
 from vaeflow.data import EnergyData
 from vaeflow.distributions.energies import U1, U2, U3, U4, Energy
@@ -66,8 +66,7 @@ def test_kl_agrees_with_quadrature(energy: type[Energy]) -> None:
     model = ReverseKL(energy=energy, flow=flow, annealing_steps=100,
                       optimizer=functools.partial(torch.optim.Adam, lr=1e-2))  # fmt: skip
     data = EnergyData(energy, batch_size=256, num_train=256 * 300, num_val=1000, num_test=50_000)
-    Trainer(max_epochs=1, accelerator="cpu", logger=False, enable_checkpointing=False, enable_progress_bar=False,
-            enable_model_summary=False, use_distributed_sampler=False, gradient_clip_val=10).fit(model, data)  # fmt: skip
+    quiet_trainer(1, gradient_clip_val=10).fit(model, data)
     results = evaluate(model.eval(), data)
     assert results["kl"] > -3 * results["kl_stderr"]
     model = model.double()

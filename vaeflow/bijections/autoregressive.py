@@ -44,7 +44,7 @@ class AutoregressiveStep(Bijection):
         self.transformer = transformer()
         self.made = MADE(
             features,
-            self.transformer.parameters,
+            self.transformer.num_parameters,
             hidden,
             context_features,
             activation,

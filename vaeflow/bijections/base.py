@@ -27,8 +27,10 @@ class Bijection(nn.Module, ABC):
     ``log_det`` of ``inverse`` is minus that of ``forward`` at the same pair of points.
 
     Vectors are ``(..., batch, features)`` and their ``log_det`` ``(..., batch)``: leading sample dimensions share the
-    batch's context. The few maps of images take ``(batch, channels, height, width)``. A subclass implements ``forward`` and ``inverse``, and takes ``features`` and
-    ``context_features`` as its first two constructor arguments, so that a config can name it.
+    batch's context. The few maps of images take ``(batch, channels, height, width)``.
+
+    A subclass implements ``forward`` and ``inverse``, and takes ``features`` and ``context_features`` as its first two
+    constructor arguments, so that a config can name it.
 
     A subclass whose parameters are computed from the context puts that computation into :meth:`condition`, which is
     then run once per example, however many samples pass through the map.

@@ -63,7 +63,7 @@ class Coupling(Bijection):
         kept, moved = torch.arange(features)[swap::2], torch.arange(features)[1 - swap :: 2]
         for name, index in (("kept", kept), ("moved", moved), ("order", torch.cat([kept, moved]).argsort())):
             self.register_buffer(name, index, persistent=False)
-        outputs = self.transformer.parameters * len(moved)
+        outputs = self.transformer.num_parameters * len(moved)
         self.net = MLPConditioner(len(kept), outputs, hidden, context_features, activation, residual_blocks)
 
     def forward(self, z: Tensor, context: Context = None) -> tuple[Tensor, Tensor]:
@@ -77,7 +77,7 @@ class Coupling(Bijection):
     ) -> tuple[Tensor, Tensor]:
         check_shape("the vector", value, self.features)
         kept = value[..., self.kept]
-        theta = self.net(kept, context).unflatten(-1, (self.transformer.parameters, len(self.moved))).movedim(-2, -1)
+        theta = self.net(kept, context).unflatten(-1, (-1, len(self.moved))).movedim(-2, -1)
         image, log_slopes = transform(value[..., self.moved], theta)
         return torch.cat([kept, image], dim=-1)[..., self.order], log_slopes.sum(-1)
 
@@ -117,9 +117,8 @@ class ImageCoupling(Bijection):
             raise VaeflowError(f"a mask of the shape {tuple(mask.shape)} leaves nothing to {what}.")
         self.register_buffer("mask", mask, persistent=False)
         self.transformer = transformer()
-        self.net = ConvConditioner(
-            len(mask), self.transformer.parameters * len(mask), channels, residual_blocks, context_features, activation
-        )
+        outputs = self.transformer.num_parameters * len(mask)
+        self.net = ConvConditioner(len(mask), outputs, channels, residual_blocks, context_features, activation)
 
     def forward(self, z: Tensor, context: Context = None) -> tuple[Tensor, Tensor]:
         return self._map(self.transformer.forward, z, context)
@@ -132,7 +131,7 @@ class ImageCoupling(Bijection):
     ) -> tuple[Tensor, Tensor]:
         check_shape("the image", value, *self.mask.shape)
         kept = torch.where(self.mask, value, 0.0)
-        theta = self.net(kept, context).unflatten(1, (self.transformer.parameters, len(self.mask))).movedim(1, -1)
+        theta = self.net(kept, context).unflatten(1, (-1, len(self.mask))).movedim(1, -1)
         image, log_slopes = transform(value, theta)
         return torch.where(self.mask, value, image), torch.where(self.mask, 0.0, log_slopes).flatten(1).sum(-1)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import torch
 from einops import rearrange
@@ -122,7 +123,7 @@ class MultiScale(Bijection):
                 maps += [coupling, EachPixel(BatchNorm(c))]
             return maps
 
-        self.scales = nn.ModuleList()
+        self.scales: Any = nn.ModuleList()
         self.parts: list[tuple[int, int, int]] = []  # what leaves at each scale
         for scale in range(scales - 1):
             maps = [*steps(checkerboard, couplings, 2**scale), Squeeze()]
@@ -171,7 +172,7 @@ class MultiScale(Bijection):
         images = [part.unflatten(-1, self.shape) for part in x]
         done: list[list[Tensor]] = [[] for _ in x]
         for k, scale in enumerate(self.scales):
-            images = scale.fit(images, context)  # type: ignore[operator]
+            images = scale.fit(images, context)
             for i, image in enumerate(images):
                 images[i], part = self._split(image, k)
                 done[i].append(part.flatten(1))

@@ -20,12 +20,12 @@ from vaeflow.errors import VaeflowError, check_positive
 class Transformer(nn.Module, ABC):
     """x = τ(z; θ), invertible in z, the same function for every element.
 
-    z is of any shape, θ has one more dimension, the last, of size ``parameters``. With θ = 0 the map is the identity,
-    unless its paper says otherwise. Both directions return the image and the logarithm of the slope of the map just
-    applied, of the shape of z.
+    z is of any shape, θ has one more dimension, the last, of size ``num_parameters``. With θ = 0 the map is the
+    identity, unless its paper says otherwise. Both directions return the image and the logarithm of the slope of the
+    map just applied, of the shape of z.
     """
 
-    parameters: int
+    num_parameters: int
     """How many numbers θ holds for each element."""
 
     @abstractmethod
@@ -40,7 +40,7 @@ class Transformer(nn.Module, ABC):
 class Additive(Transformer):
     """x = z + t (NICE; Dinh, Krueger & Bengio 2014, arXiv 1410.8516)."""
 
-    parameters = 1
+    num_parameters = 1
 
     def forward(self, z: Tensor, theta: Tensor) -> tuple[Tensor, Tensor]:
         return z + theta.squeeze(-1), torch.zeros_like(z)
@@ -56,7 +56,7 @@ class Affine(Transformer):
     al. 2017, arXiv 1705.07057).
     """
 
-    parameters = 2
+    num_parameters = 2
 
     def forward(self, z: Tensor, theta: Tensor) -> tuple[Tensor, Tensor]:
         raw, t = theta.unbind(-1)
@@ -78,7 +78,7 @@ class Gated(Transformer):
     Source: Kingma et al. 2016, arXiv 1606.04934, equations 13–14.
     """
 
-    parameters = 2
+    num_parameters = 2
 
     def forward(self, z: Tensor, theta: Tensor) -> tuple[Tensor, Tensor]:
         m, s = theta.unbind(-1)
@@ -121,7 +121,7 @@ class RationalQuadraticSpline(Transformer):
         if not bound > 0:
             raise VaeflowError(f"bound is {bound}, expected a positive number.")
         self.bins, self.bound = bins, bound
-        self.parameters = 3 * bins - 1
+        self.num_parameters = 3 * bins - 1
 
     def forward(self, z: Tensor, theta: Tensor) -> tuple[Tensor, Tensor]:
         knots_z, knots_x, derivatives = self._knots(theta)

@@ -17,8 +17,8 @@ from vaeflow.noise import Noise
 
 
 class Pictures(Callback):
-    """``samples``, ``reconstructions``, ``interpolation``; ``latents`` of a two-dimensional latent space; ``density`` of
-    data in the plane, on a grid beside the data.
+    """``samples``, ``reconstructions``, ``interpolation``; ``latents`` of a two-dimensional latent space; ``density``
+    of data in the plane, on a grid beside the data.
 
     All are of the same noise and the same validation images each time, so that frames can be compared. Samples of a
     latent-variable model are means of p(x|z), without the noise of single pixels; those of a class-conditional one have
@@ -144,7 +144,8 @@ def density(model: Any, data: Any, points: int = 200) -> Tensor:
     axes = figure.subplots(1, 2, sharex=True, sharey=True)
     extent = (left, right, bottom, top)
     if energy is None:
-        theirs, *_ = np.histogram2d(*x.T.numpy(), bins=80, range=[extent[:2], extent[2:]], density=True)
+        x_1, x_2 = x.T.numpy()
+        theirs, *_ = np.histogram2d(x_1, x_2, bins=80, range=[extent[:2], extent[2:]], density=True)
         theirs, title = theirs.T, "data"
     else:
         log_p = -energy(plane) - model.log_normaliser

@@ -5,7 +5,7 @@ from vaeflow.data.digits import Digits
 from vaeflow.data.energies import EnergyData
 from vaeflow.data.frey_faces import FreyFaces
 from vaeflow.data.own import Arrays, ImageFolder
-from vaeflow.data.toys import Toy
 from vaeflow.data.torchvision_sets import CIFAR10, MNIST
+from vaeflow.data.toys import Toy
 
 __all__ = ["CIFAR10", "MNIST", "Arrays", "DataModule", "Digits", "EnergyData", "FreyFaces", "ImageFolder", "Toy"]

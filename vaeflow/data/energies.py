@@ -6,6 +6,7 @@ import functools
 import hashlib
 import inspect
 from collections.abc import Callable
+from typing import Any
 
 import torch
 
@@ -39,7 +40,8 @@ class EnergyData(DataModule):
         self.sizes = {"train": num_train, "val": num_val, "test": num_test}
         self.shape, self.levels = (2,), None
         if isinstance(energy, functools.partial) and not inspect.isclass(energy.func):  # jsonargparse's own wrapping
-            energy = functools.partial(next(a for a in energy.args if inspect.isclass(a)), **energy.keywords)
+            cls: Any = next(a for a in energy.args if inspect.isclass(a))
+            energy = functools.partial(cls, **energy.keywords)
         self.energy = energy
         """Goes to the model, too."""
 

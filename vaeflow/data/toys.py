@@ -118,20 +118,20 @@ class Toy(DataModule):
     ) -> None:
         super().__init__(batch_size, seed)
         check_positive(num_train=num_train, num_val=num_val, num_test=num_test)
-        self.name, self.draw_seed = name, draw_seed
+        self.toy, self.draw_seed = name, draw_seed
         self.sizes = {"train": num_train, "val": num_val, "test": num_test}
         self.shape, self.levels = (2,), None
         self.entropy = ENTROPIES.get(name)
 
     @property
     def label(self) -> str:
-        return self.name
+        return self.toy
 
     @property
     def protocol(self) -> str:
-        return f"{self.name}, {super().protocol}, drawn with seed {self.draw_seed}"
+        return f"{self.toy}, {super().protocol}, drawn with seed {self.draw_seed}"
 
     def read(self) -> dict[str, Split]:
         rng = np.random.default_rng(self.draw_seed)
-        points = {name: torch.from_numpy(TOYS[self.name](rng, n)).float() for name, n in self.sizes.items()}
+        points = {name: torch.from_numpy(TOYS[self.toy](rng, n)).float() for name, n in self.sizes.items()}
         return {name: (x, torch.zeros(len(x), dtype=torch.int64)) for name, x in points.items()}

@@ -77,9 +77,7 @@ class StandardLogistic(Density):
         return -(F.softplus(z) + F.softplus(-z)).sum(-1)
 
     def sample(self, noise: Noise, context: Tensor | None = None, temperature: float = 1.0) -> Tensor:
-        return check_temperature(temperature) * torch.logit(
-            noise.uniform("base", 1, self.features, self.zero.dtype)[0]
-        )
+        return check_temperature(temperature) * torch.logit(noise.uniform("base", 1, self.features, self.zero.dtype)[0])
 
 
 class Uniform(Density):

@@ -123,7 +123,9 @@ class GaussianMixture(Density):
     def log_prob(self, z: Tensor, context: Tensor | None = None) -> Tensor:
         log_scales = bounded(self.log_scales)
         white = (z.unsqueeze(-2) - self.means) * (-log_scales).exp()
-        log_components = -0.5 * white.square().sum(-1) - log_scales.sum(-1) - 0.5 * self.features * math.log(2 * math.pi)
+        log_components = (
+            -0.5 * white.square().sum(-1) - log_scales.sum(-1) - 0.5 * self.features * math.log(2 * math.pi)
+        )
         return torch.logsumexp(log_components + self.logits.log_softmax(-1), dim=-1)
 
     def sample(self, noise: Noise, context: Tensor | None = None, temperature: float = 1.0) -> Tensor:
@@ -157,7 +159,9 @@ class DeepGaussianMixture(Density):
     def __init__(self, features: int, context_features: int = 0, components: Sequence[int] = (4, 4, 4)) -> None:
         super().__init__(features, context_features)
         refuse_context(self, context_features)
-        check_positive(**{"number of layers": len(components)}, **{f"components[{i}]": c for i, c in enumerate(components)})
+        check_positive(
+            **{"number of layers": len(components)}, **{f"components[{i}]": c for i, c in enumerate(components)}
+        )
         self.paths = math.prod(components)
         if self.paths > MOST_PATHS:
             raise VaeflowError(
@@ -175,7 +179,7 @@ class DeepGaussianMixture(Density):
         log_weights = z.new_zeros(1, 1)
         for layer in reversed(range(len(self.logits))):
             lower, upper, s = self._factors(layer)
-            h = (h.unsqueeze(1) - self.biases[layer][:, None])  # (paths, components, rows, features)
+            h = h.unsqueeze(1) - self.biases[layer][:, None]  # (paths, components, rows, features)
             h = torch.linalg.solve_triangular(lower.mT, h, upper=True, left=False, unitriangular=True)
             h = torch.linalg.solve_triangular(upper.mT, h, upper=False, left=False).flatten(0, 1)
             log_weight = self.logits[layer].log_softmax(-1) - s.sum(-1)

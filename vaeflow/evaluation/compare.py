@@ -23,7 +23,7 @@ KEYS = {
 """Results are compared only where all of these are the same, and what each is called."""
 NEEDED = ("model", "data", "kind", "num_examples", "protocol", "num_parameters", *KEYS)
 COLOURS = {"exact": "#0072B2", "dequantised": "#009E73", "importance-sampled": "#D55E00", "elbo": "#CC79A7",
-           "reverse-kl": "#0072B2"}  # fmt: skip
+           "reverse-kl": "#56B4E9"}  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -67,8 +67,8 @@ def find_runs(folders: Iterable[str | Path]) -> tuple[list[Run], list[str]]:
         VaeflowError: if a folder does not exist or there are no results at all.
     """
     found, complaints = [], []
-    folders = [Path(folder) for folder in folders]
-    for folder in folders:
+    where = [Path(folder) for folder in folders]
+    for folder in where:
         if not folder.is_dir():
             raise VaeflowError(f"there is no folder {folder}.")
         for path in sorted(folder.rglob("results.json"), key=lambda path: path.stat().st_mtime):
@@ -85,7 +85,7 @@ def find_runs(folders: Iterable[str | Path]) -> tuple[list[Run], list[str]]:
             found.append(Run(str(name), results))
     if not found:
         raise VaeflowError(
-            f"there are no results in {', '.join(map(str, folders))}: train.py writes a results.json for each run. "
+            f"there are no results in {', '.join(map(str, where))}: train.py writes a results.json for each run. "
             + " ".join(complaints)
         )
     return _short_names(found), complaints
@@ -118,7 +118,10 @@ def why_not(one: Run, other: Run) -> str:
         if key == "context":
             reasons.append("p(x) and p(x given the class) are different things")
         elif key == "test_fingerprint":
-            what = [f"{r.results['data']}, {r.results['num_examples']:,} examples, {r.results['protocol']}" for r in (one, other)]
+            what = [
+                f"{r.results['data']}, {r.results['num_examples']:,} examples, {r.results['protocol']}"
+                for r in (one, other)
+            ]
             reasons.append(f"the test data differ ({what[0]}; {what[1]})")
         else:
             reasons.append(f"the {called} is {mine}, not {theirs}")
@@ -215,7 +218,12 @@ def as_markdown(groups: Sequence[Sequence[Run]]) -> str:
             parts += [f"Not ranked with 1: {why_not(group[0], groups[0][0])}.", ""]
         header, *rows = table_of(group)
         text = header.index("kind")
-        parts += [_row(header), _row(["---" if i <= text else "---:" for i in range(len(header))]), *map(_row, rows), ""]
+        parts += [
+            _row(header),
+            _row(["---" if i <= text else "---:" for i in range(len(header))]),
+            *map(_row, rows),
+            "",
+        ]
         parts += [f"- {note}" for note in notes_of(group)] + [""]
     return "\n".join(parts)
 
@@ -249,7 +257,9 @@ def draw(groups: Sequence[Sequence[Run]]) -> Figure:
         entropy = group[0].results.get("entropy")
         if entropy is not None:
             axes.axvline(entropy, color="0.4", ls="--", lw=1)
-            axes.annotate("entropy", (entropy, 1), xycoords=("data", "axes fraction"), fontsize=8, va="top", color="0.3")
+            axes.annotate(
+                "entropy", (entropy, 1), xycoords=("data", "axes fraction"), fontsize=8, va="top", color="0.3"
+            )
         first = group[0].results
         if first.get("bpd") is not None:
             ratio = first["bpd"] / first["nll"]

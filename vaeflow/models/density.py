@@ -165,7 +165,8 @@ class DensityModel(LikelihoodModel):
         x = super()._checked(x)
         if self.levels is not None and not bool(((x >= 0) & (x < self.levels)).all()):
             raise VaeflowError(
-                f"the data range from {x.min().item():g} to {x.max().item():g}, expected integers 0 to {self.levels - 1}."
+                f"the data range from {x.min().item():g} to {x.max().item():g}, "
+                f"expected integers 0 to {self.levels - 1}."
             )
         return x
 

@@ -27,9 +27,7 @@ class IAF(DensityModel):
         activation: relu, elu, silu, tanh, softplus, leaky_relu or gelu.
     """
 
-    def __init__(
-        self, steps: int = 4, hidden: Sequence[int] = (64,), activation: str = "elu", **shared: Any
-    ) -> None:
+    def __init__(self, steps: int = 4, hidden: Sequence[int] = (64,), activation: str = "elu", **shared: Any) -> None:
         super().__init__(**shared)
         flow = functools.partial(
             InverseAutoregressive, steps=steps, hidden=hidden, activation=activation, transformer=Affine

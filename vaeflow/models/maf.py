@@ -55,15 +55,11 @@ class MAF(DensityModel):
         def flow(features: int, context_features: int) -> Composition:
             maps: list[Bijection] = []
             for k in range(steps):
-                maps.append(
-                    MaskedAutoregressiveStep(features, context_features, reverse=k % 2 == 1, **arguments)
-                )
+                maps.append(MaskedAutoregressiveStep(features, context_features, reverse=k % 2 == 1, **arguments))
                 if batch_norm:
                     maps.append(BatchNorm(features))
             return Composition(reversed(maps))
 
-        mixture = functools.partial(
-            AutoregressiveMixture, components=components, reverse=steps % 2 == 1, **arguments
-        )
+        mixture = functools.partial(AutoregressiveMixture, components=components, reverse=steps % 2 == 1, **arguments)
         base = StandardNormal if components == 1 else mixture
         self.density = FlowDensity(self.dimension, self.context_features, flow, base)

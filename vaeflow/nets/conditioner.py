@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import pairwise
 from typing import Any
 
 from torch import Tensor, nn
@@ -24,7 +25,7 @@ class Conditioner(nn.Module):
     """
 
     layers: nn.ModuleList
-    blocks: nn.ModuleList
+    blocks: Any  # a ModuleList of ModuleLists
 
     def __init__(self, hidden: Sequence[int], context_features: int, activation: str) -> None:
         super().__init__()
@@ -49,7 +50,7 @@ class Conditioner(nn.Module):
             hidden = hidden + self.spread(conditioned)
         for layer in others:
             hidden = layer(self.activation(hidden))
-        for inner, outer in self.blocks:  # type: ignore[misc]
+        for inner, outer in self.blocks:
             hidden = hidden + outer(self.activation(inner(self.activation(hidden))))
         return self.activation(hidden)
 
@@ -84,7 +85,7 @@ class MLPConditioner(Conditioner):
     ) -> None:
         super().__init__(hidden, context_features, activation)
         sizes = [in_features, *hidden]
-        self.layers = nn.ModuleList(nn.Linear(*pair) for pair in zip(sizes, sizes[1:], strict=False))
+        self.layers = nn.ModuleList(nn.Linear(*pair) for pair in pairwise(sizes))
         self.blocks = nn.ModuleList(
             nn.ModuleList(nn.Linear(sizes[-1], sizes[-1]) for _ in range(2)) for _ in range(residual_blocks)
         )
