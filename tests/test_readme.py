@@ -17,13 +17,14 @@ README = (CONFIGS.parent / "README.md").read_text()
 
 def test_your_own_flow(run: Callable[..., tuple[int, str]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     code = re.search(r"`my_flows.py`.*?```python\n(.*?)```", README, re.DOTALL)
-    command = re.search(r"```bash\npython scripts/train.py (.*my_flows.*)\n```", README)
+    commands = re.search(r"```bash\npython scripts/train.py (.*my_flows.*)\npython scripts/train.py (.*)\n```", README)
     assert code is not None
-    assert command is not None
+    assert commands is not None
     assert len([line for line in code[1].splitlines() if line.strip()]) <= 20
     (tmp_path / "my_flows.py").write_text(code[1])
-    status, output = run("train", *shlex.split(command[1]), "--trainer.max_epochs", 1, "--num_samples", 2)
-    assert status == 0, output
+    for command in commands.groups():
+        status, output = run("train", *shlex.split(command), "--trainer.max_epochs", 1, "--num_samples", 2)
+        assert status == 0, output
     best = tmp_path / "runs/vae_full/version_0/checkpoints/best.ckpt"
     status, output = run("evaluate", "--ckpt", best, "--num-samples", 2)
     assert status == 1
