@@ -60,7 +60,21 @@ class Density(nn.Module, ABC):
         """Set whatever is a statistic of the training data, which come in batches; see ``Bijection.fit``."""
 
 
-class StandardNormal(Density):
+class Base(Density):
+    """A density without structure, for flows to start from: its points are their own codes."""
+
+    def encode(self, z: Tensor, context: Tensor | None = None) -> Tensor:
+        return z
+
+    def decode(self, code: Tensor, context: Tensor | None = None) -> Tensor:
+        return code
+
+    @property
+    def latent_slices(self) -> dict[str, slice]:
+        return {"z": slice(0, self.features)}
+
+
+class StandardNormal(Base):
     """N(0, I): log p(z) = −½ Σ_i (z_i² + log 2π)."""
 
     def log_prob(self, z: Tensor, context: Tensor | None = None) -> Tensor:
@@ -70,7 +84,7 @@ class StandardNormal(Density):
         return check_temperature(temperature) * noise.normal("base", 1, self.features, self.zero.dtype)[0]
 
 
-class StandardLogistic(Density):
+class StandardLogistic(Base):
     """The logistic density of NICE: log p(z) = −Σ_i [softplus(z_i) + softplus(−z_i)]; its variance is π²/3."""
 
     def log_prob(self, z: Tensor, context: Tensor | None = None) -> Tensor:
@@ -80,7 +94,7 @@ class StandardLogistic(Density):
         return check_temperature(temperature) * torch.logit(noise.uniform("base", 1, self.features, self.zero.dtype)[0])
 
 
-class Uniform(Density):
+class Uniform(Base):
     """The uniform density on a cube: log p(z) = −D log(high − low) inside, −∞ outside.
 
     Args:
@@ -139,14 +153,14 @@ class FlowDensity(Density):
         return self.flow(self.base.sample(noise, context, temperature), context)[0]
 
     def encode(self, z: Tensor, context: Tensor | None = None) -> Tensor:
-        return self.flow.inverse(z, context)[0]
+        return self.base.encode(self.flow.inverse(z, context)[0], context)
 
     def decode(self, code: Tensor, context: Tensor | None = None) -> Tensor:
-        return self.flow(code, context)[0]
+        return self.flow(self.base.decode(code, context), context)[0]
 
     @property
     def latent_slices(self) -> dict[str, slice]:
-        return getattr(self.flow, "slices", {"z": slice(0, self.features)})
+        return getattr(self.flow, "slices", None) or self.base.latent_slices
 
     def fit(self, z: list[Tensor], context: list[Tensor | None]) -> None:
         self.base.fit(self.flow.fit(z, context), context)

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from typing import Any, Literal
 
 from vaeflow.bijections import (
+    ActNorm,
     Bijection,
     Composition,
     Coupling,
@@ -21,7 +22,7 @@ from vaeflow.models.density import DensityModel
 
 
 class NeuralSplineFlow(DensityModel):
-    """K steps, each a random permutation, a trained linear map, and monotone splines of each feature.
+    """ActNorm brings the data to unit scale; then K steps, each a random permutation, a trained linear map, and monotone splines of each feature.
 
     The splines' parameters come from half of the features (coupling, RQ-NSF (C)), or from all earlier ones
     (autoregressive, RQ-NSF (AR)).
@@ -68,6 +69,6 @@ class NeuralSplineFlow(DensityModel):
                         residual_blocks=residual_blocks,
                     ),
                 ]
-            return Composition(reversed([*maps, LULinear(features)]))
+            return Composition([ActNorm(features), *reversed([*maps, LULinear(features)])])
 
         self.density = FlowDensity(self.dimension, self.context_features, flow)
