@@ -18,7 +18,7 @@ from vaeflow.checkpoint import KEY, differences, load, load_data, load_weights, 
 from vaeflow.cli import TRAINER_DEFAULTS, TrainingCLI
 from vaeflow.data import DataModule
 from vaeflow.errors import VaeflowError
-from vaeflow.evaluation import compare
+from vaeflow.evaluation import chart, compare
 from vaeflow.evaluation.evaluate import evaluate, table, write_json
 from vaeflow.evaluation.push_forward import push_forward
 from vaeflow.messages import Parser
@@ -195,7 +195,7 @@ def compare_runs() -> None:
     args = parser.parse_args()
     runs, complaints = compare.find_runs(args.folders)
     groups = compare.comparable(runs)
-    paths = compare.write(groups, Path(args.out or args.folders[0]))
+    paths = chart.write(groups, Path(args.out or args.folders[0]))
     print("\n".join([compare.as_text(groups), "", *complaints]))
     for name, path in zip(("page", "picture", "TensorBoard"), paths, strict=True):
         print(f"{name:<12}{path}")

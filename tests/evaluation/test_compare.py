@@ -11,7 +11,7 @@ import pytest
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from vaeflow.errors import VaeflowError
-from vaeflow.evaluation import compare
+from vaeflow.evaluation import chart, compare
 
 BASE: dict[str, Any] = {
     "model": "VAE", "data": "Digits", "split": "test", "measure": "discrete-17", "protocol": "split 1297/200/300",
@@ -77,14 +77,14 @@ def test_energies_are_ranked_by_their_kl(runs: Callable[..., Path]) -> None:
     (group,) = compare.comparable(compare.find_runs([folder])[0])
     assert [run.name for run in group] == ["k8", "k2"]
     assert "KL ± s.e., nats" in compare.as_text([group])
-    compare.draw([group])
+    chart.draw([group])
 
 
 def test_page_picture_and_tensorboard(runs: Callable[..., Path], tmp_path: Path) -> None:
     folder = runs(vae=VAE, nice={"nll": 120.0}, static={"nll": 89.0, "test_fingerprint": "d" * 64})
     groups = compare.comparable(compare.find_runs([folder])[0])
     for _ in range(2):  # the second time it replaces the first
-        page, picture, events = compare.write(groups, tmp_path / "out")
+        page, picture, events = chart.write(groups, tmp_path / "out")
     assert "| 1 | vae | VAE | importance-sampled, K = 1,000 | 88.00 ± 0.50 |" in page.read_text()
     assert picture.read_bytes().startswith(b"\x89PNG")
     logged = EventAccumulator(str(events)).Reload()

@@ -8,8 +8,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from matplotlib.backends.backend_agg import FigureCanvasAgg
-from matplotlib.figure import Figure
 
 from vaeflow.errors import VaeflowError
 from vaeflow.evaluation.evaluate import score_of
@@ -22,8 +20,6 @@ KEYS = {
 }
 """Results are compared only where all of these are the same, and what each is called."""
 NEEDED = ("model", "data", "kind", "num_examples", "protocol", "num_parameters", *KEYS)
-COLOURS = {"exact": "#0072B2", "dequantised": "#009E73", "importance-sampled": "#D55E00", "elbo": "#CC79A7",
-           "reverse-kl": "#56B4E9"}  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -230,77 +226,3 @@ def as_markdown(groups: Sequence[Sequence[Run]]) -> str:
 
 def _row(cells: Sequence[str]) -> str:
     return f"| {' | '.join(cells)} |"
-
-
-def draw(groups: Sequence[Sequence[Run]]) -> Figure:
-    """A panel for each group: every run's score with its error, and for each VAE the way from −ELBO to it."""
-    heights = [1.1 + 0.34 * len(group) for group in groups]
-    figure = Figure(figsize=(9, sum(heights) + 0.5), dpi=110, layout="constrained")
-    panels = figure.subplots(len(groups), 1, squeeze=False, gridspec_kw={"height_ratios": heights})[:, 0]
-    for axes, group in zip(panels, groups, strict=True):
-        places = range(len(group))
-        for place, run in zip(places, group, strict=True):
-            colour = COLOURS.get(run.results["kind"], "black")
-            elbo = run.results.get("elbo")
-            if elbo is not None:
-                axes.plot([-elbo, run.score], [place, place], color=colour, lw=2, alpha=0.5, zorder=1)
-                axes.plot(-elbo, place, "o", mfc="white", mec=colour, ms=7, zorder=2)
-            error = None if run.stderr is None else 2 * run.stderr
-            axes.errorbar(run.score, place, xerr=error, fmt="o", color=colour, ms=7, capsize=3, zorder=3)
-        axes.set_yticks(list(places), [f"{run.name} ({run.results['model']})" for run in group])
-        axes.invert_yaxis()
-        axes.margins(x=0.08, y=0.5 / len(group))
-        axes.grid(axis="x", alpha=0.3)
-        axes.set_title(title_of(group), fontsize=10, loc="left")
-        energy = group[0].results["measure"] == "energy"
-        axes.set_xlabel("KL in nats" if energy else "nll in nats per example, ± 2 standard errors")
-        entropy = group[0].results.get("entropy")
-        if entropy is not None:
-            axes.axvline(entropy, color="0.4", ls="--", lw=1)
-            axes.annotate(
-                "entropy", (entropy, 1), xycoords=("data", "axes fraction"), fontsize=8, va="top", color="0.3"
-            )
-        first = group[0].results
-        if first.get("bpd") is not None:
-            ratio = first["bpd"] / first["nll"]
-            top = axes.secondary_xaxis("top", functions=(lambda v, r=ratio: v * r, lambda v, r=ratio: v / r))
-            top.set_xlabel("bits/dim", fontsize=8)
-            top.tick_params(labelsize=8)
-    _legend(figure, [run for group in groups for run in group])
-    return figure
-
-
-def _legend(figure: Figure, runs: Sequence[Run]) -> None:
-    from matplotlib.lines import Line2D
-
-    kinds = [kind for kind in COLOURS if any(run.results["kind"] == kind for run in runs)]
-    handles = [Line2D([], [], marker="o", ls="", color=COLOURS[kind], label=kind) for kind in kinds]
-    if any(run.results.get("elbo") is not None for run in runs):
-        handles.append(Line2D([], [], marker="o", color="0.5", mfc="white", label="−ELBO, and its gap"))
-    figure.legend(handles=handles, loc="outside lower center", ncols=len(handles), fontsize=8, frameon=False)
-
-
-def write(groups: Sequence[Sequence[Run]], folder: Path) -> list[Path]:
-    """``compare.md``, ``compare.png`` and a TensorBoard run ``comparison`` in a folder."""
-    from torch import from_numpy
-    from torch.utils.tensorboard import SummaryWriter
-
-    folder.mkdir(parents=True, exist_ok=True)
-    page, picture, events = folder / "compare.md", folder / "compare.png", folder / "comparison"
-    markdown, figure = as_markdown(groups), draw(groups)
-    page.write_text(markdown)
-    figure.savefig(picture)
-    canvas = FigureCanvasAgg(figure)
-    canvas.draw()
-    for old in events.glob("events.out.tfevents.*"):
-        old.unlink()
-    with SummaryWriter(str(events)) as writer:
-        writer.add_text("comparison", markdown)
-        writer.add_image("comparison", from_numpy(_copy(canvas)), dataformats="HWC")
-    return [page, picture, events]
-
-
-def _copy(canvas: FigureCanvasAgg) -> Any:
-    import numpy as np
-
-    return np.asarray(canvas.buffer_rgba())[..., :3].copy()
