@@ -8,7 +8,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-
 from vaeflow.errors import VaeflowError
 from vaeflow.evaluation.evaluate import score_of
 

@@ -22,7 +22,9 @@ from vaeflow.models.density import DensityModel
 
 
 class NeuralSplineFlow(DensityModel):
-    """ActNorm brings the data to unit scale; then K steps, each a random permutation, a trained linear map, and monotone splines of each feature.
+    """K steps, each a random permutation, a trained linear map, and monotone splines of each feature.
+
+    ActNorm brings the data to unit scale first, so that most of them lie where the splines act.
 
     The splines' parameters come from half of the features (coupling, RQ-NSF (C)), or from all earlier ones
     (autoregressive, RQ-NSF (AR)).
