@@ -88,7 +88,7 @@ def factory(description: Mapping[str, Any], kind: type, trust: Sequence[str] = (
             f"the checkpoint describes a {kind.__name__} as {dict(description)}, which is no description."
         )
     cls = resolve(description["class_path"], kind, trust)
-    parts = _part_kinds(cls)
+    parts = _part_kinds(cls, trust)
     init_args = {}
     for name, value in dict(description.get("init_args") or {}).items():
         if name in parts and value is not None:
@@ -104,12 +104,12 @@ def factory(description: Mapping[str, Any], kind: type, trust: Sequence[str] = (
     return functools.partial(cls, **init_args)
 
 
-def _part_kinds(cls: type) -> dict[str, type]:
+def _part_kinds(cls: type, trust: Sequence[str]) -> dict[str, type]:
     """The constructor parameters that take a factory, or a list of them, with what each must make; those of base
     classes too, since a subclass may pass on what it does not name."""
     kinds = {}
     for ancestor in reversed(cls.__mro__):
-        if "__init__" not in vars(ancestor) or not _inside(ancestor.__module__, (*TRUSTED, cls.__module__)):
+        if "__init__" not in vars(ancestor) or not _inside(ancestor.__module__, (*TRUSTED, *trust)):
             continue
         for name, hint in typing.get_type_hints(ancestor.__init__).items():  # type: ignore[misc]
             for option in (hint, *typing.get_args(hint)):

@@ -19,7 +19,7 @@ from vaeflow.cli import TRAINER_DEFAULTS, TrainingCLI
 from vaeflow.data import DataModule
 from vaeflow.errors import VaeflowError
 from vaeflow.evaluation import chart, compare
-from vaeflow.evaluation.evaluate import evaluate, table, write_json
+from vaeflow.evaluation.evaluate import check_fits, evaluate, table, write_json
 from vaeflow.evaluation.push_forward import push_forward
 from vaeflow.messages import Parser
 from vaeflow.models import LikelihoodModel
@@ -42,6 +42,7 @@ def train() -> None:
     trainer: Any = cli.trainer
     model, data, folder = cli.model, cli.datamodule, Path(trainer.log_dir or ".")
     steps_before = 0
+    check_fits(model, data)
     if cli.resume_from is None:
         data.setup("fit")
     else:

@@ -24,6 +24,7 @@ def test_splits_are_drawn_once_and_apart(name: Any) -> None:
     assert not torch.equal(toy.splits["train"][0][:100], toy.splits["val"][0])
     assert name in toy.protocol
     assert toy.label == name
+    assert Toy(name, num_train=50, num_val=70, num_test=200).fingerprint() == toy.fingerprint()
     other = Toy(name, num_train=300, num_val=100, num_test=200, draw_seed=1)
     assert other.fingerprint() != toy.fingerprint()
 

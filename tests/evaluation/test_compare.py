@@ -80,6 +80,15 @@ def test_energies_are_ranked_by_their_kl(runs: Callable[..., Path]) -> None:
     chart.draw([group])
 
 
+def test_a_kl_is_not_ranked_among_nlls_and_no_run_counts_twice(runs: Callable[..., Path]) -> None:
+    folder = runs(maf={}, rkl={"kind": "reverse-kl", "kl": 0.1, "kl_stderr": 0.01})
+    found, _ = compare.find_runs([folder / "maf", folder])
+    assert len(found) == 2
+    groups = compare.comparable(found)
+    assert [len(group) for group in groups] == [1, 1]
+    assert "a KL to an energy is no nll of data" in compare.as_text(groups)
+
+
 def test_page_picture_and_tensorboard(runs: Callable[..., Path], tmp_path: Path) -> None:
     folder = runs(vae=VAE, nice={"nll": 120.0}, static={"nll": 89.0, "test_fingerprint": "d" * 64})
     groups = compare.comparable(compare.find_runs([folder])[0])

@@ -11,11 +11,11 @@ from torch import Tensor
 
 from tests.conftest import quiet_trainer
 from vaeflow.bijections import Chain, Planar, Radial, Rescaling
-from vaeflow.data import EnergyData
+from vaeflow.data import EnergyData, Toy
 from vaeflow.distributions.energies import U1, U2, U3, U4, Energy
 from vaeflow.errors import VaeflowError
 from vaeflow.evaluation import evaluate
-from vaeflow.models import ReverseKL
+from vaeflow.models import MAF, ReverseKL
 from vaeflow.noise import Noise
 
 LOG_Z = {U1: 1.8775, U2: 2.1129, U3: 2.6726, U4: 2.7416}
@@ -80,6 +80,12 @@ def test_kl_agrees_with_quadrature(energy: type[Energy]) -> None:
 
 
 def test_data_of_the_wrong_kind_are_refused() -> None:
+    plain = MAF(shape=(2,))
+    for model, data in ((ReverseKL(), Toy(num_test=10)), (plain, EnergyData(num_test=10))):
+        with pytest.raises(VaeflowError, match="an energy has no examples"):
+            evaluate(model, data)
+    with pytest.raises(VaeflowError, match="the model was fitted to U1, but the data are U2"):
+        evaluate(ReverseKL(energy=U1), EnergyData(U2, num_test=10))
     wrong: list[dict[str, Any]] = [{"shape": (3,)}, {"shape": (2,), "levels": 4}]
     for arguments in wrong:
         with pytest.raises(VaeflowError, match="take --data EnergyData"):

@@ -27,6 +27,7 @@ class AutoregressiveStep(Bijection):
         reverse: take the features from the last to the first.
         degrees: of the MADE's hidden units, sequential or random.
         residual_blocks: of the MADE.
+        seed: of random degrees.
     """
 
     def __init__(
@@ -39,6 +40,7 @@ class AutoregressiveStep(Bijection):
         reverse: bool = False,
         degrees: Literal["sequential", "random"] = "sequential",
         residual_blocks: int = 0,
+        seed: int = 0,
     ) -> None:
         super().__init__()
         self.transformer = transformer()
@@ -51,6 +53,7 @@ class AutoregressiveStep(Bijection):
             reverse,
             degrees,
             residual_blocks,
+            seed,
         )
 
     def condition(self, context: Context) -> Context:
@@ -147,7 +150,7 @@ class InverseAutoregressive(Composition):
         check_positive(features=features, steps=steps)
         arguments = (features, context_features, transformer, hidden, activation)
         super().__init__(
-            InverseAutoregressiveStep(*arguments, k % 2 == 1, degrees, residual_blocks) for k in range(steps)
+            InverseAutoregressiveStep(*arguments, k % 2 == 1, degrees, residual_blocks, seed=k) for k in range(steps)
         )
 
 
@@ -191,5 +194,5 @@ class MaskedAutoregressive(Composition):
         check_positive(features=features, steps=steps)
         arguments = (features, context_features, transformer, hidden, activation)
         super().__init__(
-            MaskedAutoregressiveStep(*arguments, k % 2 == 1, degrees, residual_blocks) for k in range(steps)
+            MaskedAutoregressiveStep(*arguments, k % 2 == 1, degrees, residual_blocks, seed=k) for k in range(steps)
         )

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
 
-from vaeflow.errors import check_context, check_positive, check_shape
+from vaeflow.errors import VaeflowError, check_context, check_positive, check_shape
 
+Statistics = Literal["none", "first batch", "training set"]
 Context = Any
 """What a bijection is conditioned on: a tensor ``(batch, context_features)``, or what :meth:`Bijection.condition`
 made of it."""
@@ -35,6 +36,9 @@ class Bijection(nn.Module, ABC):
     A subclass whose parameters are computed from the context puts that computation into :meth:`condition`, which is
     then run once per example, however many samples pass through the map.
     """
+
+    statistics: Statistics = "none"
+    """What :meth:`fit` wants to see before training (first batch), or before each evaluation too (training set)."""
 
     @abstractmethod
     def forward(self, z: Tensor, context: Context = None) -> tuple[Tensor, Tensor]:
@@ -129,7 +133,8 @@ class Chain(Composition):
 
 
 class Inverse(Bijection):
-    """The same map the other way round: ``Inverse(f).forward`` is ``f.inverse``.
+    """The same map the other way round: ``Inverse(f).forward`` is ``f.inverse``. A map that takes statistics of data,
+    such as batch normalisation, is refused.
 
     It makes the density of a map whose fast direction is the other one cheap: an inverse autoregressive map becomes
     a masked autoregressive one.
@@ -142,6 +147,9 @@ class Inverse(Bijection):
     def __init__(self, features: int, context_features: int, bijection: Callable[[int, int], Bijection]) -> None:
         super().__init__()
         self.bijection = bijection(features, context_features)
+        for part in self.bijection.modules():
+            if getattr(part, "statistics", "none") != "none":
+                raise VaeflowError(f"{type(part).__name__} takes statistics of data, and cannot be turned round.")
 
     def forward(self, z: Tensor, context: Context = None) -> tuple[Tensor, Tensor]:
         return self.bijection.inverse(z, context)

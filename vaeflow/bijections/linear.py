@@ -21,14 +21,11 @@ class Permutation(Bijection):
     """
 
     order: Tensor
-    back: Tensor
 
     def __init__(self, features: int, context_features: int = 0, seed: int = 0) -> None:
         super().__init__()
         check_positive(features=features)
-        order = self._order(features, seed)
-        self.register_buffer("order", order, persistent=False)
-        self.register_buffer("back", order.argsort(), persistent=False)
+        self.register_buffer("order", self._order(features, seed))
 
     @staticmethod
     def _order(features: int, seed: int) -> Tensor:
@@ -40,7 +37,7 @@ class Permutation(Bijection):
 
     def inverse(self, x: Tensor, context: Context = None) -> tuple[Tensor, Tensor]:
         check_shape("x", x, len(self.order))
-        return x[..., self.back], x.new_zeros(x.shape[:-1])
+        return x[..., self.order.argsort()], x.new_zeros(x.shape[:-1])
 
 
 class Reversal(Permutation):

@@ -21,20 +21,21 @@ class Squeeze(Bijection):
     """Normalising, each 2 × 2 block of pixels becomes one pixel of four times the channels; log |det| = 0.
 
     ``inverse``: ``(batch, channels, height, width)`` → ``(batch, 4 channels, height/2, width/2)``; ``forward`` is the
-    way back. An odd height or width is refused.
+    way back. All channels of a block's first pixel come first, so that the half which leaves a scale holds half of the
+    pixels in every colour. An odd height or width is refused.
 
     Source: Dinh, Sohl-Dickstein & Bengio 2017, arXiv 1605.08803, section 3.6.
     """
 
     def forward(self, z: Tensor, context: Context = None) -> tuple[Tensor, Tensor]:
-        return rearrange(z, "b (c i j) h w -> b c (h i) (w j)", i=2, j=2), z.new_zeros(len(z))
+        return rearrange(z, "b (i j c) h w -> b c (h i) (w j)", i=2, j=2), z.new_zeros(len(z))
 
     def inverse(self, x: Tensor, context: Context = None) -> tuple[Tensor, Tensor]:
         if x.shape[-1] % 2 or x.shape[-2] % 2:
             raise VaeflowError(
                 f"an image of {x.shape[-2]} × {x.shape[-1]} pixels cannot be cut into 2 × 2 blocks: take fewer scales."
             )
-        return rearrange(x, "b c (h i) (w j) -> b (c i j) h w", i=2, j=2), x.new_zeros(len(x))
+        return rearrange(x, "b c (h i) (w j) -> b (i j c) h w", i=2, j=2), x.new_zeros(len(x))
 
 
 class EachPixel(Bijection):

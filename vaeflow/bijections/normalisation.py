@@ -69,6 +69,7 @@ class ActNorm(Bijection):
         context_features: unused; every bijection has it.
     """
 
+    statistics = "first batch"
     fitted: Tensor
 
     def __init__(self, features: int, context_features: int = 0) -> None:
@@ -112,6 +113,7 @@ class Rescaling(Bijection):
         context_features: unused; every bijection has it.
     """
 
+    statistics = "first batch"
     fitted: Tensor
 
     def __init__(self, features: int, context_features: int = 0) -> None:
@@ -145,7 +147,8 @@ class BatchNorm(Bijection):
 
     In training, normalising takes mean m and variance v of the batch (over all processes); everything else, and
     evaluation, those of the whole training set, which :meth:`fit` sets, so that no number that is reported depends on
-    how examples are put into batches. The model calls it before each validation.
+    how examples are put into batches. The model calls it before each validation and before a checkpoint is written. The
+    likelihood of a training batch is of the batch as a whole, and no number to compare.
 
     Sources: Papamakarios et al. 2017, arXiv 1705.07057, appendix B; Dinh et al. 2017, arXiv 1605.08803, section 3.7.
 
@@ -154,6 +157,7 @@ class BatchNorm(Bijection):
         context_features: unused; every bijection has it.
     """
 
+    statistics = "training set"
     epsilon = 1e-5
     mean: Tensor
     variance: Tensor
@@ -212,6 +216,8 @@ def _moments_of_batch(x: Tensor) -> tuple[Tensor, Tensor]:
     """The same of one global batch, differentiable; every process has its equal part."""
     processes = dist.get_world_size() if _many() else 1
     count = processes * (x.numel() // x.shape[-1])
+    if count < 2:
+        raise VaeflowError("batch normalisation needs batches of at least 2 in training: take a larger batch_size.")
     mean = (all_reduce(_sum(x)) if processes > 1 else _sum(x)) / count
     squares = _sum((x - mean).square())
     return mean, (all_reduce(squares) if processes > 1 else squares) / count

@@ -75,7 +75,7 @@ def draw(model: Any, data: Any, count: int = 64) -> dict[str, Tensor]:
         pictures["interpolation"] = grid(_interpolation(model, x, context), model.levels, 10)
     if max((s.stop for s in model.latent_slices.values()), default=0) == 2 and model.dimension > 2:
         pictures["latents"] = _latents(model, data)
-    if model.shape == (2,):
+    if model.shape == (2,) and model.levels is None and not model.context_features:
         pictures["density"] = density(model, data)
     return pictures
 
@@ -134,11 +134,11 @@ def density(model: Any, data: Any, points: int = 200) -> Tensor:
         margin = 0.1 * (high - low)
         (left, right), (bottom, top) = torch.stack([low - margin, high + margin]).T.tolist()
     else:
-        left, right, bottom, top = -5.0, 5.0, -5.0, 5.0
+        (left, right), (bottom, top) = energy.box
     axis_1, axis_2 = torch.linspace(left, right, points), torch.linspace(bottom, top, points)
     plane = torch.cartesian_prod(axis_1, axis_2).to(model.device, model.dtype)
     estimate = log_likelihood(model, plane, Noise().at(torch.arange(len(plane), device=model.device)),
-                              min(64, model.evaluation_samples), rows=100_000)  # fmt: skip
+                              min(64, model.evaluation_samples), rows=4_000)  # fmt: skip
     ours = estimate.log_likelihood.exp().view(points, points).T.float().cpu().numpy()
     figure = Figure(figsize=(9, 4.4), dpi=100, layout="constrained")
     axes = figure.subplots(1, 2, sharex=True, sharey=True)

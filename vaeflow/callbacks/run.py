@@ -94,16 +94,18 @@ class Checkpoints(ModelCheckpoint):
         super().on_validation_end(trainer, pl_module)
         if trainer.sanity_checking:
             return
-        self._save_last(trainer)
+        self._save_last(trainer, validated=True)
         if trainer.strategy.reduce_boolean_decision(self._stop_asked, all=False):
             raise KeyboardInterrupt
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self._save_last(trainer)
 
-    def _save_last(self, trainer: Any) -> None:
+    def _save_last(self, trainer: Any, validated: bool = False) -> None:
         if self.dirpath is None or trainer.fast_dev_run or trainer.global_step == self._last_step:
             return
+        if not validated:
+            trainer.lightning_module.refresh(trainer.datamodule)
         self._last_step = trainer.global_step
         self.last_model_path = os.path.join(self.dirpath, "last.ckpt")
         trainer.save_checkpoint(self.last_model_path, weights_only=False)

@@ -129,9 +129,11 @@ class Toy(DataModule):
 
     @property
     def protocol(self) -> str:
-        return f"{self.toy}, {super().protocol}, drawn with seed {self.draw_seed}"
+        return f"{self.toy}, {self.sizes['test']} points drawn with seed {self.draw_seed}"
 
     def read(self) -> dict[str, Split]:
-        rng = np.random.default_rng(self.draw_seed)
-        points = {name: torch.from_numpy(TOYS[self.toy](rng, n)).float() for name, n in self.sizes.items()}
+        points = {}
+        for i, (name, n) in enumerate(self.sizes.items()):  # each of its own stream: sizes of others change nothing
+            rng = np.random.default_rng([self.draw_seed, i])
+            points[name] = torch.from_numpy(TOYS[self.toy](rng, n)).float()
         return {name: (x, torch.zeros(len(x), dtype=torch.int64)) for name, x in points.items()}

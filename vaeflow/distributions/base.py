@@ -11,6 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from vaeflow.bijections import Bijection
+from vaeflow.bijections.base import Statistics
 from vaeflow.errors import VaeflowError, check_mapped, check_positive
 from vaeflow.noise import Noise
 
@@ -23,6 +24,8 @@ class Density(nn.Module, ABC):
         context_features: dimension of the context; 0 for none.
     """
 
+    statistics: Statistics = "none"
+    """What :meth:`fit` wants to see; see ``Bijection.statistics``."""
     zero: Tensor
 
     def __init__(self, features: int, context_features: int = 0) -> None:
@@ -40,7 +43,7 @@ class Density(nn.Module, ABC):
         """One z for each example of the noise source, ``(batch, features)``.
 
         Args:
-            temperature: what the standard deviation of the base is multiplied by; 0 gives its mode.
+            temperature: what the standard deviation of the noise is multiplied by; 0 gives the middle of it.
         """
 
     def encode(self, z: Tensor, context: Tensor | None = None) -> Tensor:
@@ -111,7 +114,7 @@ class Uniform(Base):
 
     def log_prob(self, z: Tensor, context: Tensor | None = None) -> Tensor:
         inside = ((z >= self.low) & (z <= self.high)).all(-1)
-        return torch.where(inside, -self.features * math.log(self.high - self.low), -math.inf).to(z.dtype)
+        return torch.where(inside, z.new_tensor(-self.features * math.log(self.high - self.low)), -math.inf)
 
     def sample(self, noise: Noise, context: Tensor | None = None, temperature: float = 1.0) -> Tensor:
         centred = check_temperature(temperature) * (noise.uniform("base", 1, self.features, self.zero.dtype)[0] - 0.5)

@@ -29,6 +29,7 @@ class GaussianDensity(Density):
         covariance: full, or diagonal.
     """
 
+    statistics = "training set"
     places: Tensor
 
     def __init__(
@@ -90,7 +91,7 @@ class GaussianDensity(Density):
 class GaussianMixture(Density):
     """Σ_c π_c N(μ_c, diag σ_c²), trained by gradient, logarithms of the σ bounded smoothly to ±7.
 
-    Its means start at random training examples and its scales at the data's, when :meth:`fit` is first called.
+    Its means start near random training examples and its scales at the data's, when :meth:`fit` is first called.
 
     Args:
         features: D.
@@ -98,6 +99,7 @@ class GaussianMixture(Density):
         components: C.
     """
 
+    statistics = "first batch"
     fitted: Tensor
 
     def __init__(self, features: int, context_features: int = 0, components: int = 10) -> None:
@@ -115,8 +117,10 @@ class GaussianMixture(Density):
             return
         _, variance = moments(z)
         generator = torch.Generator().manual_seed(0)
-        chosen = torch.randint(len(z[0]), (len(self.logits),), generator=generator)
-        self.means.copy_(z[0][chosen.to(z[0].device)])
+        components = len(self.logits)
+        order = torch.randperm(len(z[0]), generator=generator).repeat(components // len(z[0]) + 1)[:components]
+        jitter = 0.1 * torch.randn(self.means.shape, generator=generator).to(z[0])
+        self.means.copy_(z[0][order.to(z[0].device)] + jitter * variance.sqrt().to(z[0]))  # no two alike
         self.log_scales.copy_(0.5 * variance.clamp(min=1e-6).log())
         self.fitted.fill_(True)
 

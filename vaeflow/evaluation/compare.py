@@ -46,7 +46,7 @@ class Run:
     @property
     def key(self) -> tuple[Any, ...]:
         """What must be equal for two runs to be compared."""
-        return tuple(self.results[name] for name in KEYS)
+        return (score_of(self.results), *(self.results[name] for name in KEYS))
 
     @property
     def kind(self) -> str:
@@ -63,10 +63,14 @@ def find_runs(folders: Iterable[str | Path]) -> tuple[list[Run], list[str]]:
     """
     found, complaints = [], []
     where = [Path(folder) for folder in folders]
+    seen: set[Path] = set()
     for folder in where:
         if not folder.is_dir():
             raise VaeflowError(f"there is no folder {folder}.")
         for path in sorted(folder.rglob("results.json"), key=lambda path: path.stat().st_mtime):
+            if path.resolve() in seen:
+                continue
+            seen.add(path.resolve())
             try:
                 results = json.loads(path.read_text())
                 missing = [name for name in NEEDED if name not in results]
@@ -106,6 +110,8 @@ def comparable(runs: Sequence[Run]) -> list[list[Run]]:
 def why_not(one: Run, other: Run) -> str:
     """In what two runs differ that keeps their numbers apart."""
     reasons = []
+    if score_of(one.results) != score_of(other.results):
+        reasons.append("a KL to an energy is no nll of data")
     for key, called in KEYS.items():
         mine, theirs = one.results[key], other.results[key]
         if mine == theirs:
@@ -174,7 +180,7 @@ def notes_of(group: Sequence[Run]) -> list[str]:
     kinds = {run.results["kind"] for run in group}
     if kinds & {"dequantised", "importance-sampled", "elbo"}:
         bounds = sorted(kinds - {"exact", "reverse-kl"})
-        notes.append(f"{', '.join(bounds).capitalize()}: bounds from above of the nll, which may be lower.")
+        notes.append(f"{_sentence(', '.join(bounds))}: bounds from above of the nll, which may be lower.")
     if len(group) > 1:
         best, second = group[:2]
         spread = sum(e**2 for e in (best.stderr, second.stderr) if e is not None) ** 0.5
@@ -208,7 +214,7 @@ def as_markdown(groups: Sequence[Sequence[Run]]) -> str:
     """The comparison as a Markdown page."""
     parts = ["# Comparison", ""]
     for number, group in enumerate(groups, 1):
-        parts += [f"## {number}. {title_of(group)}", "", f"{group[0].results['protocol'].capitalize()}.", ""]
+        parts += [f"## {number}. {title_of(group)}", "", f"{_sentence(group[0].results['protocol'])}.", ""]
         if number > 1:
             parts += [f"Not ranked with 1: {why_not(group[0], groups[0][0])}.", ""]
         header, *rows = table_of(group)
@@ -221,6 +227,10 @@ def as_markdown(groups: Sequence[Sequence[Run]]) -> str:
         ]
         parts += [f"- {note}" for note in notes_of(group)] + [""]
     return "\n".join(parts)
+
+
+def _sentence(text: str) -> str:
+    return text[:1].upper() + text[1:]
 
 
 def _row(cells: Sequence[str]) -> str:

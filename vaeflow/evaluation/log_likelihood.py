@@ -122,7 +122,8 @@ def rows_within(memory_mb: float, model: HasLogWeights, x: Tensor, noise: Noise,
         with _CountBytes() as counter:
             log_weights(noise.at(noise.index[one]), num_samples)
         counts.append(counter.total)
-    return max(1, int(memory_mb * 2**20 / max(1.0, (counts[1] - counts[0]) / 2)))
+    each = (counts[1] - counts[0]) / 2 or counts[0]  # an exact likelihood takes no more for more samples
+    return max(1, int(memory_mb * 2**20 / max(1.0, each)))
 
 
 class _CountBytes(TorchDispatchMode):

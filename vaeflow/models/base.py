@@ -135,6 +135,10 @@ class LikelihoodModel(LightningModule, ABC):
         """Set what depends on the training data, before training: ``data`` is a
         :class:`~vaeflow.data.base.DataModule`, set up."""
 
+    def refresh(self, data: Any) -> None:
+        """Set what is a statistic of the whole training set and changes while the model trains: called before each
+        validation, and before a checkpoint is written."""
+
     def context_of(self, y: Tensor) -> Tensor | None:
         """Labels ``(batch,)`` → the context ``(batch, context_features)``, None for a model that has none."""
         if not self.context_features:
@@ -142,9 +146,8 @@ class LikelihoodModel(LightningModule, ABC):
         return nn.functional.one_hot(y.long(), self.num_classes).to(self.dtype)
 
     def setup(self, stage: str) -> None:
-        if stage == "fit" and not self.started:
-            self.initialise(self.trainer.datamodule)  # type: ignore[attr-defined]
-            self.started.fill_(True)
+        if stage == "fit" and not self._is_trained_by_gradient and self.trainer.world_size > 1:
+            raise VaeflowError(f"{type(self).__name__} is fitted in closed form, by one process: leave devices at 1.")
 
     def training_step(self, batch: tuple[Tensor, Tensor, Tensor], batch_index: int) -> Tensor | None:
         x, y, index = batch
@@ -173,6 +176,10 @@ class LikelihoodModel(LightningModule, ABC):
         x, y, index = batch
         _, values = self.losses(self._checked(x), Noise(self.seed, "val", 0, index), self.context_of(y))
         self.val_means.update(**values)
+
+    def on_validation_epoch_start(self) -> None:
+        if not self.trainer.sanity_checking:
+            self.refresh(self.trainer.datamodule)  # type: ignore[attr-defined]
 
     def on_validation_epoch_end(self) -> None:
         self._log_means("val", self.val_means)
@@ -224,6 +231,9 @@ class LikelihoodModel(LightningModule, ABC):
         return [optimizer], [{"scheduler": self.lr_scheduler(optimizer, int(steps)), "interval": "step"}]
 
     def on_train_start(self) -> None:
+        if not self.started:
+            self.initialise(self.trainer.datamodule)  # type: ignore[attr-defined]
+            self.started.fill_(True)
         for config in self.trainer.lr_scheduler_configs:
             length = next(vars(config.scheduler)[name] for name in SCHEDULE_LENGTHS if name in vars(config.scheduler))
             steps = self.trainer.estimated_stepping_batches
@@ -245,3 +255,14 @@ class LikelihoodModel(LightningModule, ABC):
             "model": self.description,
             "data": datamodule.description if datamodule is not None else None,
         }
+
+
+def refuse_statistics(*parts: nn.Module) -> None:
+    """Raise a :class:`VaeflowError` if a part needs statistics of training data, where there are none of its input."""
+    for part in parts:
+        for module in part.modules():
+            if getattr(module, "statistics", "none") == "training set":
+                raise VaeflowError(
+                    f"{type(module).__name__} takes statistics of a training set, and what passes through it here are "
+                    "no data but latents: leave it out, or take ActNorm."
+                )

@@ -11,8 +11,9 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
-from vaeflow.bijections import BatchNorm, Bijection, Logit, Standardise
-from vaeflow.distributions import Density, FlowDensity, GaussianDensity, StandardNormal
+from vaeflow.bijections import Bijection, Logit, Standardise
+from vaeflow.bijections.base import Statistics
+from vaeflow.distributions import Density, FlowDensity, StandardNormal
 from vaeflow.errors import VaeflowError, check_context, check_shape
 from vaeflow.evaluation.log_likelihood import LogWeights
 from vaeflow.models.base import LikelihoodModel
@@ -109,8 +110,8 @@ class DensityModel(LikelihoodModel):
     # -------------------------------------------------------------------------------------------------- training
 
     def losses(self, x: Tensor, noise: Noise, context: Tensor | None) -> tuple[Tensor, dict[str, Tensor]]:
-        if self.noise_once:
-            noise = replace(noise, epoch=0)
+        if self.noise_once and noise.stage == "train":
+            noise = replace(noise, stage="train, once", epoch=0)
         nll = -self.log_weights_of(x, context)(noise, 1)[0]
         return nll.mean(), {"objective": nll, "nll": nll}
 
@@ -124,20 +125,17 @@ class DensityModel(LikelihoodModel):
             if self.levels is not None:  # x + u
                 mean, scale = mean + 0.5, (scale.square() + 1 / 12).sqrt()
             self.preprocess.set(mean.flatten(), scale.flatten())
-        if any(hasattr(part, "fitted") for part in self.modules()):  # once, on the first batch
+        if self._wants("first batch"):
             self._fit([data.first_batch()])
-        if self._has_statistics:
+        if not self._is_trained_by_gradient:
+            self.refresh(data)
+
+    def refresh(self, data: Any) -> None:
+        if self._wants("training set"):
             self._fit(data.batches_of_process("train"))
 
-    def on_validation_epoch_start(self) -> None:
-        data = self.trainer.datamodule  # type: ignore[attr-defined]
-        if self._has_statistics and not self.trainer.sanity_checking:
-            self._fit(data.batches_of_process("train"))
-
-    @property
-    def _has_statistics(self) -> bool:
-        """Whether a part of the model is a statistic of the whole training set."""
-        return any(isinstance(part, (BatchNorm, GaussianDensity)) for part in self.modules())
+    def _wants(self, statistics: Statistics) -> bool:
+        return any(getattr(part, "statistics", "none") == statistics for part in self.density.modules())
 
     @torch.no_grad()
     def _fit(self, batches: Iterable[tuple[Tensor, Tensor, Tensor]]) -> None:
@@ -174,8 +172,11 @@ class DensityModel(LikelihoodModel):
         return x.flatten(1).double() + (0.0 if self.levels is None else 0.5)
 
     def _in_units_of_data(self, y: Tensor, floor: bool = True) -> Tensor:
+        """Continuous data in float64, as they may lie far from zero."""
+        if self.levels is None:
+            return self.preprocess(y.double())[0].unflatten(-1, self.shape)
         x = self.preprocess(y)[0].unflatten(-1, self.shape)
-        return x if self.levels is None or not floor else x.floor().clamp(0, self.levels - 1)
+        return x.floor().clamp(0, self.levels - 1) if floor else x
 
 
 class Flow(DensityModel):

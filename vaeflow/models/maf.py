@@ -56,7 +56,9 @@ class MAF(DensityModel):
         def flow(features: int, context_features: int) -> Composition:
             maps: list[Bijection] = []
             for k in range(steps):
-                maps.append(MaskedAutoregressiveStep(features, context_features, reverse=k % 2 == 1, **arguments))
+                maps.append(
+                    MaskedAutoregressiveStep(features, context_features, reverse=k % 2 == 1, seed=k, **arguments)
+                )
                 if batch_norm:
                     maps.append(BatchNorm(features))
             return Composition([ActNorm(features), *reversed(maps)])

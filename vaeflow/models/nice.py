@@ -7,6 +7,7 @@ from typing import Any
 
 from vaeflow.bijections import Additive, Composition, Coupling, Rescaling, UnitInterval
 from vaeflow.distributions import Density, FlowDensity, StandardLogistic
+from vaeflow.errors import check_positive
 from vaeflow.models.density import DensityModel
 
 
@@ -38,6 +39,7 @@ class NICE(DensityModel):
         **shared: Any,
     ) -> None:
         super().__init__(**shared)
+        check_positive(couplings=couplings)
 
         def flow(features: int, context_features: int) -> Composition:
             steps = [

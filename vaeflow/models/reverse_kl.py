@@ -14,7 +14,7 @@ from vaeflow.distributions import Density, FlowDensity, StandardNormal
 from vaeflow.distributions.energies import U1, Energy
 from vaeflow.errors import VaeflowError, check_mapped, check_shape
 from vaeflow.evaluation.log_likelihood import LogWeights
-from vaeflow.models.base import LikelihoodModel
+from vaeflow.models.base import LikelihoodModel, refuse_statistics
 from vaeflow.noise import Noise
 
 
@@ -62,6 +62,7 @@ class ReverseKL(LikelihoodModel):
         self.energy, self.annealing_steps = energy(), annealing_steps
         self.log_normaliser = energy().log_normaliser()
         self.density = FlowDensity(self.dimension, 0, flow, base)
+        refuse_statistics(self.density)
 
     @property
     def beta(self) -> float:

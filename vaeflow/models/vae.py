@@ -16,7 +16,7 @@ from vaeflow.distributions.heads import likelihood_for
 from vaeflow.errors import VaeflowError, check_context, check_positive, check_shape
 from vaeflow.evaluation.log_likelihood import LogWeights, log_mean_exp
 from vaeflow.evaluation.metrics import mean_over_processes
-from vaeflow.models.base import LikelihoodModel
+from vaeflow.models.base import LikelihoodModel, refuse_statistics
 from vaeflow.nets import Decoder, Encoder, MLPDecoder, MLPEncoder
 from vaeflow.noise import Noise
 
@@ -90,6 +90,7 @@ class VAE(LikelihoodModel):
         self.encoder = encoder(self.shape, self.context_features)
         self.posterior = Posterior(self.encoder.features, latent_features, flow)
         self.prior = prior(latent_features, self.context_features)
+        refuse_statistics(self.posterior, self.prior)
         self.likelihood = (likelihood or likelihood_for(levels))(self.shape, levels)
         self.decoder = decoder(latent_features, self.context_features, self.likelihood.decoder_shape)
         self.analytic_kl = flow is None and isinstance(self.prior, StandardNormal)
@@ -209,7 +210,7 @@ class VAE(LikelihoodModel):
         return standardised.to(self.dtype), log_det.to(self.dtype)
 
     def _in_units_of_data(self, x: Tensor) -> Tensor:
-        return x if self.standardise is None else self.standardise(x)[0]
+        return x if self.standardise is None else self.standardise(x.double())[0]
 
     def _centred(self, x: Tensor) -> Tensor:
         """x as the encoder sees it: continuous data standardised, integers about their mean in the training set and

@@ -30,8 +30,9 @@ class MADE(Conditioner):
         context_features: dimension of the context; 0 for none.
         activation: relu, elu, silu, tanh, softplus, leaky_relu or gelu.
         reverse: the order is D … 1 instead of 1 … D.
-        degrees: of hidden units, sequential (evenly spread and ascending) or random (drawn with a fixed seed).
+        degrees: of hidden units, sequential (evenly spread and ascending) or random.
         residual_blocks: after the hidden layers, each of two more of the last one's size, added to their input.
+        seed: of random degrees.
 
     >>> made = MADE(features=3, outputs=2, hidden=[16])
     >>> made(torch.randn(7, 3)).shape
@@ -48,12 +49,13 @@ class MADE(Conditioner):
         reverse: bool = False,
         degrees: Literal["sequential", "random"] = "sequential",
         residual_blocks: int = 0,
+        seed: int = 0,
     ) -> None:
         super().__init__(hidden, context_features, activation)
         check_positive(features=features)
         self.features, self.outputs = features, outputs
         lowest = 0 if context_features or features == 1 else 1
-        generator = torch.Generator().manual_seed(0)
+        generator, kept = torch.Generator().manual_seed(seed), degrees == "random"
 
         def degrees_of(size: int) -> Tensor:
             if degrees == "random":
@@ -68,12 +70,12 @@ class MADE(Conditioner):
         self.layers = nn.ModuleList()
         for size in hidden:
             above = degrees_of(size)
-            self.layers.append(MaskedLinear(above[:, None] >= below))
+            self.layers.append(MaskedLinear(above[:, None] >= below, kept))
             below = above
         self.blocks = nn.ModuleList(
-            nn.ModuleList(MaskedLinear(below[:, None] >= below) for _ in range(2)) for _ in range(residual_blocks)
+            nn.ModuleList(MaskedLinear(below[:, None] >= below, kept) for _ in range(2)) for _ in range(residual_blocks)
         )
-        self.out = MaskedLinear((degrees_in[:, None] > below).repeat(outputs, 1))
+        self.out = MaskedLinear((degrees_in[:, None] > below).repeat(outputs, 1), kept)
 
     def forward(self, x: Tensor, context: Any = None) -> Tensor:
         """``(..., batch, features)`` → ``(..., batch, features, outputs)``."""
@@ -81,13 +83,18 @@ class MADE(Conditioner):
 
 
 class MaskedLinear(nn.Linear):
-    """A linear layer whose weight is multiplied by a constant mask ``(out_features, in_features)``."""
+    """A linear layer whose weight is multiplied by a constant mask ``(out_features, in_features)``.
+
+    Args:
+        mask: of ones and zeros.
+        kept: whether checkpoints keep it, as they must what a random generator made.
+    """
 
     mask: Tensor
 
-    def __init__(self, mask: Tensor) -> None:
+    def __init__(self, mask: Tensor, kept: bool = False) -> None:
         super().__init__(mask.shape[1], mask.shape[0])
-        self.register_buffer("mask", mask.to(self.weight.dtype), persistent=False)
+        self.register_buffer("mask", mask.to(self.weight.dtype), persistent=kept)
 
     def forward(self, x: Tensor) -> Tensor:
         return F.linear(x, self.weight * self.mask, self.bias)
