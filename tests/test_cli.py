@@ -632,3 +632,42 @@ def test_a_list_of_bijections_is_made_on_the_command_line(run: Run, tmp_path: Pa
     flow = vaeflow.load(tmp_path / "runs/mine/version_0/checkpoints/best.ckpt").density.flow
     assert [type(part).__name__ for part in flow.bijections] == ["Coupling", "Reversal", "MaskedAutoregressive"]
     assert flow.bijections[2].bijections[0].transformer.bins == 4
+
+
+def test_points_of_the_plane_have_pictures_where_they_can(run: Run, tmp_path: Path) -> None:
+    points = np.random.default_rng(0).normal(size=(60, 2))
+    np.savez(tmp_path / "labelled.npz", x=points, y=np.arange(60) % 3)
+    np.save(tmp_path / "counts.npy", np.random.default_rng(0).integers(0, 10, (60, 2)))
+    for i, options in enumerate(
+        (
+            ["--data.path", "labelled.npz", "--model.class_conditional", "true"],
+            ["--data.path", "labelled.npz"],
+            ["--data.path", "counts.npy", "--data.levels", 10],
+        )
+    ):
+        name = f"run{i}"
+        code, output = run("train", "--model", "MAF", "--data", "Arrays", *options, *SHORT, "--experiment", name)
+        assert code == 0, output
+        images = events(tmp_path / f"runs/{name}/version_0").Tags()["images"]
+        assert images == (["density"] if i == 1 else [])
+
+
+def test_an_own_package_of_two_modules_loads(run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(tmp_path)
+    (tmp_path / "my_models").mkdir()
+    (tmp_path / "my_models" / "__init__.py").write_text("")
+    (tmp_path / "my_models" / "base.py").write_text("from vaeflow.models import Flow\nclass Base(Flow):\n    pass\n")
+    (tmp_path / "my_models" / "mine.py").write_text(
+        "from my_models.base import Base\n\n\nclass Mine(Base):\n    pass\n"
+    )
+    code, output = run(
+        "train", "--model", "my_models.mine.Mine", "--model.flow", "Coupling", "--data", "Digits", *SHORT
+    )
+    assert code == 0, output
+    best = tmp_path / "runs/unnamed/version_0/checkpoints/best.ckpt"
+    assert type(vaeflow.load(best, trust=["my_models"])).__name__ == "Mine"
+
+
+def test_what_is_fitted_in_closed_form_takes_one_process(run: Run) -> None:
+    code, output = run("train", "--config", "gaussian", "--trainer.devices", 2, "--trainer.accelerator", "cpu")
+    assert (code, "fitted in closed form, by one process" in output) == (1, True), output

@@ -383,6 +383,16 @@ def test_state_and_copies_give_the_same_map(name: str) -> None:
 
 
 @every
+def test_fit_passes_the_data_on(name: str) -> None:
+    conditional = name not in UNCONDITIONAL
+    bijection, (z, context) = make(name, conditional, 1.0), inputs(name, conditional)
+    x = as_data(name, z)
+    parts = [None, None] if context is None else [context[:4], context[4:]]
+    fitted = torch.cat(bijection.fit([x[:4], x[4:]], parts))
+    torch.testing.assert_close(fitted, bijection.inverse(x, context)[0], rtol=1e-9, atol=1e-9)
+
+
+@every
 def test_compiles_as_one_graph(name: str) -> None:
     conditional = name not in UNCONDITIONAL
     bijection, (z, context) = make(name, conditional, 2.0), inputs(name, conditional)

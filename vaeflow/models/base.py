@@ -145,10 +145,6 @@ class LikelihoodModel(LightningModule, ABC):
             return None
         return nn.functional.one_hot(y.long(), self.num_classes).to(self.dtype)
 
-    def setup(self, stage: str) -> None:
-        if stage == "fit" and not self._is_trained_by_gradient and self.trainer.world_size > 1:
-            raise VaeflowError(f"{type(self).__name__} is fitted in closed form, by one process: leave devices at 1.")
-
     def training_step(self, batch: tuple[Tensor, Tensor, Tensor], batch_index: int) -> Tensor | None:
         x, y, index = batch
         noise = Noise(self.seed, "train", self.current_epoch, index)
@@ -157,12 +153,12 @@ class LikelihoodModel(LightningModule, ABC):
         self.train_means.update(**values)
         if self._is_logged(batch_index):
             self._log_means("train", self.train_means)
-            if self._is_trained_by_gradient:
+            if self.is_trained_by_gradient:
                 self.log("train/learning_rate", self.trainer.optimizers[0].param_groups[0]["lr"])
-        return loss if self._is_trained_by_gradient else None
+        return loss if self.is_trained_by_gradient else None
 
     @property
-    def _is_trained_by_gradient(self) -> bool:
+    def is_trained_by_gradient(self) -> bool:
         """False of what :meth:`initialise` fits in closed form."""
         return any(parameter.requires_grad for parameter in self.parameters())
 
@@ -205,7 +201,7 @@ class LikelihoodModel(LightningModule, ABC):
         )
 
     def configure_optimizers(self) -> Any:
-        if not self._is_trained_by_gradient:
+        if not self.is_trained_by_gradient:
             return None
         try:
             optimizer = self.optimizer(self.parameters())

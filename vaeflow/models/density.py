@@ -127,7 +127,7 @@ class DensityModel(LikelihoodModel):
             self.preprocess.set(mean.flatten(), scale.flatten())
         if self._wants("first batch"):
             self._fit([data.first_batch()])
-        if not self._is_trained_by_gradient:
+        if not self.is_trained_by_gradient:
             self.refresh(data)
 
     def refresh(self, data: Any) -> None:
