@@ -6,8 +6,8 @@ import functools
 from collections.abc import Sequence
 from typing import Any, Literal
 
-from vaeflow.bijections import ActNorm, Composition, MaskedAutoregressiveStep
-from vaeflow.distributions import AutoregressiveMixture, FlowDensity, StandardNormal
+from vaeflow.bijections import MaskedAutoregressiveStep
+from vaeflow.distributions import AutoregressiveMixture, FlowDensity
 from vaeflow.errors import check_positive
 from vaeflow.models.density import DensityModel
 
@@ -15,8 +15,7 @@ from vaeflow.models.density import DensityModel
 class MADE(DensityModel):
     """p(y) = Π_i p(y_i | y_<i), each conditional a Gaussian or a mixture of Gaussians, all by one masked net.
 
-    ActNorm brings y to unit scale first. With one component the rest is a flow of one step,
-    z_i = (y_i − μ_i) exp(−α_i), and has a latent space.
+    With one component it is a flow of one step, z_i = (y_i − μ_i) exp(−α_i), and has a latent space.
 
     Sources: Germain, Gregor, Murray & Larochelle 2015, arXiv 1502.03509; Papamakarios et al. 2017, arXiv 1705.07057.
 
@@ -45,11 +44,8 @@ class MADE(DensityModel):
             "degrees": degrees,
             "residual_blocks": residual_blocks,
         }
-
-        def flow(features: int, context_features: int) -> Composition:
-            step = [MaskedAutoregressiveStep(features, context_features, **arguments)] if components == 1 else []
-            return Composition([ActNorm(features), *step])
-
-        mixture = functools.partial(AutoregressiveMixture, components=components, **arguments)
-        base = StandardNormal if components == 1 else mixture
-        self.density = FlowDensity(self.dimension, self.context_features, flow, base)
+        if components == 1:
+            flow = functools.partial(MaskedAutoregressiveStep, **arguments)
+            self.density = FlowDensity(self.dimension, self.context_features, flow)
+        else:
+            self.density = AutoregressiveMixture(self.dimension, self.context_features, components, **arguments)

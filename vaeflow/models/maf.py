@@ -6,7 +6,7 @@ import functools
 from collections.abc import Sequence
 from typing import Any, Literal
 
-from vaeflow.bijections import ActNorm, BatchNorm, Bijection, Composition, MaskedAutoregressiveStep
+from vaeflow.bijections import BatchNorm, Bijection, Composition, MaskedAutoregressiveStep
 from vaeflow.distributions import AutoregressiveMixture, FlowDensity, StandardNormal
 from vaeflow.errors import check_positive
 from vaeflow.models.density import DensityModel
@@ -17,9 +17,8 @@ class MAF(DensityModel):
 
         z_i = (y_i − μ_i(y_<i)) exp(−α_i(y_<i))   in every step,    log p(y) = log p(z) − Σ α + …
 
-    ActNorm brings the data to unit scale first. The density is one pass of K nets; a sample takes D passes of each. The
-    base is N(0, I), or with more than one component a MADE whose conditionals are mixtures of Gaussians, and then there
-    is no latent space.
+    The density is one pass of K nets; a sample takes D passes of each. The base is N(0, I), or with more than one
+    component a MADE whose conditionals are mixtures of Gaussians, and then there is no latent space.
 
     Source: Papamakarios, Pavlakou & Murray 2017, arXiv 1705.07057.
 
@@ -61,7 +60,7 @@ class MAF(DensityModel):
                 )
                 if batch_norm:
                     maps.append(BatchNorm(features))
-            return Composition([ActNorm(features), *reversed(maps)])
+            return Composition(reversed(maps))
 
         mixture = functools.partial(AutoregressiveMixture, components=components, reverse=steps % 2 == 1, **arguments)
         base = StandardNormal if components == 1 else mixture

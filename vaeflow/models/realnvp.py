@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from vaeflow.bijections import ActNorm, BatchNorm, Bijection, Composition, Coupling, MultiScale
+from vaeflow.bijections import BatchNorm, Bijection, Composition, Coupling, MultiScale
 from vaeflow.distributions import FlowDensity
 from vaeflow.errors import VaeflowError, check_positive
 from vaeflow.models.density import DensityModel
@@ -15,8 +15,6 @@ class RealNVP(DensityModel):
     """Affine couplings of vectors, every second feature by turns, each followed by batch normalisation.
 
         h_A = y_A,  h_B = (y_B − t(y_A)) exp(−s(y_A)),    log p(y) = log N(z; 0, I) − Σ s + …
-
-    ActNorm brings the data to unit scale first.
 
     Sources: Dinh, Sohl-Dickstein & Bengio 2017, arXiv 1605.08803; the version for vectors that Papamakarios et al.
     2017, arXiv 1705.07057, compare with, whose nets for s and t are separate while here they share hidden layers.
@@ -47,7 +45,7 @@ class RealNVP(DensityModel):
                 )
                 if batch_norm:
                     steps.append(BatchNorm(features))
-            return Composition([ActNorm(features), *reversed(steps)])
+            return Composition(reversed(steps))
 
         self.density = FlowDensity(self.dimension, self.context_features, flow)
 

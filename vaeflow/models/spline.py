@@ -7,7 +7,6 @@ from collections.abc import Sequence
 from typing import Any, Literal
 
 from vaeflow.bijections import (
-    ActNorm,
     Bijection,
     Composition,
     Coupling,
@@ -23,8 +22,6 @@ from vaeflow.models.density import DensityModel
 
 class NeuralSplineFlow(DensityModel):
     """K steps, each a random permutation, a trained linear map, and monotone splines of each feature.
-
-    ActNorm brings the data to unit scale first, so that most of them lie where the splines act.
 
     The splines' parameters come from half of the features (coupling, RQ-NSF (C)), or from all earlier ones
     (autoregressive, RQ-NSF (AR)).
@@ -71,6 +68,6 @@ class NeuralSplineFlow(DensityModel):
                         residual_blocks=residual_blocks,
                     ),
                 ]
-            return Composition([ActNorm(features), *reversed([*maps, LULinear(features)])])
+            return Composition(reversed([*maps, LULinear(features)]))
 
         self.density = FlowDensity(self.dimension, self.context_features, flow)
