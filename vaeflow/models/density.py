@@ -75,6 +75,7 @@ class DensityModel(LikelihoodModel):
 
         return log_weights
 
+    @torch.no_grad()
     def sample(
         self, n: int, noise: Noise, context: Tensor | None = None, temperature: float = 1.0, mean: bool = False
     ) -> Tensor:
@@ -84,15 +85,16 @@ class DensityModel(LikelihoodModel):
             raise VaeflowError(f"context has {len(context)} rows, expected {n}, one for each sample.")
         if noise.index is None:
             noise = noise.at(torch.arange(n, device=self.device))
-        with torch.no_grad():
-            return self._in_units_of_data(self.density.sample(noise, context, temperature))
+        return self._in_units_of_data(self.density.sample(noise, context, temperature))
 
+    @torch.no_grad()
     def encode(self, x: Tensor, context: Tensor | None = None) -> Tensor:
         """See the base class. An integer x stands for the middle of its cell, x + ½."""
         check_context(context, self.context_features)
         y, _ = self.preprocess.inverse(self._middle(self._checked(x)))
         return self.density.encode(y.to(self.dtype), context)
 
+    @torch.no_grad()  # the graph of an autoregressive flow's D passes fills any memory
     def decode(self, z: Tensor, context: Tensor | None = None, floor: bool = True) -> Tensor:
         """See the base class.
 
