@@ -608,7 +608,7 @@ def test_compare_ranks_runs_of_all_families(run: Run, tmp_path: Path) -> None:
     assert code == 0, output
     assert "1. Digits, discrete-17, 300 test examples" in output
     assert "2. U1, energy, 100 test examples" in output
-    assert "Not ranked with 1: the measure is energy, not discrete-17" in output
+    assert "Not ranked with 1: a KL to an energy is no nll of data; the measure is energy, not discrete-17" in output
     assert (tmp_path / "runs/compare.md").is_file()
     assert (tmp_path / "runs/compare.png").is_file()
     assert run("compare", "nowhere")[0] == 1
