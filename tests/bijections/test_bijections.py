@@ -133,7 +133,7 @@ UNCONDITIONAL = {*FIXED, "LULinear", "Rescaling", "ActNorm", "BatchNorm"}
 NOT_IDENTITY_AT_START = {*FIXED, "BatchNorm", "Chain", "MultiScale"}  # the latter permute, or are fitted
 KEEP_SOME = {"ImageCoupling", "EachPixel", "Coupling, additive", "Coupling, affine", "Coupling, spline, swap"}
 REFLECTIONS = {"Permutation", "Reversal", "Squeeze", "Chain"}
-ABSTRACT = {B.Amortised, B.AutoregressiveStep}
+ABSTRACT = {B.Amortised, B.AutoregressiveStep, B.coupling.AnyCoupling}
 FEATURES = {"ImageCoupling": 16, "Squeeze": 16, "EachPixel": 16, "MultiScale": 16}
 GENTLE = {"MultiScale": 0.1}  # eight couplings after each other amplify whatever they are given
 # Autoregressive steps whose Jacobian is triangular, and in which order

@@ -73,7 +73,9 @@ class AutoregressiveStep(Bijection):
         """D passes: every feature is mapped with parameters of the images before it, found one after the other."""
         check_shape("the vector", value, self.made.features)
         context = self.condition(context)
-        return solve_autoregressive(lambda image: self.made(image, context), transform, value, self.made.order)
+        return solve_autoregressive(
+            lambda image, i: transform(value[..., i], self.made(image, context)[..., i, :]), value, self.made.order
+        )
 
     @abstractmethod
     def forward(self, z: Tensor, context: Context = None) -> tuple[Tensor, Tensor]: ...

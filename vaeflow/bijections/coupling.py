@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import abstractmethod
 from collections.abc import Callable, Sequence
 
 import torch
@@ -10,10 +11,33 @@ from torch import Tensor
 from vaeflow.bijections.base import Bijection, Context
 from vaeflow.bijections.transformers import Affine, Transformer
 from vaeflow.errors import VaeflowError, check_shape
-from vaeflow.nets.conditioner import ConvConditioner, MLPConditioner
+from vaeflow.nets.conditioner import Conditioner, ConvConditioner, MLPConditioner
 
 
-class Coupling(Bijection):
+class AnyCoupling(Bijection):
+    """What couplings of vectors and of images share: in both directions one part is kept and determines the map of the
+    other. A subclass sets the transformer and the net, and maps with them."""
+
+    transformer: Transformer
+    net: Conditioner
+
+    def forward(self, z: Tensor, context: Context = None) -> tuple[Tensor, Tensor]:
+        return self.map(self.transformer.forward, z, context)
+
+    def inverse(self, x: Tensor, context: Context = None) -> tuple[Tensor, Tensor]:
+        return self.map(self.transformer.inverse, x, context)
+
+    @abstractmethod
+    def map(
+        self, transform: Callable[[Tensor, Tensor], tuple[Tensor, Tensor]], value: Tensor, context: Context
+    ) -> tuple[Tensor, Tensor]:
+        """The image of a vector or an image under the transformer's one direction or the other, and its log-det."""
+
+    def condition(self, context: Context) -> Context:
+        return self.net.condition(context)
+
+
+class Coupling(AnyCoupling):
     """Every second feature is mapped, the others stay and say how.
 
         x_A = z_A,    x_B = τ(z_B; θ(z_A, context)),    log |det ∂x/∂z| = Σ_{i ∈ B} log ∂x_i/∂z_i.
@@ -66,13 +90,7 @@ class Coupling(Bijection):
         outputs = self.transformer.num_parameters * len(moved)
         self.net = MLPConditioner(len(kept), outputs, hidden, context_features, activation, residual_blocks)
 
-    def forward(self, z: Tensor, context: Context = None) -> tuple[Tensor, Tensor]:
-        return self._map(self.transformer.forward, z, context)
-
-    def inverse(self, x: Tensor, context: Context = None) -> tuple[Tensor, Tensor]:
-        return self._map(self.transformer.inverse, x, context)
-
-    def _map(
+    def map(
         self, transform: Callable[[Tensor, Tensor], tuple[Tensor, Tensor]], value: Tensor, context: Context
     ) -> tuple[Tensor, Tensor]:
         check_shape("the vector", value, self.features)
@@ -81,11 +99,8 @@ class Coupling(Bijection):
         image, log_slopes = transform(value[..., self.moved], theta)
         return torch.cat([kept, image], dim=-1)[..., self.order], log_slopes.sum(-1)
 
-    def condition(self, context: Context) -> Context:
-        return self.net.condition(context)
 
-
-class ImageCoupling(Bijection):
+class ImageCoupling(AnyCoupling):
     """x = b ⊙ z + (1 − b) ⊙ τ(z; θ(b ⊙ z, context)) of images, with a mask b of zeros and ones.
 
         log |det ∂x/∂z| = Σ over masked-out pixels of log ∂x/∂z.
@@ -120,13 +135,7 @@ class ImageCoupling(Bijection):
         outputs = self.transformer.num_parameters * len(mask)
         self.net = ConvConditioner(len(mask), outputs, channels, residual_blocks, context_features, activation)
 
-    def forward(self, z: Tensor, context: Context = None) -> tuple[Tensor, Tensor]:
-        return self._map(self.transformer.forward, z, context)
-
-    def inverse(self, x: Tensor, context: Context = None) -> tuple[Tensor, Tensor]:
-        return self._map(self.transformer.inverse, x, context)
-
-    def _map(
+    def map(
         self, transform: Callable[[Tensor, Tensor], tuple[Tensor, Tensor]], value: Tensor, context: Context
     ) -> tuple[Tensor, Tensor]:
         check_shape("the image", value, *self.mask.shape)
@@ -134,9 +143,6 @@ class ImageCoupling(Bijection):
         theta = self.net(kept, context).unflatten(1, (-1, len(self.mask))).movedim(1, -1)
         image, log_slopes = transform(value, theta)
         return torch.where(self.mask, value, image), torch.where(self.mask, 0.0, log_slopes).flatten(1).sum(-1)
-
-    def condition(self, context: Context) -> Context:
-        return self.net.condition(context)
 
 
 def checkerboard(shape: Sequence[int], swap: bool = False) -> Tensor:

@@ -110,9 +110,7 @@ class LULinear(Bijection):
     def forward(self, z: Tensor, context: Context = None) -> tuple[Tensor, Tensor]:
         check_shape("z", z, self.features)
         lower, upper, log_det = self._factors()
-        x = torch.linalg.solve_triangular(lower.mT, z - self.bias, upper=True, left=False, unitriangular=True)
-        x = torch.linalg.solve_triangular(upper.mT, x, upper=False, left=False)
-        return x, -log_det.expand(z.shape[:-1])
+        return solve_lu(lower, upper, z - self.bias), -log_det.expand(z.shape[:-1])
 
     def inverse(self, x: Tensor, context: Context = None) -> tuple[Tensor, Tensor]:
         check_shape("x", x, self.features)
@@ -120,6 +118,21 @@ class LULinear(Bijection):
         return F.linear(x, lower @ upper, self.bias), log_det.expand(x.shape[:-1])
 
     def _factors(self) -> tuple[Tensor, Tensor, Tensor]:
-        s = bounded(self.log_diagonal)
-        identity = torch.eye(self.features, dtype=s.dtype, device=s.device)
-        return self.triangles.tril(-1) + identity, self.triangles.triu(1) + torch.diag(s.exp()), s.sum()
+        lower, upper = lu_factors(self.triangles, s := bounded(self.log_diagonal))
+        return lower, upper, s.sum()
+
+
+def lu_factors(triangles: Tensor, log_diagonal: Tensor) -> tuple[Tensor, Tensor]:
+    """L with ones on its diagonal and U with exp(s) on its, of their other entries in one square.
+
+    Shape:
+        ``triangles`` ``(..., D, D)``, ``log_diagonal`` s ``(..., D)``, L and U ``(..., D, D)``.
+    """
+    identity = torch.eye(log_diagonal.shape[-1], dtype=log_diagonal.dtype, device=log_diagonal.device)
+    return triangles.tril(-1) + identity, triangles.triu(1) + torch.diag_embed(log_diagonal.exp())
+
+
+def solve_lu(lower: Tensor, upper: Tensor, rows: Tensor) -> Tensor:
+    """(L U)⁻¹ of every row of ``rows``, ``(..., rows, D)``, by two triangular systems."""
+    rows = torch.linalg.solve_triangular(lower.mT, rows, upper=True, left=False, unitriangular=True)
+    return torch.linalg.solve_triangular(upper.mT, rows, upper=False, left=False)

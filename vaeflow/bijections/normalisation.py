@@ -56,50 +56,6 @@ class Standardise(Bijection):
         return self.scale.double().log().sum().to(like.dtype).expand(like.shape[: like.dim() - self.scale.dim()])
 
 
-class ActNorm(Bijection):
-    """x = z ⊙ exp(s) + t, log |det ∂x/∂z| = Σ s, trained, from a start that depends on the data.
-
-    :meth:`fit`, called once on the first global batch of training, sets s and t so that z has zero mean and unit
-    variance there; later calls change nothing. Until then the map is the identity. s is bounded smoothly to ±20.
-
-    Source: Kingma & Dhariwal 2018, "Glow", arXiv 1807.03039, section 3.1.
-
-    Args:
-        features: D.
-        context_features: unused; every bijection has it.
-    """
-
-    statistics = "first batch"
-    fitted: Tensor
-
-    def __init__(self, features: int, context_features: int = 0) -> None:
-        super().__init__()
-        check_positive(features=features)
-        self.features = features
-        self.log_scale = nn.Parameter(torch.zeros(features))
-        self.shift = nn.Parameter(torch.zeros(features))
-        self.register_buffer("fitted", torch.tensor(False))
-
-    def forward(self, z: Tensor, context: Context = None) -> tuple[Tensor, Tensor]:
-        check_shape("z", z, self.features)
-        s = bounded(self.log_scale, 20)
-        return z * s.exp() + self.shift, s.sum().expand(z.shape[:-1])
-
-    def inverse(self, x: Tensor, context: Context = None) -> tuple[Tensor, Tensor]:
-        check_shape("x", x, self.features)
-        s = bounded(self.log_scale, 20)
-        return (x - self.shift) * (-s).exp(), -s.sum().expand(x.shape[:-1])
-
-    @torch.no_grad()
-    def fit(self, x: list[Tensor], context: Sequence[Context]) -> list[Tensor]:
-        if not self.fitted:
-            mean, variance = moments(x)
-            self.log_scale.copy_(_unbounded(0.5 * (variance + 1e-12).log()))
-            self.shift.copy_(mean)
-            self.fitted.fill_(True)
-        return super().fit(x, context)
-
-
 class Rescaling(Bijection):
     """z = exp(s) ⊙ x, log |det ∂z/∂x| = Σ s, with trained s, bounded smoothly to ±20.
 
@@ -139,6 +95,37 @@ class Rescaling(Bijection):
             _, variance = moments(x)
             self.log_scale.copy_(_unbounded(-0.5 * (variance + 1e-12).log()))
             self.fitted.fill_(True)
+        return super().fit(x, context)
+
+
+class ActNorm(Rescaling):
+    """z = (x − t) ⊙ exp(s), log |det ∂z/∂x| = Σ s, with trained s and t, s bounded smoothly to ±20.
+
+    :meth:`fit`, called once on the first global batch of training, starts them so that z has zero mean and unit
+    variance there; later calls change nothing. Until then the map is the identity.
+
+    Source: Kingma & Dhariwal 2018, "Glow", arXiv 1807.03039, section 3.1.
+
+    Args:
+        features: D.
+        context_features: unused; every bijection has it.
+    """
+
+    def __init__(self, features: int, context_features: int = 0) -> None:
+        super().__init__(features)
+        self.shift = nn.Parameter(torch.zeros(features))
+
+    def forward(self, z: Tensor, context: Context = None) -> tuple[Tensor, Tensor]:
+        x, log_det = super().forward(z)
+        return x + self.shift, log_det
+
+    def inverse(self, x: Tensor, context: Context = None) -> tuple[Tensor, Tensor]:
+        return super().inverse(x - self.shift)
+
+    @torch.no_grad()
+    def fit(self, x: list[Tensor], context: Sequence[Context]) -> list[Tensor]:
+        if not self.fitted:
+            self.shift.copy_(moments(x)[0])
         return super().fit(x, context)
 
 

@@ -32,30 +32,26 @@ def solve_tanh(p: Tensor, q: Tensor, c: Tensor, t: Tensor) -> Tensor:
 
 
 def solve_autoregressive(
-    parameters: Callable[[Tensor], Tensor],
-    transform: Callable[[Tensor, Tensor], tuple[Tensor, Tensor]],
-    value: Tensor,
-    order: Iterable[int],
+    step: Callable[[Tensor, int], tuple[Tensor, Tensor]], like: Tensor, order: Iterable[int]
 ) -> tuple[Tensor, Tensor]:
-    """The image y of y_i = τ(v_i; θ_i(y_<i)), one feature after the other: D passes for D features.
+    """The image y of a map whose y_i depends on y_<i, one feature after the other: D passes for D features.
 
     At step i only column i is written. The columns that come later hold zeros until it is their turn, so that no
     value which is not yet valid, however large, can reach a valid one.
 
     Args:
-        parameters: y ``(..., features)`` → θ ``(..., features, parameters)``, where θ_i depends on y_<i alone.
-        transform: (v_i ``(...)``, θ_i ``(..., parameters)``) → (y_i, log |dy_i/dv_i|).
-        value: v ``(..., features)``.
+        step: (y ``(..., features)``, i) → y_i and log |∂y_i/∂v_i|, both ``(...)``, of the y_<i that are there.
+        like: of the shape and number type of y.
         order: the features' order.
 
     Returns:
         y ``(..., features)`` and log |det ∂y/∂v| ``(...)``.
     """
-    image = torch.zeros_like(value)
-    log_det = value.new_zeros(value.shape[:-1])
-    columns = torch.arange(value.shape[-1], device=value.device)
+    image = torch.zeros_like(like)
+    log_det = like.new_zeros(like.shape[:-1])
+    columns = torch.arange(like.shape[-1], device=like.device)
     for i in order:
-        image_i, log_slope = transform(value[..., i], parameters(image)[..., i, :])
+        image_i, log_slope = step(image, i)
         image = torch.where(columns == i, image_i.unsqueeze(-1), image)
         log_det = log_det + log_slope
     return image, log_det

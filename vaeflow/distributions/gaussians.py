@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from vaeflow.bijections.elementwise import bounded
+from vaeflow.bijections.linear import lu_factors, solve_lu
 from vaeflow.bijections.normalisation import moments, sum_over_processes
 from vaeflow.distributions.base import Density, check_temperature
 from vaeflow.errors import VaeflowError, check_positive
@@ -184,8 +185,7 @@ class DeepGaussianMixture(Density):
         for layer in reversed(range(len(self.logits))):
             lower, upper, s = self._factors(layer)
             h = h.unsqueeze(1) - self.biases[layer][:, None]  # (paths, components, rows, features)
-            h = torch.linalg.solve_triangular(lower.mT, h, upper=True, left=False, unitriangular=True)
-            h = torch.linalg.solve_triangular(upper.mT, h, upper=False, left=False).flatten(0, 1)
+            h = solve_lu(lower, upper, h).flatten(0, 1)
             log_weight = self.logits[layer].log_softmax(-1) - s.sum(-1)
             log_weights = (log_weights.unsqueeze(1) + log_weight[:, None]).flatten(0, 1)
         log_base = -0.5 * (h.square().sum(-1) + self.features * math.log(2 * math.pi))
@@ -202,9 +202,8 @@ class DeepGaussianMixture(Density):
 
     def _factors(self, layer: int) -> tuple[Tensor, Tensor, Tensor]:
         """L, U ``(components, D, D)`` and log diagonal of U ``(components, D)``."""
-        triangles, s = self.triangles[layer], bounded(self.log_diagonals[layer])
-        identity = torch.eye(self.features, dtype=s.dtype, device=s.device)
-        return triangles.tril(-1) + identity, triangles.triu(1) + torch.diag_embed(s.exp()), s
+        s = bounded(self.log_diagonals[layer])
+        return *lu_factors(self.triangles[layer], s), s
 
 
 def pick(probabilities: Tensor, uniform: Tensor) -> Tensor:

@@ -16,7 +16,7 @@ from torch.optim.lr_scheduler import LRScheduler
 
 import vaeflow
 from vaeflow.checkpoint import KEY, describe
-from vaeflow.errors import VaeflowError, check_shape
+from vaeflow.errors import VaeflowError, check_context, check_shape
 from vaeflow.evaluation.log_likelihood import LogWeights
 from vaeflow.evaluation.metrics import Means
 from vaeflow.noise import Noise
@@ -106,6 +106,13 @@ class LikelihoodModel(LightningModule, ABC):
             temperature: multiplies the standard deviation of the base.
             mean: the mean of p(x|z) instead of a draw from it.
         """
+
+    def noise_of_samples(self, n: int, noise: Noise, context: Tensor | None) -> Noise:
+        """The noise of n samples, after a look at their context; with no indices, they are 0 … n − 1."""
+        check_context(context, self.context_features)
+        if context is not None and len(context) != n:
+            raise VaeflowError(f"context has {len(context)} rows, expected {n}, one for each sample.")
+        return noise.at(torch.arange(n, device=self.device)) if noise.index is None else noise
 
     @abstractmethod
     def encode(self, x: Tensor, context: Tensor | None = None) -> Tensor:

@@ -80,11 +80,7 @@ class DensityModel(LikelihoodModel):
         self, n: int, noise: Noise, context: Tensor | None = None, temperature: float = 1.0, mean: bool = False
     ) -> Tensor:
         """See the base class. A sample is the value itself, without noise to average, whatever ``mean`` says."""
-        check_context(context, self.context_features)
-        if context is not None and len(context) != n:
-            raise VaeflowError(f"context has {len(context)} rows, expected {n}, one for each sample.")
-        if noise.index is None:
-            noise = noise.at(torch.arange(n, device=self.device))
+        noise = self.noise_of_samples(n, noise, context)
         return self._in_units_of_data(self.density.sample(noise, context, temperature))
 
     @torch.no_grad()

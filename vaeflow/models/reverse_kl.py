@@ -94,9 +94,7 @@ class ReverseKL(LikelihoodModel):
     def sample(
         self, n: int, noise: Noise, context: Tensor | None = None, temperature: float = 1.0, mean: bool = False
     ) -> Tensor:
-        if noise.index is None:
-            noise = noise.at(torch.arange(n, device=self.device))
-        return self.density.sample(noise, None, temperature)
+        return self.density.sample(self.noise_of_samples(n, noise, context), None, temperature)
 
     def encode(self, x: Tensor, context: Tensor | None = None) -> Tensor:
         return self.density.encode(x)

@@ -173,11 +173,7 @@ class VAE(LikelihoodModel):
     def sample(
         self, n: int, noise: Noise, context: Tensor | None = None, temperature: float = 1.0, mean: bool = False
     ) -> Tensor:
-        check_context(context, self.context_features)
-        if context is not None and len(context) != n:
-            raise VaeflowError(f"context has {len(context)} rows, expected {n}, one for each sample.")
-        if noise.index is None:
-            noise = noise.at(torch.arange(n, device=self.device))
+        noise = self.noise_of_samples(n, noise, context)
         output = self.decoder(self.prior.sample(noise, context, temperature), context)
         return self._in_units_of_data(self.likelihood.mean(output) if mean else self.likelihood.sample(output, noise))
 
