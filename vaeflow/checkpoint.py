@@ -54,6 +54,12 @@ def describe(value: Any) -> Any:
     return value
 
 
+def class_of(factory: Callable[..., Any]) -> Any:
+    """The class that a factory makes: itself, or what a partial is of, jsonargparse's own wrapping included."""
+    parts = (factory, getattr(factory, "func", None), *getattr(factory, "args", ()))
+    return next(part for part in parts if inspect.isclass(part))
+
+
 def resolve(class_path: str, kind: type, trust: Sequence[str] = ()) -> type:
     """The class at a dotted path, if it may be used: defined in a trusted package, and a subclass of ``kind``.
 

@@ -6,12 +6,12 @@ from typing import Any
 
 import numpy as np
 import torch
-from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from pytorch_lightning import Callback, LightningModule, Trainer
 from pytorch_lightning.loggers import TensorBoardLogger
 from torch import Tensor
 
+from vaeflow.evaluation.chart import pixels
 from vaeflow.evaluation.log_likelihood import log_likelihood
 from vaeflow.noise import Noise
 
@@ -120,21 +120,14 @@ def _latents(model: Any, data: Any) -> Tensor:
     if data.num_classes:
         axes.legend(title="label", loc="center left", bbox_to_anchor=(1, 0.5), fontsize=8)
     axes.set(xlabel="$z_1$", ylabel="$z_2$", title="validation data in latent space", aspect="equal")
-    return _pixels(figure)
+    return pixels(figure)
 
 
 @torch.no_grad()
 def density(model: Any, data: Any, points: int = 200) -> Tensor:
-    """p(x) of a model of the plane on a grid, beside the data: a histogram of them, or exp(−U)/Z of an energy. Both
-    in one scale of colours."""
-    energy = model.energy if hasattr(model, "energy") else None
-    if energy is None:
-        x = data.splits["val"][0].double()
-        low, high = (torch.quantile(x, q, dim=0) for q in (0.001, 0.999))
-        margin = 0.1 * (high - low)
-        (left, right), (bottom, top) = torch.stack([low - margin, high + margin]).T.tolist()
-    else:
-        (left, right), (bottom, top) = energy.box
+    """p(x) of a model of the plane on a grid, beside the data's own density where it is known, or a histogram of them.
+    Both in one scale of colours."""
+    (left, right), (bottom, top) = data.window()
     axis_1, axis_2 = torch.linspace(left, right, points), torch.linspace(bottom, top, points)
     plane = torch.cartesian_prod(axis_1, axis_2).to(model.device, model.dtype)
     estimate = log_likelihood(model, plane, Noise().at(torch.arange(len(plane), device=model.device)),
@@ -143,22 +136,15 @@ def density(model: Any, data: Any, points: int = 200) -> Tensor:
     figure = Figure(figsize=(9, 4.4), dpi=100, layout="constrained")
     axes = figure.subplots(1, 2, sharex=True, sharey=True)
     extent = (left, right, bottom, top)
-    if energy is None:
-        x_1, x_2 = x.T.numpy()
+    log_p = data.log_density(plane)
+    if log_p is None:
+        x_1, x_2 = data.splits["val"][0].double().T.numpy()
         theirs, *_ = np.histogram2d(x_1, x_2, bins=80, range=[extent[:2], extent[2:]], density=True)
         theirs, title = theirs.T, "data"
     else:
-        log_p = -energy(plane) - model.log_normaliser
-        theirs, title = log_p.exp().view(points, points).T.float().cpu().numpy(), "exp(−U)/Z"
+        theirs, title = log_p.exp().view(points, points).T.float().cpu().numpy(), data.label
     for ax, image, name in zip(axes, (theirs, ours), (title, type(model).__name__), strict=True):
         shown = ax.imshow(image, origin="lower", extent=extent, aspect="auto", vmin=0, vmax=np.quantile(theirs, 0.999))
         ax.set(title=name, xlabel="$x_1$", ylabel="$x_2$", box_aspect=1)
     figure.colorbar(shown, ax=axes, label="density")
-    return _pixels(figure)
-
-
-def _pixels(figure: Figure) -> Tensor:
-    """``(3, height, width)`` in [0, 1]"""
-    canvas = FigureCanvasAgg(figure)
-    canvas.draw()
-    return torch.from_numpy(np.asarray(canvas.buffer_rgba())[..., :3].copy()).permute(2, 0, 1) / 255
+    return pixels(figure)

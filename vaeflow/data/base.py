@@ -161,6 +161,18 @@ class DataModule(LightningDataModule, ABC):
         for index in EvaluationBatches(len(self._split(split)[0]), self.batch_size, *_place(self)):
             yield *self.examples(split, index), index
 
+    def window(self) -> tuple[tuple[float, float], tuple[float, float]]:
+        """Of data in the plane, the ranges of both coordinates in which nearly all of them lie."""
+        x = self._split("val")[0].double()
+        low, high = (torch.quantile(x, q, dim=0) for q in (0.001, 0.999))
+        margin = 0.1 * (high - low)
+        (left, right), (bottom, top) = torch.stack([low - margin, high + margin]).T.tolist()
+        return (left, right), (bottom, top)
+
+    def log_density(self, x: Tensor) -> Tensor | None:
+        """log p(x) ``(batch,)`` of the density that the data are drawn from, in nats, where it is known."""
+        return None
+
     def fingerprint(self) -> str:
         """SHA-256 of the tensor that the test loop evaluates: of its shape, and of its values as float64 bytes."""
         digest = hashlib.sha256(str((self.num_evaluated, *self.shape)).encode())

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import functools
 import hashlib
-import inspect
 from collections.abc import Callable
-from typing import Any
 
 import torch
+from torch import Tensor
 
+from vaeflow.checkpoint import class_of
 from vaeflow.data.base import DataModule, Split
 from vaeflow.distributions.energies import U1, Energy
 from vaeflow.errors import check_positive
@@ -39,15 +39,12 @@ class EnergyData(DataModule):
         check_positive(num_train=num_train, num_val=num_val, num_test=num_test)
         self.sizes = {"train": num_train, "val": num_val, "test": num_test}
         self.shape, self.levels = (2,), None
-        if isinstance(energy, functools.partial) and not inspect.isclass(energy.func):  # jsonargparse's own wrapping
-            cls: Any = next(a for a in energy.args if inspect.isclass(a))
-            energy = functools.partial(cls, **energy.keywords)
-        self.energy = energy
+        self.energy = functools.partial(class_of(energy), **getattr(energy, "keywords", {}))
         """Goes to the model, too."""
 
     @property
     def label(self) -> str:
-        return type(self.energy()).__name__
+        return class_of(self.energy).__name__
 
     @property
     def measure(self) -> str:
@@ -56,6 +53,12 @@ class EnergyData(DataModule):
     @property
     def protocol(self) -> str:
         return f"{self.label}, log Z = {self.energy().log_normaliser():.4f} by quadrature, {self.sizes['test']} draws"
+
+    def window(self) -> tuple[tuple[float, float], tuple[float, float]]:
+        return self.energy().box
+
+    def log_density(self, x: Tensor) -> Tensor | None:
+        return -self.energy().to(x.device)(x) - self.energy().log_normaliser()
 
     def fingerprint(self) -> str:
         """SHA-256 of U on a grid: the density that was fitted, whatever the draws."""

@@ -6,9 +6,11 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
+import torch
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
+from torch import Tensor
 
 from vaeflow.evaluation.compare import Run, as_markdown, title_of
 
@@ -54,9 +56,15 @@ def draw(groups: Sequence[Sequence[Run]]) -> Figure:
     return figure
 
 
+def pixels(figure: Figure) -> Tensor:
+    """A figure as TensorBoard takes it: ``(3, height, width)`` in [0, 1]."""
+    canvas = FigureCanvasAgg(figure)
+    canvas.draw()
+    return torch.from_numpy(np.asarray(canvas.buffer_rgba())[..., :3].copy()).permute(2, 0, 1) / 255
+
+
 def write(groups: Sequence[Sequence[Run]], folder: Path) -> list[Path]:
     """``compare.md``, ``compare.png`` and a TensorBoard run ``comparison`` in a folder."""
-    from torch import from_numpy
     from torch.utils.tensorboard import SummaryWriter
 
     folder.mkdir(parents=True, exist_ok=True)
@@ -64,13 +72,11 @@ def write(groups: Sequence[Sequence[Run]], folder: Path) -> list[Path]:
     markdown, figure = as_markdown(groups), draw(groups)
     page.write_text(markdown)
     figure.savefig(picture)
-    canvas = FigureCanvasAgg(figure)
-    canvas.draw()
     for old in events.glob("events.out.tfevents.*"):
         old.unlink()
     with SummaryWriter(str(events)) as writer:
         writer.add_text("comparison", markdown)
-        writer.add_image("comparison", from_numpy(np.asarray(canvas.buffer_rgba())[..., :3].copy()), dataformats="HWC")
+        writer.add_image("comparison", pixels(figure))
     return [page, picture, events]
 
 

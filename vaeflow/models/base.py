@@ -15,7 +15,7 @@ from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
 import vaeflow
-from vaeflow.checkpoint import KEY, describe
+from vaeflow.checkpoint import KEY, class_of, describe
 from vaeflow.errors import VaeflowError, check_context, check_shape
 from vaeflow.evaluation.log_likelihood import LogWeights
 from vaeflow.evaluation.metrics import Means
@@ -219,8 +219,7 @@ class LikelihoodModel(LightningModule, ABC):
             raise VaeflowError("fused optimizers cannot clip in mixed precision: set model.optimizer.fused to null.")
         if self.lr_scheduler is None:
             return optimizer
-        cls = getattr(self.lr_scheduler, "func", self.lr_scheduler)
-        cls = next((a for a in getattr(self.lr_scheduler, "args", ()) if inspect.isclass(a)), cls)
+        cls = class_of(self.lr_scheduler)
         second = list(inspect.signature(cls).parameters)[1]
         if second not in SCHEDULE_LENGTHS:
             raise VaeflowError(
