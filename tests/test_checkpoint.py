@@ -160,6 +160,8 @@ def test_your_own_parts_load_when_you_trust_their_package(tmp_path: Path) -> Non
     path = save(VAE(data.shape, data.levels, **{**PARTS, "flow": Mine}), tmp_path / "mine.ckpt")
     with pytest.raises(VaeflowError, match=r"trust=\['tests'\]"):
         vaeflow.load(path)
+    with pytest.raises(VaeflowError, match=r"trust is 'tests', expected a list of packages, such as \['tests'\]"):
+        vaeflow.load(path, trust="tests")
     assert isinstance(vaeflow.load(path, trust=["tests"]).posterior.flow, Mine)
 
 

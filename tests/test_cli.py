@@ -233,16 +233,20 @@ def test_a_run_is_resumed_with_what_it_was_trained_with(
     stop_at(15)
     run("train", "--config", "vae", "--trainer.max_epochs", 4)
     last = tmp_path / "runs/vae/version_0/checkpoints/last.ckpt"
+    config = tmp_path / "runs/vae/version_0/config.yaml"
+    written = config.read_text()
     for change, message in {
         ("--model.optimizer.lr", "0.5"): "was trained with model.optimizer.lr = 0.003, now it is 0.5",
         ("--model.free_bits", "3"): "was trained with model.free_bits = 0.0, now it is 3.0",
         ("--data.split_seed", "5"): "was trained with data.split_seed = 0, now it is 5",
         ("--seed_everything", "7"): "was trained with model.seed = 0, now it is 7",
         ("--trainer.max_epochs", "8"): "schedule was made for 40 steps, but this run has 80",
+        ("--trainer.max_epochs", "1"): "you have set Trainer(max_epochs=1)",
     }.items():
         code, output = run("train", "--config", "vae", "--trainer.max_epochs", 4, "--ckpt_path", "last", *change)
         assert code == 1
         assert message in output
+        assert config.read_text() == written
     # from another experiment's checkpoint a run of its own goes on, and nobody's files are touched
     before = last.read_bytes()
     code, output = run(
@@ -399,6 +403,17 @@ ERRORS: dict[str, tuple[list[str], int, str]] = {
         "nets take images",
     ),
     "missing data": (["--data", "Arrays", "--data.path", "nowhere.npy"], 1, "there is no file"),
+    "pictures": (["--pictures.count", "0"], 1, "pictures.count is 0, expected at least 1"),
+    "learnt preprocessing": (
+        ["--model", "MAF", "--model.preprocess", "LULinear", "--data", "Digits"],
+        1,
+        "preprocess is LULinear, which learns: it belongs into the flow",
+    ),
+    "odd image": (
+        ["--config", "realnvp_image", "--model.scales", "5"],
+        1,
+        "take fewer (--model.scales 4), or pictures of another --data.size",
+    ),
     "empty folder": (["--data", "ImageFolder", "--data.root", "."], 1, "there are no pictures in"),
     "nothing to resume": (["--ckpt_path", "last", "--experiment", "new"], 1, "there is nothing to resume"),
     "no checkpoint": (["--ckpt_path", "no.ckpt"], 1, "there is no checkpoint no.ckpt"),
@@ -616,8 +631,10 @@ def test_compare_ranks_runs_of_all_families(run: Run, tmp_path: Path) -> None:
 
 
 def test_push_forward(run: Run, tmp_path: Path) -> None:
-    code, output = run("push_forward", "--steps", "[1,3]", "--out", "a.png")
-    assert (code, (tmp_path / "a.png").is_file()) == (0, True), output
+    code, output = run("push_forward", "--steps", "[1,3]", "--out", "new/a.png")
+    assert (code, (tmp_path / "new/a.png").is_file()) == (0, True), output
+    code, output = run("push_forward", "--steps", "[1]", "--out", "a.txt")
+    assert (code, "--out is a.txt, expected a name that ends in one of ." in output) == (1, True), output
 
 
 def test_a_list_of_bijections_is_made_on_the_command_line(run: Run, tmp_path: Path) -> None:
@@ -632,6 +649,25 @@ def test_a_list_of_bijections_is_made_on_the_command_line(run: Run, tmp_path: Pa
     flow = vaeflow.load(tmp_path / "runs/mine/version_0/checkpoints/best.ckpt").density.flow
     assert [type(part).__name__ for part in flow.bijections] == ["Coupling", "Reversal", "MaskedAutoregressive"]
     assert flow.bijections[2].bijections[0].transformer.bins == 4
+
+
+def test_what_makes_a_number_doubtful_is_said(run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delitem(sys.modules, "own", raising=False)
+    monkeypatch.syspath_prepend(tmp_path)
+    (tmp_path / "own.py").write_text(OWN.format(body="return -z, z.new_ones(z.shape[:-1])"))
+    code, output = run("train", "--model", "Flow", "--model.flow", "own.Mine", "--data", "Digits", *SHORT)
+    assert "warning: log_det of Mine.forward is 1, but by autograd it is 0: no likelihood that" in output
+    assert code != 0  # it has no parameters, which is another matter
+    np.save(tmp_path / "grey.npy", np.random.default_rng(0).integers(0, 17, (600, 4)) / 16)
+    arrays = ("--data", "Arrays", "--data.path", "grey.npy")
+    code, output = run("train", "--model", "MAF", "--model.hidden", "[8]", *arrays, *SHORT)
+    assert code == 0, output
+    assert "warning: 4 of the 4 dimensions of grey.npy take the same values again and again" in output
+    assert "MAF on grey.npy, test split" in output
+    code, output = run("train", "--config", "nice", "--data", "MNIST", *SHORT, "--num_samples", 0)
+    assert "warning: the data are binary" in output
+    code, output = run("train", "--config", "nice", *SHORT, "--num_samples", 0)
+    assert "warning" not in output
 
 
 def test_points_of_the_plane_have_pictures_where_they_can(run: Run, tmp_path: Path) -> None:

@@ -8,8 +8,8 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-import torch
 
+from vaeflow.bijections import check_bijection
 from vaeflow.configs import CONFIGS
 
 README = (CONFIGS.parent / "README.md").read_text()
@@ -25,6 +25,7 @@ def test_your_own_flow(run: Callable[..., tuple[int, str]], tmp_path: Path, monk
     for command in commands.groups():
         status, output = run("train", *shlex.split(command), "--trainer.max_epochs", 1, "--num_samples", 2)
         assert status == 0, output
+        assert "warning" not in output
     best = tmp_path / "runs/vae_full/version_0/checkpoints/best.ckpt"
     status, output = run("evaluate", "--ckpt", best, "--num-samples", 2)
     assert status == 1
@@ -34,7 +35,14 @@ def test_your_own_flow(run: Callable[..., tuple[int, str]], tmp_path: Path, monk
 
     from my_flows import FullCovariance  # type: ignore[import-not-found]
 
-    flow = FullCovariance(4, 3).double()
-    z, context = torch.randn(5, 2, 4).double(), torch.randn(2, 3).double()
-    x, _ = flow(z, context)
-    torch.testing.assert_close(flow.inverse(x, context)[0], z)
+    assert check_bijection(FullCovariance(4, 8), 4, 8) == []
+
+
+def test_a_chain_in_a_config(run: Callable[..., tuple[int, str]], tmp_path: Path) -> None:
+    config = re.search(r"`mine.yaml`.*?```yaml\n(.*?)```", README, re.DOTALL)
+    assert config is not None
+    (tmp_path / "mine.yaml").write_text(config[1])
+    small = ("--data.num_train", 1000, "--data.num_val", 100, "--data.num_test", 100, "--trainer.max_epochs", 1)
+    status, output = run("train", "--config", "mine.yaml", *small)
+    assert status == 0, output
+    assert "Flow on pinwheel, test split: 100 examples, continuous" in output

@@ -66,6 +66,8 @@ def resolve(class_path: str, kind: type, trust: Sequence[str] = ()) -> type:
     Raises:
         VaeflowError: naming the path and the reason for any other.
     """
+    if isinstance(trust, str):
+        raise VaeflowError(f"trust is {trust!r}, expected a list of packages, such as [{trust!r}].")
     module_name, _, name = class_path.rpartition(".")
     allowed = (*TRUSTED, *trust)
     if not _inside(module_name, allowed):

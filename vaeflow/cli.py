@@ -9,9 +9,9 @@ from typing import Any
 
 from jsonargparse import ActionConfigFile, DefaultHelpFormatter
 from jsonargparse.typing import NonNegativeInt, PositiveFloat
-from pytorch_lightning import Trainer
+from pytorch_lightning import LightningModule, Trainer
 from pytorch_lightning.callbacks import Timer
-from pytorch_lightning.cli import LightningArgumentParser, LightningCLI
+from pytorch_lightning.cli import LightningArgumentParser, LightningCLI, SaveConfigCallback
 from pytorch_lightning.loggers import TensorBoardLogger
 
 from vaeflow.callbacks import Checkpoints, Curves, Pictures, Progress
@@ -153,6 +153,15 @@ class TrainingCLI(LightningCLI):
             return super().instantiate_trainer(**kwargs)
         except ValueError as error:
             raise VaeflowError(f"the trainer cannot be made: {error}") from error
+
+
+class SaveConfig(SaveConfigCallback):
+    """``config.yaml``, written when the first epoch begins: a run that cannot be resumed keeps the one it has."""
+
+    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None: ...
+
+    def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        super().setup(trainer, pl_module, "fit")
 
 
 def _config_first(arguments: list[str]) -> list[str]:

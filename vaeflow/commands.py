@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import signal
+import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -10,15 +11,17 @@ from shlex import quote
 from typing import Any
 
 from jsonargparse.typing import NonNegativeInt, PositiveFloat, PositiveInt
+from matplotlib.backend_bases import FigureCanvasBase
 from pytorch_lightning.callbacks import Timer
 from pytorch_lightning.loggers import TensorBoardLogger
 
 from vaeflow.callbacks import Checkpoints
 from vaeflow.checkpoint import KEY, differences, load, load_data, load_weights, read
-from vaeflow.cli import TRAINER_DEFAULTS, TrainingCLI
+from vaeflow.cli import TRAINER_DEFAULTS, SaveConfig, TrainingCLI
 from vaeflow.data import DataModule
 from vaeflow.errors import VaeflowError
 from vaeflow.evaluation import chart, compare
+from vaeflow.evaluation.doubts import doubts_before
 from vaeflow.evaluation.evaluate import check_fits, evaluate, table, write_json
 from vaeflow.evaluation.push_forward import push_forward
 from vaeflow.messages import Parser
@@ -38,6 +41,7 @@ def train() -> None:
         parser_kwargs={"description": train.__doc__, "allow_abbrev": False, "prog": "train.py"},
         trainer_defaults=TRAINER_DEFAULTS,
         seed_everything_default=0,
+        save_config_callback=SaveConfig,
     )
     trainer: Any = cli.trainer
     model, data, folder = cli.model, cli.datamodule, Path(trainer.log_dir or ".")
@@ -51,7 +55,9 @@ def train() -> None:
         steps_before = _check_same(cli, cli.resume_from)
     if trainer.is_global_zero:
         size = f"{sum(p.numel() for p in model.parameters()):,} parameters"
-        print(f"{cli.config.experiment}: {type(model).__name__} of {size} on {type(data).__name__}, in {folder}")
+        print(f"{cli.config.experiment}: {type(model).__name__} of {size} on {data.label}, in {folder}")
+        for doubt in doubts_before(model, data):
+            print(f"warning: {doubt}", file=sys.stderr)
     with _stoppable(lambda: _how_to_resume(cli, folder)):
         trainer.fit(model, datamodule=data, ckpt_path=cli.resume_from, weights_only=True)
     if cli.resume_from and trainer.global_step == steps_before and trainer.is_global_zero:
@@ -96,7 +102,7 @@ def finish(cli: TrainingCLI, folder: Path) -> None:
     load_weights(cli.model, checkpoint, best)
     again = f"python scripts/evaluate.py --ckpt {quote(str(best))}"
     if cli.model.kind in ("importance-sampled", "dequantised"):
-        again += f" --num-samples {5 * cli.model.evaluation_samples}"
+        again += f" --num-samples {max(100, 5 * cli.model.evaluation_samples)}"
     with _stoppable(lambda: f"stopped while evaluating; to evaluate again: {again}"):
         seed, memory_mb = cli.config.evaluation_seed, cli.config.memory_mb
         results = evaluate(cli.model, data, cli.config.num_samples, seed=seed, memory_mb=memory_mb, trainer=trainer)
@@ -178,12 +184,18 @@ def evaluate_checkpoint() -> None:
     data = load_data(args.ckpt, args.trust, **{name: value for name, value in overrides.items() if value is not None})
     with _stoppable(lambda: "stopped."):
         results = evaluate(model, data, args.num_samples, args.split, args.seed, args.memory_mb, args.limit)
-    timer = read(args.ckpt)["callbacks"].get("Timer", {"time_elapsed": {}})
-    results.update(checkpoint=args.ckpt, training_seconds=timer["time_elapsed"].get("train"))
+    results.update(checkpoint=args.ckpt, training_seconds=_training_seconds(Path(args.ckpt)))
     print(f"\n{table(results)}")
     if args.json is not None:
         write_json(Path(args.json), results)
         print(f"\nresults     {args.json}")
+
+
+def _training_seconds(path: Path) -> float | None:
+    """How long the run of a checkpoint was trained: up to its last checkpoint, where that lies beside this one."""
+    last = path.with_name("last.ckpt")
+    checkpoint = read(last if last.is_file() else path)
+    return checkpoint["callbacks"].get("Timer", {"time_elapsed": {}})["time_elapsed"].get("train")
 
 
 def compare_runs() -> None:
@@ -212,5 +224,9 @@ def draw_push_forward() -> None:
     parser.add_argument("--out", type=str, default="push_forward.png", help="the picture")
     parser.add_argument("--debug", action="store_true", help="show the traceback of an error")
     args = parser.parse_args()
+    known = FigureCanvasBase.get_supported_filetypes()
+    if Path(args.out).suffix[1:] not in known:
+        raise VaeflowError(f"--out is {args.out}, expected a name that ends in one of .{', .'.join(sorted(known))}.")
+    Path(args.out).parent.mkdir(parents=True, exist_ok=True)
     push_forward(args.steps, args.seed).savefig(args.out)
     print(f"picture     {args.out}")

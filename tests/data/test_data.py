@@ -231,7 +231,7 @@ def test_a_batch_that_cannot_be_shared_is_refused() -> None:
 
 
 BAD = {
-    "nan": (lambda s: Arrays(s("x.npy", np.array([[math.nan]] * 20))), "holds NaN or infinity"),
+    "nan": (lambda s: Arrays(s("x.npy", np.array([[math.nan]] * 20))), "example 0 of .*x.npy holds NaN or infinity"),
     "levels": (
         lambda s: Arrays(s("x.npy", np.full((20, 2), 7)), levels=5),
         r"values from 7 to 7, expected integers 0 to 4",

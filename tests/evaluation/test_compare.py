@@ -71,6 +71,45 @@ def test_close_calls_and_entropies_are_said(runs: Callable[..., Path]) -> None:
     assert "bounds" not in text
 
 
+def test_what_cannot_be_is_said(runs: Callable[..., Path]) -> None:
+    kind = {"kind": "exact", "entropy": 3.5, "nll_stderr": 0.01}
+    text = compare.as_text(
+        compare.comparable(compare.find_runs([runs(a={**kind, "nll": 3.4}, b={**kind, "nll": 3.47})])[0])
+    )
+    assert "a: The nll is 10 standard errors below the entropy, where no density can be" in text
+    assert "b: The nll" not in text
+
+
+def test_one_draw_beside_many_is_said(runs: Callable[..., Path]) -> None:
+    folder = runs(vae=VAE, nice={"nll": 120.0})
+    text = compare.as_text(compare.comparable(compare.find_runs([folder])[0]))
+    assert "Dequantised with one draw of noise is to a flow what −ELBO is to a VAE" in text
+    text = compare.as_text(compare.comparable(compare.find_runs([folder / "vae"])[0]))
+    assert "one draw" not in text
+
+
+def test_a_run_given_by_its_own_folder_keeps_its_name(
+    runs: Callable[..., Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = runs(vae__version_3=VAE, nice__version_0={}, lost__version_0={})
+    (folder / "lost/version_0/results.json").unlink()
+    (folder / "lost/version_0/checkpoints").mkdir()
+    (folder / "lost/version_0/checkpoints/best.ckpt").touch()
+    found, complaints = compare.find_runs([folder / "vae/version_3", folder / "nice/version_0", folder / "lost"])
+    assert [run.name for run in found] == ["vae", "nice"]
+    assert len(complaints) == 1
+    assert "lost/version_0 was left out: it has no results.json; scripts/evaluate.py --ckpt" in complaints[0]
+    monkeypatch.chdir(folder / "vae/version_3")
+    assert [run.name for run in compare.find_runs(["."])[0]] == ["vae"]
+
+
+def test_a_score_far_from_all_others_does_not_squeeze_the_picture(runs: Callable[..., Path]) -> None:
+    folder = runs(a={"nll": 80.0}, b={"nll": 82.0}, c={"nll": 84.0}, d={"nll": 86.0}, e={"nll": 400.0})
+    (axes,) = [a for a in chart.draw(compare.comparable(compare.find_runs([folder])[0])).axes if a.get_title("left")]
+    assert axes.get_xlim()[1] < 90
+    assert "400 →" in [text.get_text() for text in axes.texts]
+
+
 def test_energies_are_ranked_by_their_kl(runs: Callable[..., Path]) -> None:
     energy = {"measure": "energy", "kind": "reverse-kl", "nll": None, "nll_stderr": None, "bpd": None}
     folder = runs(k2={**energy, "kl": 0.5, "kl_stderr": 0.01}, k8={**energy, "kl": 0.1, "kl_stderr": 0.01})

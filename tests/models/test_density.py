@@ -33,7 +33,7 @@ from vaeflow.data import Digits, Toy
 from vaeflow.distributions import FlowDensity, GaussianDensity, GaussianMixture
 from vaeflow.errors import VaeflowError
 from vaeflow.evaluation import evaluate
-from vaeflow.evaluation.log_likelihood import rows_within
+from vaeflow.evaluation.log_likelihood import log_mean_exp, rows_within
 from vaeflow.noise import Noise
 
 IMAGE: dict[str, Any] = {"shape": (1, 4, 4), "levels": 17}
@@ -103,6 +103,9 @@ def test_four_questions(name: str) -> None:
     assert (log_weights <= 0).float().mean() > 0.9  # of integers
     again = torch.cat([model.log_weights(x[:7], noise.at(torch.arange(7)).skip(k), 1) for k in range(3)])
     torch.testing.assert_close(log_weights[:, :7], again, rtol=1e-4, atol=1e-3)
+    torch.testing.assert_close(
+        model.log_prob(x, num_samples=3), log_mean_exp(log_weights.double()), rtol=1e-4, atol=1e-3
+    )
     samples = model.sample(5, Noise(seed=2), temperature=0.7)
     assert samples.shape == (5, 1, 4, 4)
     assert torch.equal(samples, samples.floor().clamp(0, 16))

@@ -8,6 +8,7 @@ from vaeflow.bijections.autoregressive import (
     MaskedAutoregressiveStep,
 )
 from vaeflow.bijections.base import Amortised, Bijection, Chain, Composition, Inverse
+from vaeflow.bijections.check import check_bijection
 from vaeflow.bijections.coupling import Coupling, ImageCoupling
 from vaeflow.bijections.elementwise import Logit, UnitInterval
 from vaeflow.bijections.linear import LULinear, Permutation, Reversal, Rotation
@@ -51,4 +52,5 @@ __all__ = [
     "Sylvester",
     "Transformer",
     "UnitInterval",
+    "check_bijection",
 ]

@@ -66,6 +66,13 @@ class EachPixel(Bijection):
         return [_channels_first(z) for z in self.bijection.fit([_channels_last(part) for part in x], context)]
 
 
+def _most_scales(height: int, width: int) -> int:
+    scales = 1
+    while height % 2**scales == width % 2**scales == 0:
+        scales += 1
+    return scales
+
+
 def _channels_last(x: Tensor) -> Tensor:
     return rearrange(x, "b c h w -> h w b c")
 
@@ -112,7 +119,8 @@ class MultiScale(Bijection):
         blocks = 2 ** (scales - 1)
         if h % blocks or w % blocks:
             raise VaeflowError(
-                f"images of {h} × {w} pixels cannot be halved {scales - 1} times: take fewer than {scales} scales."
+                f"images of {h} × {w} pixels cannot be halved {scales - 1} times, which {scales} scales ask "
+                f"for: take fewer (--model.scales {_most_scales(h, w)}), or pictures of another --data.size."
             )
 
         def steps(mask: Callable[..., Tensor], count: int, widen: int) -> list[Bijection]:

@@ -11,6 +11,7 @@ from pytorch_lightning import Callback, LightningModule, Trainer
 from pytorch_lightning.loggers import TensorBoardLogger
 from torch import Tensor
 
+from vaeflow.errors import check_positive
 from vaeflow.evaluation.chart import pixels
 from vaeflow.evaluation.log_likelihood import log_likelihood
 from vaeflow.noise import Noise
@@ -30,6 +31,7 @@ class Pictures(Callback):
     """
 
     def __init__(self, every: int = 10, count: int = 64) -> None:
+        check_positive(**{"pictures.count": count})
         self.every, self.count = every, count
         self._validations = 0
         self._last_step = -1

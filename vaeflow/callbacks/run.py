@@ -34,7 +34,11 @@ class Progress(EvaluationProgress):
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         if self.bar is not None:
-            self.bar.set_postfix(self._terms(trainer))
+            self.bar.set_postfix(self._terms(trainer), refresh=False)
+            self.say("last checkpoint and pictures")
+
+    def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        self.say("trained")
         self.close()
 
     @staticmethod

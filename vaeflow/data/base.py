@@ -205,13 +205,7 @@ class DataModule(LightningDataModule, ABC):
         return self.splits[name]
 
     def _check_values(self, name: str, x: Tensor) -> None:
-        if x.is_floating_point():
-            bad = (~torch.isfinite(x)).flatten(1).any(1).nonzero()
-            if len(bad):
-                raise VaeflowError(
-                    f"example {bad[0].item()} of the {name} split holds NaN or infinity ({len(bad)} examples do): "
-                    "remove such examples or fill them in."
-                )
+        check_finite(f"the {name} split", x)
         if self.levels is not None:
             low, high = x.min().item(), x.max().item()
             if low < 0 or high >= self._raw_levels or (x.is_floating_point() and not torch.equal(x, x.floor())):
@@ -329,6 +323,18 @@ def not_found(name: str, root: Path, error: Exception) -> VaeflowError:
         f"{name} was not found in {root.resolve()} and could not be downloaded ({reason}): "
         "set --data.root or VAEFLOW_DATA to the folder that holds it."
     )
+
+
+def check_finite(where: str, x: Tensor) -> None:
+    """Raise a :class:`VaeflowError` that names the first example with NaN or infinity."""
+    if not x.is_floating_point():
+        return
+    bad = (~torch.isfinite(x)).flatten(1).any(1).nonzero().flatten().tolist()
+    if bad:
+        raise VaeflowError(
+            f"example {bad[0]} of {where} holds NaN or infinity ({len(bad)} examples do): "
+            "remove such examples or fill them in."
+        )
 
 
 def shuffled_split(x: Tensor, y: Tensor, sizes: tuple[int, int], seed: int | None) -> dict[str, Split]:

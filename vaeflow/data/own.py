@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from vaeflow.data.base import DataModule, Split, shuffled_split
+from vaeflow.data.base import DataModule, Split, check_finite, shuffled_split
 from vaeflow.errors import VaeflowError
 
 PICTURES = (".png", ".jpg", ".jpeg", ".bmp", ".gif", ".tif", ".tiff", ".webp", ".ppm", ".pgm")
@@ -53,6 +53,10 @@ class ImageFolder(DataModule):
         self.classes, self.num_classes = classes, len(classes)
         self.levels = 256
         self.shape = tuple(self._picture(self.paths[0]).shape)
+
+    @property
+    def label(self) -> str:
+        return self.root.resolve().name
 
     @property
     def protocol(self) -> str:
@@ -133,6 +137,8 @@ class Arrays(DataModule):
             )
         self._labels = {name: self._checked_labels(y, len(chosen[name])) for name, y in labels.items()}
         self._tensors = {name: self._tensor(array) for name, array in chosen.items()}
+        for name, tensor in self._tensors.items():  # by their place in the file: later they are shuffled
+            check_finite(f"{name} in {self.path}" if self.path.suffix == ".npz" else str(self.path), tensor)
         shapes = {tuple(tensor.shape[1:]) for tensor in self._tensors.values()}
         if len(shapes) > 1:
             raise VaeflowError(f"{self.path} holds splits of different shapes: {', '.join(map(str, sorted(shapes)))}.")
@@ -148,6 +154,10 @@ class Arrays(DataModule):
             )
         self.shape = tuple(next(iter(self._tensors.values())).shape[1:])
         self.num_classes = 1 + max((int(y.max()) for y in self._labels.values() if len(y)), default=-1)
+
+    @property
+    def label(self) -> str:
+        return self.path.name
 
     def read(self) -> dict[str, Split]:
         splits = {

@@ -48,11 +48,11 @@ class Density(nn.Module, ABC):
 
     def encode(self, z: Tensor, context: Tensor | None = None) -> Tensor:
         """The noise that z is made of, ``(batch, features)``, where each z is made of one."""
-        raise VaeflowError(f"a {type(self).__name__} has no latent space: many draws of its noise make the same point.")
+        raise VaeflowError(f"{type(self).__name__} has no latent space: many draws of its noise make the same point.")
 
     def decode(self, code: Tensor, context: Tensor | None = None) -> Tensor:
         """The inverse of :meth:`encode`."""
-        raise VaeflowError(f"a {type(self).__name__} has no latent space: many draws of its noise make the same point.")
+        raise VaeflowError(f"{type(self).__name__} has no latent space: many draws of its noise make the same point.")
 
     @property
     def latent_slices(self) -> dict[str, slice]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import statistics
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -25,7 +26,12 @@ def draw(groups: Sequence[Sequence[Run]]) -> Figure:
     panels = figure.subplots(len(groups), 1, squeeze=False, gridspec_kw={"height_ratios": heights})[:, 0]
     for axes, group in zip(panels, groups, strict=True):
         places = range(len(group))
+        widest = _widest(group)
         for place, run in zip(places, group, strict=True):
+            if run.score > widest:
+                axes.annotate(f"{run.score:.4g} →", (1, place), xycoords=("axes fraction", "data"), fontsize=8,
+                              ha="right", va="center", color=COLOURS.get(run.results["kind"], "black"))  # fmt: skip
+                continue
             colour = COLOURS.get(run.results["kind"], "black")
             elbo = run.results.get("elbo")
             if elbo is not None:
@@ -54,6 +60,12 @@ def draw(groups: Sequence[Sequence[Run]]) -> Figure:
             top.tick_params(labelsize=8)
     _legend(figure, [run for group in groups for run in group])
     return figure
+
+
+def _widest(group: Sequence[Run]) -> float:
+    """The largest score that is drawn as a point: one far from all others would press those into one."""
+    scores = [run.score for run in group]
+    return scores[0] + 4 * (statistics.median(scores) - scores[0]) if len(group) > 3 else scores[-1]
 
 
 def pixels(figure: Figure) -> Tensor:

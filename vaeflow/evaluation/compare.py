@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from vaeflow.errors import VaeflowError
+from vaeflow.evaluation.doubts import doubts_about
 from vaeflow.evaluation.evaluate import score_of
 
 KEYS = {
@@ -80,14 +81,27 @@ def find_runs(folders: Iterable[str | Path]) -> tuple[list[Run], list[str]]:
             except (ValueError, TypeError, KeyError, OSError) as error:
                 complaints.append(f"{path} was left out: {error}.")
                 continue
-            name = path.parent.relative_to(folder) if path.parent != folder else Path(path.parent.name)
-            found.append(Run(str(name), results))
+            found.append(Run(_name(path.parent, folder), results))
+        complaints += [
+            f"{run} was left out: it has no results.json; scripts/evaluate.py --ckpt {checkpoint} --json "
+            f"{run / 'results.json'} would make one."
+            for checkpoint in sorted(folder.rglob("checkpoints/best.ckpt"))
+            if not ((run := checkpoint.parent.parent) / "results.json").is_file()
+        ]
     if not found:
         raise VaeflowError(
             f"there are no results in {', '.join(map(str, where))}: train.py writes a results.json for each run. "
             + " ".join(complaints)
         )
     return _short_names(found), complaints
+
+
+def _name(run: Path, folder: Path) -> str:
+    """``vae_iaf/version_3``, from the folder that was given or from the run's own where it was given itself."""
+    if run == folder:
+        run = run.resolve()
+        return f"{run.parent.name}/{run.name}" if run.name.startswith("version_") else run.name
+    return str(run.relative_to(folder))
 
 
 def _short_names(runs: list[Run]) -> list[Run]:
@@ -181,6 +195,12 @@ def notes_of(group: Sequence[Run]) -> list[str]:
     if kinds & {"dequantised", "importance-sampled", "elbo"}:
         bounds = sorted(kinds - {"exact", "reverse-kl"})
         notes.append(f"{_sentence(', '.join(bounds))}: bounds from above of the nll, which may be lower.")
+    one_draw = any(run.results["kind"] == "dequantised" and run.results["num_samples"] == 1 for run in group)
+    if one_draw and any(run.results["num_samples"] > 1 for run in group):
+        notes.append(
+            "Dequantised with one draw of noise is to a flow what −ELBO is to a VAE: more draws (evaluate.py "
+            "--num-samples) lower it, as they do the importance-sampled bound."
+        )
     if len(group) > 1:
         best, second = group[:2]
         spread = sum(e**2 for e in (best.stderr, second.stderr) if e is not None) ** 0.5
@@ -189,6 +209,7 @@ def notes_of(group: Sequence[Run]) -> list[str]:
     entropy = group[0].results.get("entropy")
     if entropy is not None:
         notes.append(f"The data's entropy is {entropy:.4f} nats: nothing goes below it in expectation.")
+    notes += [f"{run.name}: {doubt}" for run in group for doubt in doubts_about(run.results)]
     return notes
 
 

@@ -16,6 +16,7 @@ from torch import Tensor
 
 from vaeflow.checkpoint import describe
 from vaeflow.errors import VaeflowError
+from vaeflow.evaluation.doubts import doubts_about
 from vaeflow.evaluation.log_likelihood import rows_within
 from vaeflow.evaluation.metrics import ActiveUnits, LogLikelihood, Means
 from vaeflow.evaluation.progress import EvaluationProgress
@@ -299,9 +300,7 @@ def table(results: dict[str, Any]) -> str:
     given = " given the class" if results["context"] else ""
     title = "{model} on {data}, {split} split: {num_examples:,} examples, {measure}".format(**results) + given
     lines = [f"  {name:<{width}}  {value:>{value_width}}  {unit}".rstrip() for name, value, unit in rows]
-    if results["effective_sample_size"] is not None and results["effective_sample_size"] < 2:
-        lines.append("  Fewer than two effective samples for each example: the bound is loose, take more samples.")
-    return "\n".join([title, "─" * len(title), *lines])
+    return "\n".join([title, "─" * len(title), *lines, *(f"  {doubt}" for doubt in doubts_about(results))])
 
 
 def _number(value: float | None, digits: int) -> str:

@@ -17,7 +17,7 @@ from torch.optim.lr_scheduler import LRScheduler
 import vaeflow
 from vaeflow.checkpoint import KEY, class_of, describe
 from vaeflow.errors import VaeflowError, check_context, check_shape
-from vaeflow.evaluation.log_likelihood import LogWeights
+from vaeflow.evaluation.log_likelihood import LogWeights, log_likelihood, rows_within
 from vaeflow.evaluation.metrics import Means
 from vaeflow.noise import Noise
 
@@ -89,6 +89,25 @@ class LikelihoodModel(LightningModule, ABC):
         """
         return self.log_weights_of(x, context)(noise, num_samples)
 
+    @torch.no_grad()
+    def log_prob(
+        self, x: Tensor, context: Tensor | None = None, num_samples: int | None = None, seed: int = 0
+    ) -> Tensor:
+        """log p(x) ``(batch,)`` in nats, without its gradient, which :meth:`log_weights` has.
+
+        Exact for continuous data and an exact likelihood. Else a bound from below in expectation,
+        log (1/K) Σ_k w_k, with w the log-weights' exponentials.
+
+        Args:
+            x: ``(batch, *shape)``, as the user gave it.
+            context: ``(batch, context_features)``; :meth:`context_of` makes it of labels.
+            num_samples: K; by default as many as evaluation draws.
+            seed: of the noise.
+        """
+        noise = Noise(seed).at(torch.arange(len(x), device=x.device))
+        rows = rows_within(256.0, self, x, noise, context)
+        return log_likelihood(self, x, noise, num_samples or self.evaluation_samples, context, rows).log_likelihood
+
     @abstractmethod
     def log_weights_of(self, x: Tensor, context: Tensor | None = None) -> LogWeights:
         """The function (noise, num_samples) → log-weights of x. All that depends on x alone is done here, once,
@@ -109,6 +128,8 @@ class LikelihoodModel(LightningModule, ABC):
 
     def noise_of_samples(self, n: int, noise: Noise, context: Tensor | None) -> Noise:
         """The noise of n samples, after a look at their context; with no indices, they are 0 … n − 1."""
+        if not isinstance(noise, Noise):
+            raise VaeflowError(f"noise is {noise!r}, expected a source of it, such as vaeflow.Noise(seed=1).")
         check_context(context, self.context_features)
         if context is not None and len(context) != n:
             raise VaeflowError(f"context has {len(context)} rows, expected {n}, one for each sample.")

@@ -1,0 +1,58 @@
+"""Reasons not to believe a number: what is wrong with the data or the model before training, or with the results."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import torch
+from torch import nn
+
+from vaeflow.bijections.check import check_bijection
+from vaeflow.distributions import FlowDensity, Posterior
+
+Results = dict[str, Any]
+
+
+def doubts_before(model: Any, data: Any) -> Iterator[str]:
+    """Sentences on a model and its data, before training."""
+    for part in model.modules():
+        if isinstance(part, FlowDensity) and _is_foreign(part.flow):
+            yield from check_bijection(part.flow, part.features, part.context_features)
+        if isinstance(part, Posterior) and part.flow is not None and _is_foreign(part.flow):
+            yield from check_bijection(part.flow, part.gaussian.out_features // 2, part.gaussian.in_features)
+    if model.kind == "dequantised" and model.levels == 2:
+        yield (
+            f"the data are binary ({data.protocol}), and this model is of the density of 0 and 1 with noise added: "
+            "grey levels are what such models are usually trained on (--data.binarise none)."
+        )
+    if model.kind != "reverse-kl" and model.levels is None and (repeated := _repeated_dimensions(data)):
+        yield (
+            f"{repeated} of the {model.dimension} dimensions of {data.label} take the same values again and again: a "
+            "density of real numbers grows there without bound, and its nll means nothing. Of integers, or of integers "
+            "that were divided by something, give the integers, with --data.levels."
+        )
+
+
+def doubts_about(results: Results) -> Iterator[str]:
+    """Sentences on results."""
+    samples, entropy = results.get("effective_sample_size"), results.get("entropy")
+    if results["kind"] == "importance-sampled" and samples is not None and samples < 2:
+        yield "Fewer than two effective samples for each example: the bound is loose, take more samples."
+    if entropy is not None and results.get("nll_stderr"):
+        below = (entropy - results["nll"]) / results["nll_stderr"]
+        if below > 4:
+            yield (
+                f"The nll is {below:.0f} standard errors below the entropy, where no density can be: its "
+                "log-determinants are wrong, or it has seen the test data."
+            )
+
+
+def _is_foreign(flow: nn.Module) -> bool:
+    return any(not type(part).__module__.startswith(("vaeflow.", "torch.nn.")) for part in flow.modules())
+
+
+def _repeated_dimensions(data: Any, rows: int = 1000) -> int:
+    """In how many dimensions at least half of the first training examples have a value that an earlier one has."""
+    x = data.examples("train", torch.arange(min(rows, len(data.splits["train"][0]))))[0].flatten(1).sort(0).values
+    return int(((x[1:] == x[:-1]).sum(0) >= len(x) / 2).sum())
