@@ -99,6 +99,9 @@ def test_train_evaluate_resume(run: Run, tmp_path: Path) -> None:
     assert (results["kind"], results["measure"], results["num_examples"]) == ("importance-sampled", "discrete-17", 300)
     assert results["elbo"] == pytest.approx(-results["kl"] - results["reconstruction"])
     assert results["nll"] < -results["elbo"]
+    by_example = np.load(folder / "results.npy")
+    assert by_example.shape == (300,)
+    assert by_example.mean() == pytest.approx(results["nll"])
     for line in (
         "nll",
         "bits/dim",
@@ -121,7 +124,7 @@ def test_train_evaluate_resume(run: Run, tmp_path: Path) -> None:
     again = json.loads((tmp_path / "out.json").read_text())
     for key in ("nll", "nll_stderr", "elbo", "test_fingerprint", "protocol", "context"):
         assert again[key] == results[key], key
-    assert 0 < again["training_seconds"] <= results["training_seconds"]  # until that checkpoint
+    assert 0 < again["training_seconds"] <= results["training_seconds"]  # until the last checkpoint
     code, _ = run(
         "evaluate", "--ckpt", best, "--num-samples", 10, "--batch-size", 7, "--memory-mb", 1, "--json", "b.json"
     )

@@ -22,7 +22,7 @@ from vaeflow.data import DataModule
 from vaeflow.errors import VaeflowError
 from vaeflow.evaluation import chart, compare
 from vaeflow.evaluation.doubts import doubts_before
-from vaeflow.evaluation.evaluate import check_fits, evaluate, table, write_json
+from vaeflow.evaluation.evaluate import check_fits, evaluate, table, write_results
 from vaeflow.evaluation.push_forward import push_forward
 from vaeflow.messages import Parser
 from vaeflow.models import LikelihoodModel
@@ -112,7 +112,7 @@ def finish(cli: TrainingCLI, folder: Path) -> None:
     )
     if not trainer.is_global_zero:
         return
-    write_json(folder / "results.json", results)
+    write_results(folder / "results.json", results)
     if isinstance(trainer.logger, TensorBoardLogger):
         names = ("nll", "bpd", "elbo", "kl", "reconstruction", "effective_sample_size", "active_units")
         metrics = {f"test/{name}": results[name] for name in names if results[name] is not None}
@@ -187,7 +187,7 @@ def evaluate_checkpoint() -> None:
     results.update(checkpoint=args.ckpt, training_seconds=_training_seconds(Path(args.ckpt)))
     print(f"\n{table(results)}")
     if args.json is not None:
-        write_json(Path(args.json), results)
+        write_results(Path(args.json), results)
         print(f"\nresults     {args.json}")
 
 

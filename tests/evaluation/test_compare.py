@@ -7,6 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
@@ -69,6 +70,26 @@ def test_close_calls_and_entropies_are_said(runs: Callable[..., Path]) -> None:
     assert "differ by less than two standard errors" in text
     assert "entropy is 3.5000 nats" in text
     assert "bounds" not in text
+
+
+def test_differences_are_paired_example_by_example(runs: Callable[..., Path]) -> None:
+    folder = runs(a={"nll": 90.0, "nll_stderr": 0.6}, b={"nll": 90.1, "nll_stderr": 0.6}, c={"nll": 95.0})
+    generator = np.random.default_rng(0)
+    nll = generator.normal(90, 10, 300)
+    difference = generator.normal(0.1, 0.2, 300)
+    np.save(folder / "a/results.npy", nll)
+    np.save(folder / "b/results.npy", nll + difference)
+    (group,) = compare.comparable(compare.find_runs([folder])[0])
+    mean, stderr = group[1].behind(group[0]) or (0, 0)
+    assert (mean, stderr) == pytest.approx((difference.mean(), difference.std(ddof=1) / 300**0.5))
+    assert group[2].behind(group[0]) is None
+    text = compare.as_text([group])
+    assert f"{mean:.2f} ± {stderr:.2f}" in text
+    assert "two standard errors" not in text  # of unpaired numbers it would be
+    np.save(folder / "b/results.npy", nll[:7])
+    found, complaints = compare.find_runs([folder])
+    assert [run.name for run in found] == ["a", "c"]
+    assert "b/results.json was left out: results.npy beside it is of other examples." in complaints[0]
 
 
 def test_what_cannot_be_is_said(runs: Callable[..., Path]) -> None:

@@ -225,11 +225,12 @@ def test_metrics_are_means_over_examples_of_unequal_batches() -> None:
 
 def test_the_log_likelihood_metric_is_the_estimator() -> None:
     vae, x = binary_vae(), all_binary()
-    metric = LogLikelihood(num_samples=7, rows=10)
+    metric = LogLikelihood(num_samples=7, size=8, rows=10)
     for i in (0, 5):
         metric.update(vae, x[i : i + 5], Noise(0, "test", 0, torch.arange(8)[i : i + 5]))
     wanted = log_likelihood(vae, x, noise_for(8), 7).log_likelihood
     values = metric.compute()
+    torch.testing.assert_close(values["nll_by_example"], -wanted)
     torch.testing.assert_close(values["nll"], -wanted.mean())
     torch.testing.assert_close(values["nll_stderr"], wanted.std() / 8**0.5)
     assert 1 <= values["effective_sample_size"] <= 7

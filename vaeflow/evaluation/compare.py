@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
+
+import numpy as np
 
 from vaeflow.errors import VaeflowError
 from vaeflow.evaluation.doubts import doubts_about
@@ -29,10 +31,12 @@ class Run:
     Args:
         name: the run's folder, without the parts that all runs share.
         results: what the file holds.
+        nll: of every test example, ``(num_examples,)``, where it was kept.
     """
 
     name: str
     results: dict[str, Any]
+    nll: np.ndarray | None = None
 
     @property
     def score(self) -> float:
@@ -43,6 +47,14 @@ class Run:
     def stderr(self) -> float | None:
         """Standard error of the score."""
         return self.results.get(f"{score_of(self.results)}_stderr")
+
+    def behind(self, other: Run) -> tuple[float, float] | None:
+        """How much larger the nll is than another run's on the same examples, and the standard error of that: of the
+        differences example by example, which vary less than examples do."""
+        if self.nll is None or other.nll is None or len(self.nll) < 2:
+            return None
+        difference = self.nll - other.nll
+        return float(difference.mean()), float(difference.std(ddof=1) / len(difference) ** 0.5)
 
     @property
     def key(self) -> tuple[Any, ...]:
@@ -78,10 +90,13 @@ def find_runs(folders: Iterable[str | Path]) -> tuple[list[Run], list[str]]:
                 if missing:
                     raise ValueError(f"it has no {missing[0]}")
                 float(results[score_of(results)])
+                nll = np.load(kept) if (kept := path.with_suffix(".npy")).is_file() else None
+                if nll is not None and nll.shape != (results["num_examples"],):
+                    raise ValueError(f"{kept.name} beside it is of other examples")
             except (ValueError, TypeError, KeyError, OSError) as error:
                 complaints.append(f"{path} was left out: {error}.")
                 continue
-            found.append(Run(_name(path.parent, folder), results))
+            found.append(Run(_name(path.parent, folder), results, nll))
         complaints += [
             f"{run} was left out: it has no results.json; scripts/evaluate.py --ckpt {checkpoint} --json "
             f"{run / 'results.json'} would make one."
@@ -108,7 +123,7 @@ def _short_names(runs: list[Run]) -> list[Run]:
     """``vae_iaf`` instead of ``vae_iaf/version_3`` where an experiment has one run."""
     experiments = [str(Path(run.name).parent) if "version_" in run.name else run.name for run in runs]
     return [
-        Run(experiment if experiments.count(experiment) == 1 and experiment != "." else run.name, run.results)
+        replace(run, name=experiment if experiments.count(experiment) == 1 and experiment != "." else run.name)
         for run, experiment in zip(runs, experiments, strict=True)
     ]
 
@@ -153,14 +168,15 @@ def title_of(group: Sequence[Run]) -> str:
 def table_of(group: Sequence[Run]) -> list[list[str]]:
     """A header and a row for each run, as text; columns that say nothing are left out."""
     energy = group[0].results["measure"] == "energy"
-    header = ["", "run", "model", "kind", "KL ± s.e., nats" if energy else "nll ± s.e., nats", "bits/dim", "−ELBO",
-              "gap", "parameters", "training", "sampling 64"]  # fmt: skip
+    header = ["", "run", "model", "kind", "KL ± s.e., nats" if energy else "nll ± s.e., nats", "behind 1",
+              "bits/dim", "−ELBO", "gap", "parameters", "training", "sampling 64"]  # fmt: skip
     rows = []
     for rank, run in enumerate(group, 1):
         r = run.results
         digits = 4 if energy or abs(run.score) < 10 else 2
         error = "" if run.stderr is None else f" ± {run.stderr:.{digits}f}"
         elbo = r.get("elbo")
+        behind = run.behind(group[0]) if rank > 1 else None
         rows.append(
             [
                 str(rank),
@@ -168,6 +184,7 @@ def table_of(group: Sequence[Run]) -> list[list[str]]:
                 r["model"],
                 run.kind,
                 f"{run.score:.{digits}f}{error}",
+                "" if behind is None else "{0:.{2}f} ± {1:.{2}f}".format(*behind, digits),
                 "" if r.get("bpd") is None else f"{r['bpd']:.4f}",
                 "" if elbo is None else f"{-elbo:.2f}",
                 "" if elbo is None else f"{-elbo - run.score:.2f}",
@@ -203,9 +220,15 @@ def notes_of(group: Sequence[Run]) -> list[str]:
         )
     if len(group) > 1:
         best, second = group[:2]
-        spread = sum(e**2 for e in (best.stderr, second.stderr) if e is not None) ** 0.5
+        behind = second.behind(best)
+        spread = (
+            sum(e**2 for e in (best.stderr, second.stderr) if e is not None) ** 0.5 if behind is None else behind[1]
+        )
         if second.score - best.score < 2 * spread:
-            notes.append("The first two differ by less than two standard errors of independent samples.")
+            of = "independent samples" if behind is None else "their difference"
+            notes.append(f"The first two differ by less than two standard errors of {of}.")
+        if any(run.behind(best) for run in group[1:]):
+            notes.append("Behind 1: the mean difference to the first ± its standard error, example by example.")
     entropy = group[0].results.get("entropy")
     if entropy is not None:
         notes.append(f"The data's entropy is {entropy:.4f} nats: nothing goes below it in expectation.")

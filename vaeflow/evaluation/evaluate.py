@@ -10,6 +10,7 @@ import time
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from pytorch_lightning import LightningModule, Trainer
 from torch import Tensor
@@ -31,12 +32,15 @@ class Evaluation(LightningModule):
 
     Args:
         model: a model; see :class:`~vaeflow.models.base.LikelihoodModel` for what it has.
+        size: how many examples it is evaluated on.
         num_samples: K; None for as many as such a model is usually given. One with an exact likelihood needs one.
         seed: of the evaluation's noise.
         memory_mb: budget for what one chunk of samples computes, in MiB.
     """
 
-    def __init__(self, model: Any, num_samples: int | None = None, seed: int = 0, memory_mb: float = 256.0) -> None:
+    def __init__(
+        self, model: Any, size: int, num_samples: int | None = None, seed: int = 0, memory_mb: float = 256.0
+    ) -> None:
         super().__init__()
         if num_samples is None:
             num_samples = model.evaluation_samples
@@ -45,7 +49,7 @@ class Evaluation(LightningModule):
         self.model = model.eval()
         self.num_samples = 1 if model.kind in ("exact", "reverse-kl") else num_samples
         self.seed, self.memory_mb = seed, memory_mb
-        self.likelihood = LogLikelihood(self.num_samples)
+        self.likelihood = LogLikelihood(self.num_samples, size)
         self.terms = Means(model.reported)
         self.features = max((part.stop for part in model.latent_slices.values()), default=0)
         self.active = ActiveUnits(self.features)
@@ -100,6 +104,7 @@ class Evaluation(LightningModule):
             "latent_features": None,
             "effective_sample_size": None,
             "num_examples": int(self.terms.count),
+            "nll_by_example": None,
         }
         if self.model.kind == "reverse-kl":
             results["kl_stderr"] = terms["kl"][1].item()
@@ -119,7 +124,9 @@ class Evaluation(LightningModule):
         self.results = results
 
     def _add_likelihood(self, results: dict[str, Any]) -> None:
-        values = {name: value.item() for name, value in self.likelihood.compute().items()}
+        computed = self.likelihood.compute()
+        results["nll_by_example"] = computed.pop("nll_by_example").cpu().numpy()
+        values = {name: value.item() for name, value in computed.items()}
         results["nll"] = values["nll"]
         results["nll_stderr"] = None if math.isnan(values["nll_stderr"]) else values["nll_stderr"]
         results["num_examples"] = int(values["num_examples"])
@@ -159,11 +166,11 @@ def evaluate(
 
     Returns:
         What ``results.json`` holds: nll ± stderr in nats for each example, bpd, elbo, kl, reconstruction, what kind
-        of number nll is, and of what data.
+        of number nll is, and of what data; and what is beside it in ``results.npy``, ``nll_by_example``, an array.
     """
     data.evaluate_on(split, limit)
     check_fits(model, data)
-    loop = Evaluation(model, num_samples, seed, memory_mb)
+    loop = Evaluation(model, data.num_evaluated, num_samples, seed, memory_mb)
     with quiet():
         trainer = trainer or Trainer(
             accelerator=best_accelerator(),
@@ -261,11 +268,17 @@ def git_commit() -> str | None:
     return run.stdout.strip()
 
 
-def write_json(path: Path, results: dict[str, Any]) -> None:
-    """Write results under a temporary name and rename: the file is there whole, or not at all."""
+def write_results(path: Path, results: dict[str, Any]) -> None:
+    """Write results as JSON, and nll_by_example beside it as ``.npy``. Each is written under a temporary name and
+    renamed: the file is there whole, or not at all."""
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(path.name + ".tmp")
-    temporary.write_text(json.dumps(results, indent=2) + "\n")
+    nll = results["nll_by_example"]
+    if nll is not None:
+        with temporary.open("wb") as file:
+            np.save(file, nll)
+        os.replace(temporary, path.with_suffix(".npy"))
+    temporary.write_text(json.dumps({k: v for k, v in results.items() if k != "nll_by_example"}, indent=2) + "\n")
     os.replace(temporary, path)
 
 

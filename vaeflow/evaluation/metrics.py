@@ -59,30 +59,41 @@ class LogLikelihood(Metric):
 
     Args:
         num_samples: K.
+        size: how many examples there are; the noise's indices say which of them a batch holds.
         rows: (sample, example) pairs in one chunk, None for all at once.
     """
 
     full_state_update = False
     count: Tensor
+    by_example: Tensor
 
-    def __init__(self, num_samples: int, rows: int | None = None) -> None:
+    def __init__(self, num_samples: int, size: int, rows: int | None = None) -> None:
         super().__init__()
         self.num_samples, self.rows = num_samples, rows
         self.means = Means(["nll", "effective_sample_size"])
         self.add_state("count", torch.zeros((), dtype=torch.int64), dist_reduce_fx="sum")
+        self.add_state("by_example", torch.zeros(size, dtype=torch.float64), dist_reduce_fx="sum")
+        self.set_dtype(torch.float64)
 
     def update(self, model: HasLogWeights, x: Tensor, noise: Noise, context: Tensor | None = None) -> None:
         """Weigh one batch ``(batch, *shape)``."""
         estimate = log_likelihood(model, x, noise, self.num_samples, context, self.rows)
         self.count += len(x)
+        self.by_example[noise.index] = -estimate.log_likelihood
         self.means.update(nll=-estimate.log_likelihood, effective_sample_size=estimate.effective_sample_size)
 
     def compute(self) -> dict[str, Tensor]:
-        """nll and nll_stderr in nats for each example, the mean effective_sample_size, between 1 and K, and
-        num_examples, the number of examples on all processes."""
+        """nll and nll_stderr in nats for each example, the mean effective_sample_size, between 1 and K,
+        num_examples, the number of examples on all processes, and nll_by_example ``(size,)``."""
         values = self.means.compute()
         (nll, stderr), (ess, _) = values["nll"], values["effective_sample_size"]
-        return {"nll": nll, "nll_stderr": stderr, "effective_sample_size": ess, "num_examples": self.count.clone()}
+        return {
+            "nll": nll,
+            "nll_stderr": stderr,
+            "effective_sample_size": ess,
+            "num_examples": self.count.clone(),
+            "nll_by_example": self.by_example.clone(),
+        }
 
     def reset(self) -> None:
         super().reset()
