@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any
 
+from torch import nn
+
 from vaeflow.bijections import Additive, Composition, Coupling, Rescaling, UnitInterval
 from vaeflow.distributions import Density, FlowDensity, StandardLogistic
 from vaeflow.errors import check_positive
@@ -17,7 +19,9 @@ class NICE(DensityModel):
         h_A = y_A,  h_B = y_B + m(y_A)   four times, A and B by turns,    z = exp(s) ⊙ h,
         log p(y) = Σ_i [log p(z_i) + s_i].
 
-    Its couplings preserve volume; all of it is in the scales s. Integer data are brought to [0, 1].
+    Its couplings preserve volume; all of it is in the scales s. Integer data are brought to [0, 1]. The output layers
+    of the m start at random, as in the paper's code, if close to zero: where all are zero there is no way to go for
+    data whose one half says nothing of the other's mean, such as a ring's, since the gradient of every m vanishes.
 
     Source: Dinh, Krueger & Bengio 2014, arXiv 1410.8516, sections 3 and 5.1.
 
@@ -46,6 +50,8 @@ class NICE(DensityModel):
                 Coupling(features, context_features, Additive, hidden, activation, swap=k % 2 == 1)
                 for k in range(couplings)
             ]
+            for step in steps:
+                nn.init.uniform_(step.net.out.weight, -0.01, 0.01)
             return Composition([Rescaling(features), *reversed(steps)])
 
         self.density = FlowDensity(self.dimension, self.context_features, flow, base)

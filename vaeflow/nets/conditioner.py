@@ -26,6 +26,7 @@ class Conditioner(nn.Module):
 
     layers: nn.ModuleList
     blocks: Any  # a ModuleList of ModuleLists
+    out: Any  # a linear layer, or a convolution
 
     def __init__(self, hidden: Sequence[int], context_features: int, activation: str) -> None:
         super().__init__()
