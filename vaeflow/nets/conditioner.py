@@ -136,7 +136,7 @@ class ConvConditioner(Conditioner):
         )
         self.out = nn.Conv2d(channels, out_channels, 1)
         nn.init.zeros_(self.out.weight)
-        nn.init.zeros_(self.out.bias)  # type: ignore[arg-type]
+        nn.init.zeros_(self.out.bias)
 
     def forward(self, x: Tensor, context: Any = None) -> Tensor:
         """``(batch, in_channels, height, width)`` → ``(batch, out_channels, height, width)``."""
