@@ -63,9 +63,10 @@ def draw(groups: Sequence[Sequence[Run]]) -> Figure:
 
 
 def _widest(group: Sequence[Run]) -> float:
-    """The largest score that is drawn as a point: one far from all others would press those into one."""
+    """The largest score that is drawn as a point: a few that are far from all others would press those into one."""
     scores = [run.score for run in group]
-    return scores[0] + 4 * (statistics.median(scores) - scores[0]) if len(group) > 3 else scores[-1]
+    limit = scores[0] + 4 * (statistics.median(scores) - scores[0])
+    return limit if sum(score <= limit for score in scores) >= 0.75 * len(scores) else scores[-1]
 
 
 def pixels(figure: Figure) -> Tensor:
