@@ -232,5 +232,7 @@ def test_the_log_likelihood_metric_is_the_estimator() -> None:
     values = metric.compute()
     torch.testing.assert_close(values["nll_by_example"], -wanted)
     torch.testing.assert_close(values["nll"], -wanted.mean())
+    weights = vae.log_weights(x, noise_for(8), 7).double()
+    torch.testing.assert_close(values["elbo"], weights.mean(), rtol=1e-6, atol=1e-6)
     torch.testing.assert_close(values["nll_stderr"], wanted.std() / 8**0.5)
     assert 1 <= values["effective_sample_size"] <= 7

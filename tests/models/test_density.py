@@ -206,6 +206,9 @@ def test_the_number_of_noise_samples_is_a_setting_and_reported() -> None:
     one, many = evaluate(model, data), evaluate(model, data, num_samples=20)
     assert (one["num_samples"], many["num_samples"], one["kind"]) == (1, 20, "dequantised")
     assert many["nll"] < one["nll"]
+    assert -many["elbo"] == pytest.approx(one["nll"], abs=0.5)
+    assert many["elbo_gap"] == pytest.approx(-many["elbo"] - many["nll"])
+    assert one["elbo"] is None  # it is the nll
     assert one["nll_preprocessed"] > 0
     assert many["nll_preprocessed"] is None  # of twenty different y
 

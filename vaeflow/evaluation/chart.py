@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import statistics
 from collections.abc import Sequence
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -40,8 +40,8 @@ def draw(groups: Sequence[Sequence[Run]]) -> Figure:
             error = None if run.stderr is None else 2 * run.stderr
             axes.errorbar(run.score, place, xerr=error, fmt="o", color=colour, ms=7, capsize=3, zorder=3)
         axes.set_yticks(list(places), [f"{run.name} ({run.results['model']})" for run in group])
-        axes.invert_yaxis()
-        axes.margins(x=0.08, y=0.5 / len(group))
+        axes.set_ylim(len(group) - 0.5, -0.5)
+        axes.margins(x=0.08)
         axes.grid(axis="x", alpha=0.3)
         axes.set_title(title_of(group), fontsize=10, loc="left")
         energy = group[0].results["measure"] == "energy"
@@ -63,10 +63,13 @@ def draw(groups: Sequence[Sequence[Run]]) -> Figure:
 
 
 def _widest(group: Sequence[Run]) -> float:
-    """The largest score that is drawn as a point: a few that are far from all others would press those into one."""
+    """The largest score that is drawn as a point: those of the worse half that lie more than three times as far from
+    the best as the one before would press the others into one."""
     scores = [run.score for run in group]
-    limit = scores[0] + 4 * (statistics.median(scores) - scores[0])
-    return limit if sum(score <= limit for score in scores) >= 0.75 * len(scores) else scores[-1]
+    for before, score in pairwise(scores[len(scores) // 2 :]):
+        if score - scores[0] > 3 * (before - scores[0]) > 0:
+            return before
+    return scores[-1]
 
 
 def pixels(figure: Figure) -> Tensor:

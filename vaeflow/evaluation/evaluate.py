@@ -115,8 +115,9 @@ class Evaluation(LightningModule):
             if self.model.kind != "dequantised" or self.num_samples == 1:  # else it would be of no single y
                 results["nll_preprocessed"] = results["nll"] + log_det
         results.update(means)
-        if "elbo" in means:
+        if results["elbo"] is not None:
             results["elbo_gap"] = -results["elbo"] - results["nll"]
+        if "elbo" in means:
             results["active_units"] = int(self.active.compute())
             results["latent_features"] = self.features
         results["evaluation_seconds"] = time.perf_counter() - self._began
@@ -132,6 +133,8 @@ class Evaluation(LightningModule):
         results["num_examples"] = int(values["num_examples"])
         if self.num_samples > 1:
             results["effective_sample_size"] = values["effective_sample_size"]
+            if results["kind"] == "dequantised":  # the noise is the latent variable
+                results["elbo"] = values["elbo"]
         elif results["kind"] == "importance-sampled":
             results["kind"] = "elbo"
         if self.model.levels is not None:

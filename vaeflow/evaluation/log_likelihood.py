@@ -28,7 +28,7 @@ def log_mean_exp(log_weights: Tensor) -> Tensor:
 
 
 class RunningLogSum:
-    """log Σ w and log Σ w² of log-weights that come in chunks, in float64.
+    """log Σ w, log Σ w² and Σ log w of log-weights that come in chunks, in float64.
 
     Chunks are ``(samples, batch)``; the result does not depend on how the samples are cut into chunks, beyond
     rounding.
@@ -38,6 +38,7 @@ class RunningLogSum:
         self.num_samples = 0
         self._log_sum: Tensor | None = None
         self._log_squares: Tensor
+        self._total: Tensor
 
     @classmethod
     def cat(cls, parts: Sequence[RunningLogSum]) -> RunningLogSum:
@@ -46,16 +47,18 @@ class RunningLogSum:
         joined.num_samples = parts[0].num_samples
         joined._log_sum = torch.cat([part._log_sum for part in parts if part._log_sum is not None])
         joined._log_squares = torch.cat([part._log_squares for part in parts])
+        joined._total = torch.cat([part._total for part in parts])
         return joined
 
     def add(self, log_weights: Tensor) -> None:
         """Take in a chunk."""
         w = log_weights.double()
-        log_sum, log_squares = torch.logsumexp(w, 0), torch.logsumexp(2 * w, 0)
+        log_sum, log_squares, total = torch.logsumexp(w, 0), torch.logsumexp(2 * w, 0), w.sum(0)
         if self._log_sum is not None:
             log_sum = torch.logaddexp(self._log_sum, log_sum)
             log_squares = torch.logaddexp(self._log_squares, log_squares)
-        self._log_sum, self._log_squares = log_sum, log_squares
+            total = self._total + total
+        self._log_sum, self._log_squares, self._total = log_sum, log_squares, total
         self.num_samples += len(w)
 
     @property
@@ -63,6 +66,11 @@ class RunningLogSum:
         """log (1/K) Σ_k w_k, ``(batch,)``: the estimate of log p(x), a lower bound in expectation."""
         assert self._log_sum is not None
         return self._log_sum - math.log(self.num_samples)
+
+    @property
+    def elbo(self) -> Tensor:
+        """(1/K) Σ_k log w_k, ``(batch,)``: the bound of one sample, averaged over K of them."""
+        return self._total / self.num_samples
 
     @property
     def effective_sample_size(self) -> Tensor:
