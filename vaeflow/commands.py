@@ -102,7 +102,7 @@ def finish(cli: TrainingCLI, folder: Path) -> None:
     load_weights(cli.model, checkpoint, best)
     again = f"python scripts/evaluate.py --ckpt {quote(str(best))}"
     if cli.model.kind in ("importance-sampled", "dequantised"):
-        again += f" --num-samples {max(100, 5 * cli.model.evaluation_samples)}"
+        again += f" --num-samples {max(100, 5 * (cli.config.num_samples or cli.model.evaluation_samples))}"
     with _stoppable(lambda: f"stopped while evaluating; to evaluate again: {again}"):
         seed, memory_mb = cli.config.evaluation_seed, cli.config.memory_mb
         results = evaluate(cli.model, data, cli.config.num_samples, seed=seed, memory_mb=memory_mb, trainer=trainer)
