@@ -414,7 +414,7 @@ ERRORS: dict[str, tuple[list[str], int, str]] = {
     "odd image": (
         ["--config", "realnvp_image", "--model.scales", "5"],
         1,
-        "take fewer (--model.scales 4), or pictures of another --data.size",
+        "take fewer (--model.scales 3), or pictures of another --data.size",
     ),
     "empty folder": (["--data", "ImageFolder", "--data.root", "."], 1, "there are no pictures in"),
     "nothing to resume": (["--ckpt_path", "last", "--experiment", "new"], 1, "there is nothing to resume"),
@@ -468,10 +468,10 @@ class Mine(Bijection):
     [
         (
             "return z",
-            "error: Mine returned (Tensor) for vectors (3, 16), expected (3, 16) and log_det (3,).",
+            "error: Mine returned (Tensor) for vectors (1, 128, 16), expected (1, 128, 16) and log_det (1, 128).",
         ),
-        ("return z, z", "error: Mine returned (3, 16) and (3, 16) for vectors (3, 16), expected"),
-        ("return z, 0", "error: Mine returned (Tensor, int) for vectors (3, 16), expected"),
+        ("return z, z", "error: Mine returned (1, 128, 16) and (1, 128, 16) for vectors (1, 128, 16), expected"),
+        ("return z, 0", "error: Mine returned (Tensor, int) for vectors (1, 128, 16), expected"),
         ("return z / nothing, 0", "error in own.py, line 9: NameError: name 'nothing' is not defined (--debug"),
         ("return z.view(3, 5), 0", "error in own.py, line 9: RuntimeError: shape '[3, 5]' is invalid"),
     ],

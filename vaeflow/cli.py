@@ -156,11 +156,11 @@ class TrainingCLI(LightningCLI):
 
 
 class SaveConfig(SaveConfigCallback):
-    """``config.yaml``, written when the first epoch begins: a run that cannot be resumed keeps the one it has."""
+    """``config.yaml``, written when the first batch begins: a run that cannot be resumed keeps the one it has."""
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None: ...
 
-    def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+    def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
         super().setup(trainer, pl_module, "fit")
 
 

@@ -45,7 +45,7 @@ def train() -> None:
     )
     trainer: Any = cli.trainer
     model, data, folder = cli.model, cli.datamodule, Path(trainer.log_dir or ".")
-    steps_before = 0
+    steps_before, doubts = 0, list[str]()
     check_fits(model, data)
     if trainer.world_size > 1 and not model.is_trained_by_gradient:
         raise VaeflowError(f"{type(model).__name__} is fitted in closed form, by one process: leave devices at 1.")
@@ -56,14 +56,14 @@ def train() -> None:
     if trainer.is_global_zero:
         size = f"{sum(p.numel() for p in model.parameters()):,} parameters"
         print(f"{cli.config.experiment}: {type(model).__name__} of {size} on {data.label}, in {folder}")
-        for doubt in doubts_before(model, data):
+        for doubt in (doubts := list(doubts_before(model, data))):
             print(f"warning: {doubt}", file=sys.stderr)
     with _stoppable(lambda: _how_to_resume(cli, folder)):
         trainer.fit(model, datamodule=data, ckpt_path=cli.resume_from, weights_only=True)
     if cli.resume_from and trainer.global_step == steps_before and trainer.is_global_zero:
         print(f"{cli.resume_from} is at step {steps_before}, the end of this run: there was nothing left to train.")
     if cli.config.num_samples != 0 and not trainer.fast_dev_run:
-        finish(cli, folder)
+        finish(cli, folder, doubts)
 
 
 def _check_same(cli: TrainingCLI, path: str) -> int:
@@ -92,8 +92,8 @@ def _stoppable(message: Callable[[], str]) -> Iterator[None]:
             signal.signal(number, handler)
 
 
-def finish(cli: TrainingCLI, folder: Path) -> None:
-    """Evaluate the best checkpoint of a run; print and keep the results."""
+def finish(cli: TrainingCLI, folder: Path, doubts: list[str]) -> None:
+    """Evaluate the best checkpoint of a run; print and keep the results, with the doubts there were before."""
     trainer: Any = cli.trainer
     data = cli.datamodule
     checkpoints = next(c for c in trainer.callbacks if isinstance(c, Checkpoints))
@@ -108,7 +108,10 @@ def finish(cli: TrainingCLI, folder: Path) -> None:
         results = evaluate(cli.model, data, cli.config.num_samples, seed=seed, memory_mb=memory_mb, trainer=trainer)
     timer = next(c for c in trainer.callbacks if isinstance(c, Timer))
     results.update(
-        checkpoint=str(best), training_seed=cli.config.seed_everything, training_seconds=timer.time_elapsed("train")
+        checkpoint=str(best),
+        training_seed=cli.config.seed_everything,
+        training_seconds=timer.time_elapsed("train"),
+        doubts=doubts,
     )
     if not trainer.is_global_zero:
         return
@@ -177,14 +180,16 @@ def evaluate_checkpoint() -> None:
     add("--trust", type=str, nargs="*", default=[], help="further packages whose classes the checkpoint may name")
     add("--debug", action="store_true", help="show the traceback of an error")
     args = parser.parse_args()
-    if args.json is not None and Path(args.json).is_dir():
-        raise VaeflowError(f"--json {args.json} is a folder, expected a file, such as {Path(args.json, 'out.json')}.")
+    if args.json is not None and (Path(args.json).is_dir() or Path(args.json).suffix != ".json"):
+        raise VaeflowError(f"--json is {args.json}, expected a file whose name ends in .json, such as out.json.")
     overrides = {"root": args.root, "path": args.path, "batch_size": args.batch_size}
     model = load(args.ckpt, args.trust)
     data = load_data(args.ckpt, args.trust, **{name: value for name, value in overrides.items() if value is not None})
+    seconds = _training_seconds(Path(args.ckpt))
     with _stoppable(lambda: "stopped."):
         results = evaluate(model, data, args.num_samples, args.split, args.seed, args.memory_mb, args.limit)
-    results.update(checkpoint=args.ckpt, training_seconds=_training_seconds(Path(args.ckpt)))
+    doubts = list(doubts_before(model, data))
+    results.update(checkpoint=args.ckpt, training_seconds=seconds, doubts=doubts)
     print(f"\n{table(results)}")
     if args.json is not None:
         write_results(Path(args.json), results)
@@ -193,9 +198,11 @@ def evaluate_checkpoint() -> None:
 
 def _training_seconds(path: Path) -> float | None:
     """How long the run of a checkpoint was trained: up to its last checkpoint, where that lies beside this one."""
-    last = path.with_name("last.ckpt")
-    checkpoint = read(last if last.is_file() else path)
-    return checkpoint["callbacks"].get("Timer", {"time_elapsed": {}})["time_elapsed"].get("train")
+    try:
+        checkpoint = read(path.with_name("last.ckpt"))
+    except VaeflowError:
+        checkpoint = read(path)
+    return checkpoint.get("callbacks", {}).get("Timer", {"time_elapsed": {}})["time_elapsed"].get("train")
 
 
 def compare_runs() -> None:

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from tests.bijections.test_bijections import EXAMPLES, FEATURES, PREPROCESSING, UNCONDITIONAL, C, D
-from vaeflow.bijections import Bijection, check_bijection
+from vaeflow.bijections import Bijection, Composition, Coupling, check_bijection
 from vaeflow.errors import VaeflowError
 
 
@@ -20,6 +20,12 @@ def test_ours_pass(name: str, conditional: bool) -> None:
     features = FEATURES.get(name, D)
     torch.manual_seed(0)
     assert check_bijection(EXAMPLES[name][1](features, context_features), features, context_features) == []
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_deep_flows_pass(seed: int) -> None:
+    flow = Composition([Coupling(64, hidden=[128], swap=k % 2 == 1) for k in range(16)])
+    assert check_bijection(flow, 64, seed=seed) == []
 
 
 class Scale(Bijection):
@@ -37,15 +43,31 @@ class Scale(Bijection):
     def forward(self, z: Tensor, context: Any = None) -> tuple[Tensor, Tensor]:
         s = self.log_scale(context)
         log_det = s.sum(-1).expand(z.shape[:-1])
-        return z * s.exp(), {"sign": -log_det, "factor": 0.5 * log_det, "none": 0 * log_det}.get(self.mistake, log_det)
+        wrong = {"sign": -log_det, "factor": 0.5 * log_det, "none": 0 * log_det, "one": s[..., 1:].sum(-1)}
+        if self.mistake == "in place":
+            z *= s.exp()
+            return z, log_det
+        if self.mistake == "singular":
+            return torch.cat([z[..., :1], z[..., :-1]], -1), log_det
+        if self.mistake == "nan":
+            return z.log(), log_det
+        if self.mistake == "order of samples":
+            return z * s.exp() * torch.arange(1, 1 + z[..., 0].numel()).view(*z.shape[:-1], 1), log_det
+        return z * s.exp(), wrong.get(self.mistake, log_det).expand(z.shape[:-1])
 
     def inverse(self, x: Tensor, context: Any = None) -> tuple[Tensor, Tensor]:
-        if self.mistake == "one way":
+        if self.mistake in ("one way", "singular"):
             raise NotImplementedError
         s = self.log_scale(context)
         log_det = -s.sum(-1).expand(x.shape[:-1])
+        if self.mistake == "solver":
+            with torch.no_grad():
+                return x * (-s).exp(), log_det
+        if self.mistake == "wrong solver":
+            with torch.no_grad():
+                return x * (-s).exp(), log_det - 100
         if self.mistake == "inverse":
-            return x * s.exp(), -log_det
+            return x * s.exp(), log_det
         return x * (-s).exp(), -log_det if self.mistake == "sign of the inverse" else log_det
 
 
@@ -53,22 +75,38 @@ class Scale(Bijection):
 @pytest.mark.parametrize(
     ("mistake", "message"),
     [
-        ("sign", "log_det of Scale.forward is"),
-        ("factor", "log_det of Scale.forward is"),
-        ("none", "log_det of Scale.forward is"),
+        ("sign", "log_det of Scale.inverse is"),
+        ("factor", "log_det of Scale.inverse is"),
+        ("none", "log_det of Scale.inverse is"),
+        ("one", "log_det of Scale.inverse is"),
         ("sign of the inverse", "log_det of Scale.inverse is"),
+        ("wrong solver", "log_det of Scale.inverse is"),
         ("inverse", "inverse(forward(z)) of Scale is"),
+        ("order of samples", "Scale.forward of several samples is"),
+        ("singular", "Scale has a singular Jacobian by autograd, so its log_det could not be checked."),
+        ("nan", "Scale.forward gives NaN or infinity"),
         ("", None),
         ("one way", None),
+        ("solver", None),
+        ("in place", None),
     ],
 )
 def test_mistakes_are_found(mistake: str, message: str | None, context_features: int) -> None:
-    scale = Scale(4, context_features, mistake)
+    scale = Scale(256 if mistake == "one" else 4, context_features, mistake)
     before = {name: value.clone() for name, value in scale.state_dict().items()}
-    problems = check_bijection(scale, 4, context_features)
-    assert len(problems) == (message is not None)
+    problems = check_bijection(scale, 256 if mistake == "one" else 4, context_features)
+    assert bool(problems) == (message is not None), problems
     assert message is None or problems[0].startswith(message)
     assert all(torch.equal(value, before[name]) for name, value in scale.state_dict().items())
+    assert scale.s.dtype == torch.float32
+    assert scale.training
+
+
+@pytest.mark.parametrize("mistake", ["sign", "none"])
+def test_the_direction_that_is_there_is_checked(mistake: str) -> None:
+    scale = Scale(4, 0, mistake)
+    scale.inverse = lambda x, context=None: (_ for _ in ()).throw(NotImplementedError)  # type: ignore[method-assign]
+    assert check_bijection(scale, 4)[0].startswith("log_det of Scale.forward is")
 
 
 def test_shapes_are_errors() -> None:
@@ -76,3 +114,4 @@ def test_shapes_are_errors() -> None:
     scale.forward = lambda z, context=None: (z, z)  # type: ignore[method-assign]
     with pytest.raises(VaeflowError, match="Scale returned"):
         check_bijection(scale, 4)
+    assert scale.s.dtype == torch.float32

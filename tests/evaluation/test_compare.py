@@ -75,8 +75,8 @@ def test_close_calls_and_entropies_are_said(runs: Callable[..., Path]) -> None:
 def test_differences_are_paired_example_by_example(runs: Callable[..., Path]) -> None:
     folder = runs(a={"nll": 90.0, "nll_stderr": 0.6}, b={"nll": 90.1, "nll_stderr": 0.6}, c={"nll": 95.0})
     generator = np.random.default_rng(0)
-    nll = generator.normal(90, 10, 300)
-    difference = generator.normal(0.1, 0.2, 300)
+    nll, difference = generator.normal(0, 10, 300), generator.normal(0, 0.2, 300)
+    nll, difference = 90 + nll - nll.mean(), 0.1 + difference - difference.mean()
     np.save(folder / "a/results.npy", nll)
     np.save(folder / "b/results.npy", nll + difference)
     (group,) = compare.comparable(compare.find_runs([folder])[0])
@@ -87,9 +87,24 @@ def test_differences_are_paired_example_by_example(runs: Callable[..., Path]) ->
     assert f"{mean:.2f} ± {stderr:.2f}" in text
     assert "two standard errors" not in text  # of unpaired numbers it would be
     np.save(folder / "b/results.npy", nll[:7])
+    (folder / "c/results.npy").touch()  # empty
     found, complaints = compare.find_runs([folder])
-    assert [run.name for run in found] == ["a", "c"]
-    assert "b/results.json was left out: results.npy beside it is of other examples." in complaints[0]
+    assert [(run.name, run.nll is None) for run in found] == [("a", False), ("b", True), ("c", True)]
+    assert "b/results.npy was left out: it is of another evaluation than the results beside it." in complaints[0]
+    assert "c/results.npy was left out: No data left in file" in complaints[1]
+
+
+def test_runs_of_one_name_are_told_apart(runs: Callable[..., Path], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(runs(r1__vae__version_0=VAE, r2__vae__version_0={}))
+    assert sorted(run.name for run in compare.find_runs(["r1", "r2"])[0]) == ["r1/vae", "r2/vae"]
+
+
+def test_doubts_and_other_protocols_are_said(runs: Callable[..., Path]) -> None:
+    folder = runs(a={"doubts": ["log_det of Mine.forward is 1"]}, b={"nll": -3.0, "protocol": "split 1200/297/300"})
+    text = compare.as_text(compare.comparable(compare.find_runs([folder])[0]))
+    assert "a: log_det of Mine.forward is 1" in text
+    assert "b: The nll is 6 standard errors below the zero of integers, where none can be" in text
+    assert "otherwise protocols differ: split 1200/297/300; split 1297/200/300." in text
 
 
 def test_what_cannot_be_is_said(runs: Callable[..., Path]) -> None:
@@ -97,7 +112,7 @@ def test_what_cannot_be_is_said(runs: Callable[..., Path]) -> None:
     text = compare.as_text(
         compare.comparable(compare.find_runs([runs(a={**kind, "nll": 3.4}, b={**kind, "nll": 3.47})])[0])
     )
-    assert "a: The nll is 10 standard errors below the entropy, where no density can be" in text
+    assert "a: The nll is 10 standard errors below the entropy, where none can be" in text
     assert "b: The nll" not in text
 
 

@@ -67,8 +67,9 @@ class EachPixel(Bijection):
 
 
 def _most_scales(height: int, width: int) -> int:
+    """As many as leave more than one pixel, for the last checkerboard."""
     scales = 1
-    while height % 2**scales == width % 2**scales == 0:
+    while height % 2**scales == width % 2**scales == 0 and height * width > 4**scales:
         scales += 1
     return scales
 

@@ -63,10 +63,10 @@ def draw(groups: Sequence[Sequence[Run]]) -> Figure:
 
 
 def _widest(group: Sequence[Run]) -> float:
-    """The largest score that is drawn as a point: those of the worse half that lie more than three times as far from
+    """The largest score that is drawn as a point: those of the worst quarter that lie more than three times as far from
     the best as the one before would press the others into one."""
     scores = [run.score for run in group]
-    for before, score in pairwise(scores[len(scores) // 2 :]):
+    for before, score in pairwise(scores[len(scores) - len(scores) // 4 - 1 :]):
         if score - scores[0] > 3 * (before - scores[0]) > 0:
             return before
     return scores[-1]

@@ -6,6 +6,7 @@ import json
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from shlex import quote
 from typing import Any
 
 import numpy as np
@@ -74,7 +75,8 @@ def find_runs(folders: Iterable[str | Path]) -> tuple[list[Run], list[str]]:
     Raises:
         VaeflowError: if a folder does not exist or there are no results at all.
     """
-    found, complaints = [], []
+    found: list[tuple[Run, Path]] = []
+    complaints: list[str] = []
     where = [Path(folder) for folder in folders]
     seen: set[Path] = set()
     for folder in where:
@@ -90,16 +92,15 @@ def find_runs(folders: Iterable[str | Path]) -> tuple[list[Run], list[str]]:
                 if missing:
                     raise ValueError(f"it has no {missing[0]}")
                 float(results[score_of(results)])
-                nll = np.load(kept) if (kept := path.with_suffix(".npy")).is_file() else None
-                if nll is not None and nll.shape != (results["num_examples"],):
-                    raise ValueError(f"{kept.name} beside it is of other examples")
             except (ValueError, TypeError, KeyError, OSError) as error:
                 complaints.append(f"{path} was left out: {error}.")
                 continue
-            found.append(Run(_name(path.parent, folder), results, nll))
+            nll, complaint = _by_example(path.with_suffix(".npy"), results)
+            complaints += complaint
+            found.append((Run(_name(path.parent, folder), results, nll), folder))
         complaints += [
-            f"{run} was left out: it has no results.json; scripts/evaluate.py --ckpt {checkpoint} --json "
-            f"{run / 'results.json'} would make one."
+            f"{run} was left out: it has no results.json; scripts/evaluate.py --ckpt {quote(str(checkpoint))} --json "
+            f"{quote(str(run / 'results.json'))} would make one."
             for checkpoint in sorted(folder.rglob("checkpoints/best.ckpt"))
             if not ((run := checkpoint.parent.parent) / "results.json").is_file()
         ]
@@ -108,7 +109,26 @@ def find_runs(folders: Iterable[str | Path]) -> tuple[list[Run], list[str]]:
             f"there are no results in {', '.join(map(str, where))}: train.py writes a results.json for each run. "
             + " ".join(complaints)
         )
-    return _short_names(found), complaints
+    names = [run.name for run, _ in found]
+    apart = [
+        run if names.count(run.name) == 1 else replace(run, name=f"{folder}/{run.name}".removeprefix("./"))
+        for run, folder in found
+    ]
+    return _short_names(apart), list(dict.fromkeys(complaints))
+
+
+def _by_example(path: Path, results: dict[str, Any]) -> tuple[np.ndarray | None, list[str]]:
+    """The nll of every example, if it is that of the results, and a complaint if it is not."""
+    if not path.is_file():
+        return None, []
+    try:
+        nll = np.load(path)
+        if nll.shape == (results["num_examples"],) and np.isclose(nll.mean(), results["nll"], rtol=1e-5, atol=1e-6):
+            return nll, []
+        reason = "it is of another evaluation than the results beside it"
+    except (ValueError, TypeError, EOFError, OSError) as error:
+        reason = str(error)
+    return None, [f"{path} was left out: {reason}."]
 
 
 def _name(run: Path, folder: Path) -> str:
@@ -224,11 +244,17 @@ def notes_of(group: Sequence[Run]) -> list[str]:
         spread = (
             sum(e**2 for e in (best.stderr, second.stderr) if e is not None) ** 0.5 if behind is None else behind[1]
         )
-        if second.score - best.score < 2 * spread:
+        if second.score - best.score <= 2 * spread:
             of = "independent samples" if behind is None else "their difference"
             notes.append(f"The first two differ by less than two standard errors of {of}.")
         if any(run.behind(best) for run in group[1:]):
-            notes.append("Behind 1: the mean difference to the first ± its standard error, example by example.")
+            notes.append(
+                "Behind 1: the mean difference to the first, example by example. Every ± is over test examples, not "
+                "over trainings."
+            )
+    protocols = dict.fromkeys(run.results["protocol"] for run in group)
+    if len(protocols) > 1:
+        notes.append(f"The same test data, but otherwise protocols differ: {'; '.join(protocols)}.")
     entropy = group[0].results.get("entropy")
     if entropy is not None:
         notes.append(f"The data's entropy is {entropy:.4f} nats: nothing goes below it in expectation.")

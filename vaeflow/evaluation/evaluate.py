@@ -214,6 +214,7 @@ def evaluate(
         "git_commit": git_commit(),
         "world_size": trainer.world_size,
         "training_seconds": None,
+        "doubts": [],
     }
 
 
@@ -281,6 +282,8 @@ def write_results(path: Path, results: dict[str, Any]) -> None:
         with temporary.open("wb") as file:
             np.save(file, nll)
         os.replace(temporary, path.with_suffix(".npy"))
+    else:
+        path.with_suffix(".npy").unlink(missing_ok=True)
     temporary.write_text(json.dumps({k: v for k, v in results.items() if k != "nll_by_example"}, indent=2) + "\n")
     os.replace(temporary, path)
 

@@ -70,7 +70,7 @@ class LogLikelihood(Metric):
     def __init__(self, num_samples: int, size: int, rows: int | None = None) -> None:
         super().__init__()
         self.num_samples, self.rows = num_samples, rows
-        self.means = Means(["nll", "elbo", "effective_sample_size"])
+        self.means = Means(["elbo", "effective_sample_size"])
         self.add_state("count", torch.zeros((), dtype=torch.int64), dist_reduce_fx="sum")
         self.add_state("by_example", torch.zeros(size, dtype=torch.float64), dist_reduce_fx="sum")
         self.set_dtype(torch.float64)
@@ -80,17 +80,15 @@ class LogLikelihood(Metric):
         estimate = log_likelihood(model, x, noise, self.num_samples, context, self.rows)
         self.count += len(x)
         self.by_example[noise.index] = -estimate.log_likelihood
-        self.means.update(
-            nll=-estimate.log_likelihood, elbo=estimate.elbo, effective_sample_size=estimate.effective_sample_size
-        )
+        self.means.update(elbo=estimate.elbo, effective_sample_size=estimate.effective_sample_size)
 
     def compute(self) -> dict[str, Tensor]:
         """nll, nll_stderr and elbo in nats for each example, the mean effective_sample_size, between 1 and K,
         num_examples, the number of examples on all processes, and nll_by_example ``(size,)``."""
-        values = self.means.compute()
+        values, nll, size = self.means.compute(), self.by_example.mean(), len(self.by_example)
         return {
-            "nll": values["nll"][0],
-            "nll_stderr": values["nll"][1],
+            "nll": nll,
+            "nll_stderr": ((self.by_example - nll).square().sum() / (size - 1) / size).sqrt(),
             "elbo": values["elbo"][0],
             "effective_sample_size": values["effective_sample_size"][0],
             "num_examples": self.count.clone(),

@@ -16,7 +16,7 @@ from torch.optim.lr_scheduler import LRScheduler
 
 import vaeflow
 from vaeflow.checkpoint import KEY, class_of, describe
-from vaeflow.errors import VaeflowError, check_context, check_shape
+from vaeflow.errors import VaeflowError, check_context, check_positive, check_shape
 from vaeflow.evaluation.log_likelihood import LogWeights, log_likelihood, rows_within
 from vaeflow.evaluation.metrics import Means
 from vaeflow.noise import Noise
@@ -91,7 +91,7 @@ class LikelihoodModel(LightningModule, ABC):
 
     @torch.no_grad()
     def log_prob(
-        self, x: Tensor, context: Tensor | None = None, num_samples: int | None = None, seed: int = 0
+        self, x: Tensor, context: Tensor | None = None, num_samples: int | None = None, noise: Noise | None = None
     ) -> Tensor:
         """log p(x) ``(batch,)`` in nats, without its gradient, which :meth:`log_weights` has.
 
@@ -102,11 +102,18 @@ class LikelihoodModel(LightningModule, ABC):
             x: ``(batch, *shape)``, as the user gave it.
             context: ``(batch, context_features)``; :meth:`context_of` makes it of labels.
             num_samples: K; by default as many as evaluation draws.
-            seed: of the noise.
+            noise: with the examples' indices; by default they are 0 … batch − 1.
         """
-        noise = Noise(seed).at(torch.arange(len(x), device=x.device))
-        rows = rows_within(256.0, self, x, noise, context)
-        return log_likelihood(self, x, noise, num_samples or self.evaluation_samples, context, rows).log_likelihood
+        num_samples = self.evaluation_samples if num_samples is None else num_samples
+        check_positive(num_samples=num_samples)
+        noise = noise or Noise(index=torch.arange(len(x), device=x.device))
+        training = self.training
+        self.eval()  # batch normalisation is that of the training set
+        try:
+            rows = rows_within(256.0, self, x, noise, context)
+            return log_likelihood(self, x, noise, num_samples, context, rows).log_likelihood
+        finally:
+            self.train(training)
 
     @abstractmethod
     def log_weights_of(self, x: Tensor, context: Tensor | None = None) -> LogWeights:

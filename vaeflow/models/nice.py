@@ -20,8 +20,8 @@ class NICE(DensityModel):
         log p(y) = Σ_i [log p(z_i) + s_i].
 
     Its couplings preserve volume; all of it is in the scales s. Integer data are brought to [0, 1]. The output layers
-    of the m start at random, as in the paper's code, if close to zero: where all are zero there is no way to go for
-    data whose one half says nothing of the other's mean, such as a ring's, since the gradient of every m vanishes.
+    of the m start uniform in ±0.01, as in the paper's code: where all are zero, and one half of the data says nothing
+    of the other's mean, as with eight Gaussians on a circle, the gradient of every m is zero in expectation.
 
     Source: Dinh, Krueger & Bengio 2014, arXiv 1410.8516, sections 3 and 5.1.
 
