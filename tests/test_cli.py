@@ -267,7 +267,8 @@ def test_ctrl_c_while_evaluating(run: Run, tmp_path: Path, monkeypatch: pytest.M
     code, output = run("train", "--config", "vae", *SHORT)
     assert code == 130
     best = "runs/vae/version_0/checkpoints/best.ckpt"
-    assert f"stopped while evaluating; to evaluate again: python scripts/evaluate.py --ckpt {best}" in output
+    last = best.replace("best", "last")
+    assert f"stopped while evaluating; to do it, add --ckpt_path {last} to the same command" in output
     assert vaeflow.load(tmp_path / best.replace("best", "last")).shape == (1, 8, 8)
     assert run("evaluate", "--ckpt", best)[0] == 130
 
@@ -284,8 +285,8 @@ def test_mixed_precision_is_for_training_alone(run: Run, tmp_path: Path) -> None
 @pytest.mark.parametrize("options", [["--config", "vae", "--model.free_bits", "0.1"], ["--config", "realnvp"]])
 def test_two_processes_train_and_evaluate_as_one(options: list[str], tmp_path: Path) -> None:
     """Noise, order, averages and batch normalisation are those of the global batch, so the numbers agree up to
-    rounding. Validation and test are one batch, so that the second process has none."""
-    options = [*options, "--trainer.max_epochs", "1", "--num_samples", "8", "--data.batch_size", "300",
+    rounding. Validation is one batch, so that the second process has none, and of test it has the second."""
+    options = [*options, "--trainer.max_epochs", "1", "--num_samples", "8", "--data.batch_size", "200",
                "--trainer.accelerator", "cpu"]  # fmt: skip
     results = []
     for n in ("1", "2"):
@@ -297,6 +298,8 @@ def test_two_processes_train_and_evaluate_as_one(options: list[str], tmp_path: P
     one, two = results
     assert (one["world_size"], two["world_size"]) == (1, 2)
     assert one["num_examples"] == two["num_examples"] == 300
+    ours, theirs = (np.load(tmp_path / f"runs/{n}/version_0/results.npy") for n in ("1", "2"))
+    np.testing.assert_allclose(theirs, ours, rtol=1e-3)
     for name in ("nll", "nll_stderr", "elbo", "kl", "reconstruction", "effective_sample_size", "nll_preprocessed"):
         assert (two[name] is None) == (one[name] is None)
         assert one[name] is None or two[name] == pytest.approx(one[name], rel=1e-4), name
@@ -405,6 +408,7 @@ ERRORS: dict[str, tuple[list[str], int, str]] = {
         "nets take images",
     ),
     "missing data": (["--data", "Arrays", "--data.path", "nowhere.npy"], 1, "there is no file"),
+    "experiment": (["--experiment", "a/../../b"], 1, "expected a name, or a path below the runs' folder"),
     "pictures": (["--pictures.count", "0"], 1, "pictures.count is 0, expected at least 1"),
     "learnt preprocessing": (
         ["--model", "MAF", "--model.preprocess", "LULinear", "--data", "Digits"],
@@ -561,7 +565,7 @@ def test_evaluation_refuses_what_it_cannot_do(run: Run, tmp_path: Path) -> None:
     code, output = run("evaluate", "--ckpt", best.parent)
     assert (code, "checkpoints is a folder, expected a checkpoint, such as" in output) == (1, True)
     code, output = run("evaluate", "--ckpt", best, "--json", tmp_path)
-    assert (code, "is a folder, expected a file" in output) == (1, True)
+    assert (code, "expected a file whose name ends in .json" in output) == (1, True)
     code, output = run("evaluate", "--ckpt", best, "--limit", 0)
     assert (code, "`limit` is 0, expected more than 0" in output) == (2, True)
     code, output = run("evaluate", "--ckpt", best, "--root", ".")
@@ -625,7 +629,9 @@ def test_compare_ranks_runs_of_all_families(run: Run, tmp_path: Path) -> None:
     assert code == 0, output
     assert "1. Digits, discrete-17, 300 test examples" in output
     assert "2. U1, energy, 100 test examples" in output
-    assert "Not ranked with 1: a KL to an energy is no nll of data; the measure is energy, not discrete-17" in output
+    assert (
+        "Not ranked with table 1: a KL to an energy is no nll of data; the measure is energy, not discrete-17" in output
+    )
     assert (tmp_path / "runs/compare.md").is_file()
     assert (tmp_path / "runs/compare.png").is_file()
     assert run("compare", "nowhere")[0] == 1
@@ -658,8 +664,25 @@ def test_what_makes_a_number_doubtful_is_said(run: Run, tmp_path: Path, monkeypa
     monkeypatch.syspath_prepend(tmp_path)
     (tmp_path / "own.py").write_text(OWN.format(body="return -z, z.new_ones(z.shape[:-1])"))
     code, output = run("train", "--model", "Flow", "--model.flow", "own.Mine", "--data", "Digits", *SHORT)
-    assert "warning: log_det of Mine.forward is 1, but by autograd it is 0: no likelihood that" in output
+    doubt = "log_det of Mine.inverse is 1, but minus forward's is -1: no likelihood that rests on it can be believed."
+    assert f"warning: {doubt}" in output
     assert code == 0, output
+    assert output.count(doubt) == 2  # and below the results
+    code, output = run("compare", "runs")
+    assert "dequantised, doubtful" in output
+    assert f"unnamed: {doubt}" in output
+    code, output = run("evaluate", "--ckpt", "runs/unnamed/version_0/checkpoints/best.ckpt", "--trust", "own")
+    assert doubt in output
+    (tmp_path / "own.py").write_text(OWN.format(body="return z.nothing"))
+    monkeypatch.delitem(sys.modules, "own", raising=False)
+    code, output = run("train", "--config", "vae", "--model.flow", "own.Mine", *SHORT)
+    assert "warning: Mine could not be checked (AttributeError: 'Tensor' object has no attribute 'nothing')." in output
+    assert (code, "error in own.py, line 9: AttributeError" in output) == (1, True)
+    dependent = np.random.default_rng(0).normal(size=(300, 3))
+    dependent[:, 2] = 1e3 * (dependent[:, 0] - dependent[:, 1])
+    np.save(tmp_path / "dependent.npy", dependent)
+    code, output = run("train", "--model", "MAF", "--data", "Arrays", "--data.path", "dependent.npy", *SHORT)
+    assert "warning: some dimensions of dependent.npy are a linear function of the others" in output
     np.save(tmp_path / "grey.npy", np.random.default_rng(0).integers(0, 17, (600, 4)) / 16)
     arrays = ("--data", "Arrays", "--data.path", "grey.npy")
     code, output = run("train", "--model", "MAF", "--model.hidden", "[8]", *arrays, *SHORT)

@@ -115,7 +115,13 @@ class TrainingCLI(LightningCLI):
         self.resume_from, config.ckpt_path = config.ckpt_path, None  # config.yaml is to start a run, not to go on
         self.version = self._version_of(self.resume_from)
         self.save_config_kwargs = {"overwrite": self.version is not None}
+        if ".." in Path(config.experiment).parts or Path(config.experiment).is_absolute():
+            raise VaeflowError(
+                f"--experiment is {config.experiment}, expected a name, or a path below the runs' folder."
+            )
         epochs, every = config.trainer.max_epochs, config.trainer.check_val_every_n_epoch
+        if epochs and every and 0 < epochs < every:
+            every = config.trainer.check_val_every_n_epoch = epochs  # a short run is validated at its end
         if str(config.trainer.precision) in ("16-true", "bf16-true"):
             raise VaeflowError(
                 f"trainer.precision is {config.trainer.precision}, too coarse for a likelihood: take 16-mixed or "
@@ -126,7 +132,7 @@ class TrainingCLI(LightningCLI):
         if epochs is not None and every and epochs > 0 and epochs % every:
             raise VaeflowError(
                 f"trainer.max_epochs is {epochs}, expected a multiple of trainer.check_val_every_n_epoch, {every}: "
-                "the last epochs would not be validated; for a short run add --trainer.check_val_every_n_epoch 1."
+                "the last epochs would not be validated."
             )
 
     def _version_of(self, ckpt_path: str | None) -> str | None:

@@ -69,6 +69,9 @@ def train() -> None:
 def _check_same(cli: TrainingCLI, path: str) -> int:
     """Refuse to resume what was made with other arguments of model or data; how many steps were trained."""
     checkpoint = read(path)
+    done, epochs = checkpoint["loops"]["fit_loop"]["epoch_progress"]["current"]["completed"], cli.trainer.max_epochs
+    if epochs is not None and 0 < epochs < done:
+        raise VaeflowError(f"{path} was trained for {done} epochs, more than trainer.max_epochs, {epochs}.")
     load_weights(cli.model, checkpoint, path)  # for its errors: Lightning loads the whole state later
     for part, mine in (("model", cli.model.description), ("data", cli.datamodule.description)):
         for key, before, now in differences(checkpoint[KEY][part], mine, part):
@@ -103,7 +106,10 @@ def finish(cli: TrainingCLI, folder: Path, doubts: list[str]) -> None:
     again = f"python scripts/evaluate.py --ckpt {quote(str(best))}"
     if cli.model.kind in ("importance-sampled", "dequantised"):
         again += f" --num-samples {max(100, 5 * (cli.config.num_samples or cli.model.evaluation_samples))}"
-    with _stoppable(lambda: f"stopped while evaluating; to evaluate again: {again}"):
+    last = best.with_name("last.ckpt")
+    with _stoppable(
+        lambda: f"stopped while evaluating; to do it, add --ckpt_path {quote(str(last))} to the same command."
+    ):
         seed, memory_mb = cli.config.evaluation_seed, cli.config.memory_mb
         results = evaluate(cli.model, data, cli.config.num_samples, seed=seed, memory_mb=memory_mb, trainer=trainer)
     timer = next(c for c in trainer.callbacks if isinstance(c, Timer))

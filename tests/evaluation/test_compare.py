@@ -53,7 +53,7 @@ def test_runs_are_ranked_within_their_group(runs: Callable[..., Path]) -> None:
     text = compare.as_text(groups)
     assert "importance-sampled, K = 1,000" in text
     assert "88.00 ± 0.50" in text
-    assert "Not ranked with 1: p(x) and p(x given the class) are different things." in text
+    assert "Not ranked with table 1: p(x) and p(x given the class) are different things." in text
     assert (
         "the test data differ (Digits, 300 examples, split 1200/200/397; Digits, 300 examples, split 1297/200/300)"
         in text

@@ -66,7 +66,8 @@ class Run:
     def kind(self) -> str:
         """How the score was had, and with how many samples."""
         samples = self.results.get("num_samples") or 1
-        return self.results["kind"] + (f", K = {samples:,}" if samples > 1 else "")
+        doubtful = ", doubtful" if self.results.get("doubts") else ""
+        return self.results["kind"] + (f", K = {samples:,}" if samples > 1 else "") + doubtful
 
 
 def find_runs(folders: Iterable[str | Path]) -> tuple[list[Run], list[str]]:
@@ -269,7 +270,7 @@ def as_text(groups: Sequence[Sequence[Run]]) -> str:
         title = (f"{number}. " if len(groups) > 1 else "") + title_of(group)
         lines = [title, "─" * len(title)]
         if number > 1:
-            lines += [f"Not ranked with 1: {why_not(group[0], groups[0][0])}."]
+            lines += [f"Not ranked with table 1: {why_not(group[0], groups[0][0])}."]
         rows = table_of(group)
         widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
         text = rows[0].index("kind")
@@ -286,7 +287,7 @@ def as_markdown(groups: Sequence[Sequence[Run]]) -> str:
     for number, group in enumerate(groups, 1):
         parts += [f"## {number}. {title_of(group)}", "", f"{_sentence(group[0].results['protocol'])}.", ""]
         if number > 1:
-            parts += [f"Not ranked with 1: {why_not(group[0], groups[0][0])}.", ""]
+            parts += [f"Not ranked with table 1: {why_not(group[0], groups[0][0])}.", ""]
         header, *rows = table_of(group)
         text = header.index("kind")
         parts += [

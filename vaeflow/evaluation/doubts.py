@@ -26,11 +26,19 @@ def doubts_before(model: Any, data: Any) -> Iterator[str]:
             f"the data are binary ({data.protocol}), and this model is of the density of 0 and 1 with noise added: "
             "grey levels are what such models are usually trained on (--data.binarise none)."
         )
-    if model.kind != "reverse-kl" and model.levels is None and (repeated := _repeated_dimensions(data)):
+    if model.kind == "reverse-kl" or model.levels is not None:
+        return
+    data.setup("")
+    if repeated := _repeated_dimensions(data):
         yield (
             f"{repeated} of the {model.dimension} dimensions of {data.label} take the same values again and again: a "
             "density of real numbers can grow there without bound, and then its nll means nothing. Of integers, or of "
             "integers that were divided by something, give the integers, with --data.levels."
+        )
+    if _dependent_dimensions(data):
+        yield (
+            f"some dimensions of {data.label} are a linear function of the others: the density of such data has no "
+            "bound and their nll means nothing; leave those dimensions out."
         )
 
 
@@ -52,6 +60,14 @@ def doubts_about(results: Results) -> Iterator[str]:
             )
 
 
+def _dependent_dimensions(data: Any, rows: int = 20_000) -> bool:
+    """Whether some dimensions of the training data are a linear function of the others, to 6 digits."""
+    x = data.examples("train", torch.arange(min(rows, len(data.splits["train"][0]))))[0].flatten(1).double()
+    if not 1 < x.shape[1] < min(len(x), 1024) or not bool((x.std(0) > 0).all()):  # a constant is refused elsewhere
+        return False
+    return bool(torch.linalg.eigvalsh(torch.corrcoef(x.T))[0] < 1e-12)
+
+
 def _is_foreign(flow: nn.Module) -> bool:
     return any(not type(part).__module__.startswith(("vaeflow.", "torch.nn.")) for part in flow.modules())
 
@@ -65,6 +81,5 @@ def _doubts_of_flow(flow: Any, features: int, context_features: int) -> Iterator
 
 def _repeated_dimensions(data: Any, rows: int = 1000) -> int:
     """In how many dimensions at least half of the first training examples have a value that an earlier one has."""
-    data.setup("")
     x = data.examples("train", torch.arange(min(rows, len(data.splits["train"][0]))))[0].flatten(1).sort(0).values
     return int(((x[1:] == x[:-1]).sum(0) >= len(x) / 2).sum())

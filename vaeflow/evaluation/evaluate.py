@@ -126,7 +126,7 @@ class Evaluation(LightningModule):
 
     def _add_likelihood(self, results: dict[str, Any]) -> None:
         computed = self.likelihood.compute()
-        results["nll_by_example"] = computed.pop("nll_by_example").cpu().numpy()
+        results["nll_by_example"] = computed.pop("nll_by_example").reshape(-1).cpu().numpy()
         values = {name: value.item() for name, value in computed.items()}
         results["nll"] = values["nll"]
         results["nll_stderr"] = None if math.isnan(values["nll_stderr"]) else values["nll_stderr"]

@@ -104,6 +104,7 @@ class LikelihoodModel(LightningModule, ABC):
             num_samples: K; by default as many as evaluation draws.
             noise: with the examples' indices; by default they are 0 … batch − 1.
         """
+        check_shape("x", x, *self.shape)
         num_samples = self.evaluation_samples if num_samples is None else num_samples
         check_positive(num_samples=num_samples)
         noise = noise or Noise(index=torch.arange(len(x), device=x.device))

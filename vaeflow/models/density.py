@@ -164,10 +164,11 @@ class DensityModel(LikelihoodModel):
 
     def _checked(self, x: Tensor) -> Tensor:
         x = super()._checked(x)
-        if self.levels is not None and not bool(((x >= 0) & (x < self.levels)).all()):
+        if self.levels is not None and not bool(((x >= 0) & (x < self.levels) & (x == x.floor())).all()):
             raise VaeflowError(
-                f"the data range from {x.min().item():g} to {x.max().item():g}, "
-                f"expected integers 0 to {self.levels - 1}."
+                f"the data are from {x.min().item():g} to {x.max().item():g}"
+                f"{'' if torch.equal(x, x.floor()) else ', fractions among them'}: expected integers 0 to "
+                f"{self.levels - 1}."
             )
         return x
 
