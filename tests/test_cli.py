@@ -678,6 +678,9 @@ def test_what_makes_a_number_doubtful_is_said(run: Run, tmp_path: Path, monkeypa
     code, output = run("train", "--config", "vae", "--model.flow", "own.Mine", *SHORT)
     assert "warning: Mine could not be checked (AttributeError: 'Tensor' object has no attribute 'nothing')." in output
     assert (code, "error in own.py, line 9: AttributeError" in output) == (1, True)
+    np.save(tmp_path / "few.npy", np.random.default_rng(0).integers(0, 4, (300, 3), np.uint8))
+    code, output = run("train", "--model", "MAF", "--data", "Arrays", "--data.path", "few.npy", *SHORT)
+    assert "warning: the training data go up to 3, but count as integers of 256 levels" in output
     dependent = np.random.default_rng(0).normal(size=(300, 3))
     dependent[:, 2] = 1e3 * (dependent[:, 0] - dependent[:, 1])
     np.save(tmp_path / "dependent.npy", dependent)

@@ -26,6 +26,11 @@ def doubts_before(model: Any, data: Any) -> Iterator[str]:
             f"the data are binary ({data.protocol}), and this model is of the density of 0 and 1 with noise added: "
             "grey levels are what such models are usually trained on (--data.binarise none)."
         )
+    if model.levels is not None and (most := _largest(data)) < model.levels // 4:
+        yield (
+            f"the training data go up to {most}, but count as integers of {model.levels} levels, and their "
+            f"likelihood is shared out among all of them: perhaps --data.levels {most + 1}."
+        )
     if model.kind == "reverse-kl" or model.levels is not None:
         return
     data.setup("")
@@ -66,6 +71,11 @@ def _dependent_dimensions(data: Any, rows: int = 20_000) -> bool:
     if not 1 < x.shape[1] < min(len(x), 1024) or not bool((x.std(0) > 0).all()):  # a constant is refused elsewhere
         return False
     return bool(torch.linalg.eigvalsh(torch.corrcoef(x.T))[0] < 1e-12)
+
+
+def _largest(data: Any) -> int:
+    data.setup("")
+    return int(data.splits["train"][0].max())
 
 
 def _is_foreign(flow: nn.Module) -> bool:

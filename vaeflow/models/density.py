@@ -84,20 +84,27 @@ class DensityModel(LikelihoodModel):
     def sample(
         self, n: int, noise: Noise, context: Tensor | None = None, temperature: float = 1.0, mean: bool = False
     ) -> Tensor:
-        """See the base class. A sample is the value itself, without noise to average, whatever ``mean`` says."""
+        """Draws x ``(n, *shape)`` in the data's units.
+
+        Args:
+            noise: such as ``Noise(seed=1)``; the same noise gives the same samples.
+            context: ``(n, context_features)``; :meth:`context_of` makes it of labels.
+            temperature: what the standard deviation of the base is multiplied by.
+            mean: changes nothing here: a sample is the value itself, without noise to average.
+        """
         noise = self.noise_of_samples(n, noise, context)
         return self._in_units_of_data(self.density.sample(noise, context, temperature))
 
     @torch.no_grad()
     def encode(self, x: Tensor, context: Tensor | None = None) -> Tensor:
-        """See the base class. An integer x stands for the middle of its cell, x + ½."""
+        """z = f⁻¹(x), ``(batch, *shape)`` → ``(batch, D)``. An integer x stands for the middle of its cell, x + ½."""
         check_context(context, self.context_features)
         y, _ = self.preprocess.inverse(self._middle(self._checked(x)))
         return self.density.encode(y.to(self.dtype), context)
 
     @torch.no_grad()  # the graph of an autoregressive flow's D passes fills any memory
     def decode(self, z: Tensor, context: Tensor | None = None, floor: bool = True) -> Tensor:
-        """See the base class.
+        """x = f(z), ``(batch, D)`` → ``(batch, *shape)`` in the data's units.
 
         Args:
             floor: of integer data, give the integer in whose cell the value lies instead of the value.
