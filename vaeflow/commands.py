@@ -191,10 +191,9 @@ def evaluate_checkpoint() -> None:
     overrides = {"root": args.root, "path": args.path, "batch_size": args.batch_size}
     model = load(args.ckpt, args.trust)
     data = load_data(args.ckpt, args.trust, **{name: value for name, value in overrides.items() if value is not None})
-    seconds = _training_seconds(Path(args.ckpt))
+    seconds, doubts = _training_seconds(Path(args.ckpt)), list(doubts_before(model, data))
     with _stoppable(lambda: "stopped."):
         results = evaluate(model, data, args.num_samples, args.split, args.seed, args.memory_mb, args.limit)
-    doubts = list(doubts_before(model, data))
     results.update(checkpoint=args.ckpt, training_seconds=seconds, doubts=doubts)
     print(f"\n{table(results)}")
     if args.json is not None:

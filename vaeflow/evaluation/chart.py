@@ -28,11 +28,11 @@ def draw(groups: Sequence[Sequence[Run]]) -> Figure:
         places = range(len(group))
         widest = _widest(group)
         for place, run in zip(places, group, strict=True):
-            if run.score > widest:
-                axes.annotate(f"{run.score:.4g} →", (1, place), xycoords=("axes fraction", "data"), fontsize=8,
-                              ha="right", va="center", color=COLOURS.get(run.results["kind"], "black"))  # fmt: skip
-                continue
             colour = COLOURS.get(run.results["kind"], "black")
+            if run.score > widest:
+                axes.annotate(f"{run.score:.4g} →", (0.995, place), xycoords=("axes fraction", "data"), fontsize=8,
+                              ha="right", va="center", color=colour)  # fmt: skip
+                continue
             elbo = run.results.get("elbo")
             if elbo is not None:
                 axes.plot([-elbo, run.score], [place, place], color=colour, lw=2, alpha=0.5, zorder=1)

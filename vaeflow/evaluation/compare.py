@@ -50,8 +50,8 @@ class Run:
         return self.results.get(f"{score_of(self.results)}_stderr")
 
     def behind(self, other: Run) -> tuple[float, float] | None:
-        """How much larger the nll is than another run's on the same examples, and the standard error of that: of the
-        differences example by example, which vary less than examples do."""
+        """How much larger the nll is than another run's, in nats, and the standard error of that: of the differences
+        example by example, which mostly vary less than the examples do."""
         if self.nll is None or other.nll is None or len(self.nll) < 2:
             return None
         difference = self.nll - other.nll

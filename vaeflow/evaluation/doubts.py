@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from vaeflow.bijections.check import check_bijection
 from vaeflow.distributions import FlowDensity, Posterior
@@ -26,21 +26,23 @@ def doubts_before(model: Any, data: Any) -> Iterator[str]:
             f"the data are binary ({data.protocol}), and this model is of the density of 0 and 1 with noise added: "
             "grey levels are what such models are usually trained on (--data.binarise none)."
         )
-    if model.levels is not None and (most := _largest(data)) < model.levels // 4:
+    data.setup("")
+    train = data.splits["train"][0]
+    if model.levels is not None and (most := int(train.max())) < model.levels // 4:
         yield (
             f"the training data go up to {most}, but count as integers of {model.levels} levels, and their "
             f"likelihood is shared out among all of them: perhaps --data.levels {most + 1}."
         )
     if model.kind == "reverse-kl" or model.levels is not None:
         return
-    data.setup("")
-    if repeated := _repeated_dimensions(data):
+    first = data.examples("train", torch.arange(min(20_000, len(train))))[0].flatten(1).double()
+    if repeated := _repeated_dimensions(first[:1000]):
         yield (
             f"{repeated} of the {model.dimension} dimensions of {data.label} take the same values again and again: a "
             "density of real numbers can grow there without bound, and then its nll means nothing. Of integers, or of "
             "integers that were divided by something, give the integers, with --data.levels."
         )
-    if _dependent_dimensions(data):
+    if _are_dependent(first):
         yield (
             f"some dimensions of {data.label} are a linear function of the others: the density of such data has no "
             "bound and their nll means nothing; leave those dimensions out."
@@ -65,17 +67,17 @@ def doubts_about(results: Results) -> Iterator[str]:
             )
 
 
-def _dependent_dimensions(data: Any, rows: int = 20_000) -> bool:
-    """Whether some dimensions of the training data are a linear function of the others, to 6 digits."""
-    x = data.examples("train", torch.arange(min(rows, len(data.splits["train"][0]))))[0].flatten(1).double()
+def _repeated_dimensions(x: Tensor) -> int:
+    """In how many dimensions at least half of the examples ``(N, D)`` have a value that an earlier one has."""
+    ordered = x.sort(0).values
+    return int(((ordered[1:] == ordered[:-1]).sum(0) >= len(x) / 2).sum())
+
+
+def _are_dependent(x: Tensor) -> bool:
+    """Whether some dimensions of examples ``(N, D)`` are a linear function of the others, to 6 digits."""
     if not 1 < x.shape[1] < min(len(x), 1024) or not bool((x.std(0) > 0).all()):  # a constant is refused elsewhere
         return False
     return bool(torch.linalg.eigvalsh(torch.corrcoef(x.T))[0] < 1e-12)
-
-
-def _largest(data: Any) -> int:
-    data.setup("")
-    return int(data.splits["train"][0].max())
 
 
 def _is_foreign(flow: nn.Module) -> bool:
@@ -87,9 +89,3 @@ def _doubts_of_flow(flow: Any, features: int, context_features: int) -> Iterator
         yield from check_bijection(flow, features, context_features)
     except Exception as error:  # of code that is not ours; where it matters, training says it again
         yield f"{type(flow).__name__} could not be checked ({type(error).__name__}: {error})."
-
-
-def _repeated_dimensions(data: Any, rows: int = 1000) -> int:
-    """In how many dimensions at least half of the first training examples have a value that an earlier one has."""
-    x = data.examples("train", torch.arange(min(rows, len(data.splits["train"][0]))))[0].flatten(1).sort(0).values
-    return int(((x[1:] == x[:-1]).sum(0) >= len(x) / 2).sum())

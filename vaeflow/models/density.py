@@ -61,7 +61,7 @@ class DensityModel(LikelihoodModel):
         self.kind = "exact" if levels is None else "dequantised"
         default = Standardise if levels is None else type(self).default_preprocess
         self.preprocess = (preprocess or default)(self.dimension, levels or 0)
-        if any(True for _ in self.preprocess.parameters()):
+        if list(self.preprocess.parameters()):
             raise VaeflowError(
                 f"preprocess is {type(self.preprocess).__name__}, which learns: it belongs into the flow. Take Logit, "
                 "UnitInterval or Standardise."
