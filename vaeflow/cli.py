@@ -132,7 +132,8 @@ class TrainingCLI(LightningCLI):
         if epochs is not None and every and epochs > 0 and epochs % every:
             raise VaeflowError(
                 f"trainer.max_epochs is {epochs}, expected a multiple of trainer.check_val_every_n_epoch, {every}: "
-                "the last epochs would not be validated."
+                f"the last epochs would not be validated; take {epochs - epochs % every}, or "
+                "--trainer.check_val_every_n_epoch 1."
             )
 
     def _version_of(self, ckpt_path: str | None) -> str | None:
