@@ -129,7 +129,7 @@ class Toy(DataModule):
 
     @property
     def protocol(self) -> str:
-        return f"{'/'.join(map(str, self.sizes.values()))} points drawn with seed {self.draw_seed}"
+        return f"{self.toy}, {'/'.join(map(str, self.sizes.values()))} points drawn with seed {self.draw_seed}"
 
     def read(self) -> dict[str, Split]:
         points = {}
