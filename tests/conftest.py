@@ -116,15 +116,11 @@ def run(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capfd: pytest.CaptureFixture
 ) -> Callable[..., tuple[int, str]]:
     """Runs a script of the command line in this process, in an empty folder: its exit code, and what it printed."""
-    from vaeflow.commands import compare_runs, draw_push_forward, evaluate_checkpoint, train
+    from vaeflow.commands import compare_runs, evaluate_checkpoint, figures
+    from vaeflow.commands.gallery import COMMANDS
     from vaeflow.messages import main
 
-    scripts = {
-        "train": train,
-        "evaluate": evaluate_checkpoint,
-        "compare": compare_runs,
-        "push_forward": draw_push_forward,
-    }
+    scripts = {**COMMANDS, "evaluate": evaluate_checkpoint, "compare": compare_runs, "figures": figures}
 
     monkeypatch.chdir(tmp_path)
 

@@ -20,6 +20,7 @@ from typing import Any
 import torch
 from pytorch_lightning import LightningDataModule, LightningModule
 
+import vaeflow
 from vaeflow.errors import VaeflowError
 
 TRUSTED = ("vaeflow", "torch.nn", "torch.optim")
@@ -147,8 +148,17 @@ def read(path: str | Path) -> dict[str, Any]:
         reason = str(error).splitlines()[0][:100]
         raise VaeflowError(f"the checkpoint {path} is damaged, or no checkpoint ({reason}).") from None
     if not isinstance(checkpoint, dict) or KEY not in checkpoint:
-        raise VaeflowError(f"{path} is not a checkpoint of vaeflow.")
+        raise VaeflowError(f"{path} is not a checkpoint of vaeflow{_whose(checkpoint)}.")
     return checkpoint
+
+
+def _whose(checkpoint: Any) -> str:
+    """What a file of torch that is none of ours seems to be."""
+    if not isinstance(checkpoint, Mapping):
+        return f", but holds a {type(checkpoint).__name__}"
+    if "pytorch-lightning_version" in checkpoint:
+        return f", but of another class, saved by Lightning {checkpoint['pytorch-lightning_version']}"
+    return f", but holds {', '.join(map(str, list(checkpoint)[:3]))}{', …' if len(checkpoint) > 3 else ''}"
 
 
 def load(path: str | Path, trust: Sequence[str] = ()) -> Any:
@@ -164,8 +174,17 @@ def load(path: str | Path, trust: Sequence[str] = ()) -> Any:
         VaeflowError: if the file is missing, damaged, or names what is not trusted.
     """
     checkpoint = read(path)
-    model = factory(checkpoint[KEY]["model"], LightningModule, trust)()
-    load_weights(model, checkpoint, path)
+    version = checkpoint[KEY].get("version")
+    try:
+        model = factory(checkpoint[KEY]["model"], LightningModule, trust)()
+        load_weights(model, checkpoint, path)
+    except (VaeflowError, TypeError) as error:
+        if version == vaeflow.__version__:
+            raise
+        raise VaeflowError(
+            f"{path} was written by vaeflow {version}, and this is {vaeflow.__version__}, where it cannot be loaded: "
+            f"{error}"
+        ) from error
     return model.eval()
 
 

@@ -12,7 +12,8 @@ import pytest
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from vaeflow.errors import VaeflowError
-from vaeflow.evaluation import chart, compare
+from vaeflow.evaluation import compare
+from vaeflow.figures import comparison
 
 BASE: dict[str, Any] = {
     "model": "VAE", "data": "Digits", "split": "test", "measure": "discrete-17", "protocol": "split 1297/200/300",
@@ -141,7 +142,9 @@ def test_a_run_given_by_its_own_folder_keeps_its_name(
 
 def test_a_score_far_from_all_others_does_not_squeeze_the_picture(runs: Callable[..., Path]) -> None:
     folder = runs(a={"nll": 80.0}, b={"nll": 82.0}, c={"nll": 84.0}, d={"nll": 86.0}, e={"nll": 400.0})
-    (axes,) = [a for a in chart.draw(compare.comparable(compare.find_runs([folder])[0])).axes if a.get_title("left")]
+    (axes,) = [
+        a for a in comparison.draw(compare.comparable(compare.find_runs([folder])[0])).axes if a.get_title("left")
+    ]
     assert axes.get_xlim()[1] < 90
     assert "400 →" in [text.get_text() for text in axes.texts]
 
@@ -152,7 +155,7 @@ def test_energies_are_ranked_by_their_kl(runs: Callable[..., Path]) -> None:
     (group,) = compare.comparable(compare.find_runs([folder])[0])
     assert [run.name for run in group] == ["k8", "k2"]
     assert "KL ± s.e., nats" in compare.as_text([group])
-    chart.draw([group])
+    comparison.draw([group])
 
 
 def test_a_kl_is_not_ranked_among_nlls_and_no_run_counts_twice(runs: Callable[..., Path]) -> None:
@@ -168,7 +171,7 @@ def test_page_picture_and_tensorboard(runs: Callable[..., Path], tmp_path: Path)
     folder = runs(vae=VAE, nice={"nll": 120.0}, static={"nll": 89.0, "test_fingerprint": "d" * 64})
     groups = compare.comparable(compare.find_runs([folder])[0])
     for _ in range(2):  # the second time it replaces the first
-        page, picture, events = chart.write(groups, tmp_path / "out")
+        page, picture, events = comparison.write(groups, tmp_path / "out")
     assert "| 1 | vae | VAE | importance-sampled, K = 1,000 | 88.00 ± 0.50 |" in page.read_text()
     assert picture.read_bytes().startswith(b"\x89PNG")
     logged = EventAccumulator(str(events)).Reload()

@@ -150,7 +150,7 @@ class MultiScale(Bijection):
         """The places of the scales in z, from the finest to the coarsest."""
         ends = torch.tensor([math.prod(part) for part in self.parts]).cumsum(0).tolist()
         return {
-            f"scale {k + 1}": slice(end - math.prod(part), end)
+            f"scale_{k + 1}": slice(end - math.prod(part), end)
             for k, (end, part) in enumerate(zip(ends, self.parts, strict=True))
         }
 

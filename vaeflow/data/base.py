@@ -148,7 +148,40 @@ class DataModule(LightningDataModule, ABC):
     def examples(self, split: str, index: Tensor) -> Split:
         """Examples and labels of a split by index, as the test loop sees them."""
         x, y = self._split(split)
+        outside = index[(index < 0) | (index >= len(x))].tolist()
+        if outside:
+            raise VaeflowError(
+                f"index {outside[0]} is outside the {split} split, which has {len(x)} examples, 0 to {len(x) - 1}."
+            )
         return self.finish(x[index], self._noise(split, index)), y[index]
+
+    @property
+    def class_names(self) -> list[str]:
+        """What the labels 0, 1, … are called."""
+        return [str(label) for label in range(self.num_classes)]
+
+    def of_class(self, split: str, name: str) -> Tensor:
+        """The indices of a split's examples with a label, given by name."""
+        if name not in self.class_names:
+            known = f"labels {', '.join(self.class_names)}" if self.num_classes else "no labels"
+            raise VaeflowError(f"{self.label} has {known}, and none called {name}.")
+        found = (self._split(split)[1] == self.class_names.index(name)).nonzero().flatten()
+        if not len(found):
+            raise VaeflowError(f"the {split} split of {self.label} has no example with the label {name}.")
+        return found
+
+    def attribute(self, name: str) -> tuple[Tensor, Tensor]:
+        """The indices of the training examples that have an attribute, and of those that have not: by default having a
+        label, given by name, and having another."""
+        have = self.of_class("train", name)
+        others = torch.ones(len(self.splits["train"][0]), dtype=torch.bool)
+        others[have] = False
+        return have, others.nonzero().flatten()
+
+    def in_training(self, numbers: Tensor) -> Tensor:
+        """Where in the training split the examples are that a user numbers so: by default, just there."""
+        self.examples("train", numbers)
+        return numbers
 
     def first_batch(self) -> tuple[Tensor, Tensor, Tensor]:
         """The first batch of training, of all processes together."""

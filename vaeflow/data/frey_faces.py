@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from vaeflow.data.base import DataModule, Split, data_root, not_found
 from vaeflow.errors import VaeflowError
 
 URL = "https://cs.nyu.edu/~roweis/data/frey_rawface.mat"
 MD5 = "4be395b3d4e559b3218d9834ee8d3370"
+SMILING = ((724, 768), (803, 858), (1125, 1187), (1226, 1256))
+SERIOUS = ((30, 84), (88, 112), (140, 167), (173, 221), (270, 321), (330, 354), (364, 400))
+"""Runs of frames, first and last, chosen by eye: an open smile, and a face at rest, without blinking."""
 
 
 class FreyFaces(DataModule):
@@ -51,8 +55,33 @@ class FreyFaces(DataModule):
         if frames.ndim != 2 or frames.shape[0] != 560 or frames.shape[1] <= 400:
             raise VaeflowError(f"{path} holds an array of shape {frames.shape}, expected (560, 1965).")
         images = torch.from_numpy(np.ascontiguousarray(frames.T)).to(torch.uint8).reshape(-1, 1, 28, 20)
-        order = np.random.RandomState(self.split_seed).permutation(len(images))
-        images = images[torch.from_numpy(order)]
+        images = images[self._order(len(images))]
         labels = torch.zeros(len(images), dtype=torch.int64)
         cuts = {"train": slice(0, -400), "val": slice(-400, -200), "test": slice(-200, None)}
         return {split: (images[cut], labels[cut]) for split, cut in cuts.items()}
+
+    def _order(self, frames: int) -> Tensor:
+        """Numbers of the frames in the film, in the order of the splits."""
+        return torch.from_numpy(np.random.RandomState(self.split_seed).permutation(frames))
+
+    def attribute(self, name: str) -> tuple[Tensor, Tensor]:
+        """Of ``smile``; see the lists of frames above."""
+        if name != "smile":
+            raise VaeflowError(
+                f"the Frey Faces have one attribute, smile, and not {name}: give two lists of frames, --positive and "
+                "--negative, for one of your own."
+            )
+        smiling, serious = (
+            torch.cat([torch.arange(first, last + 1) for first, last in runs]) for runs in (SMILING, SERIOUS)
+        )
+        return self.in_training(smiling), self.in_training(serious)
+
+    def in_training(self, numbers: Tensor) -> Tensor:
+        """Examples are numbered by their frame in the film, from 0 on; those of the other splits are left out."""
+        self.setup("")
+        frames = sum(len(x) for x, _ in self.splits.values())
+        outside = numbers[(numbers < 0) | (numbers >= frames)].tolist()
+        if outside:
+            raise VaeflowError(f"frame {outside[0]} is outside the film, which has frames 0 to {frames - 1}.")
+        places = torch.argsort(self._order(frames))[numbers]
+        return places[places < len(self.splits["train"][0])]

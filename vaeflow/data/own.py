@@ -59,6 +59,10 @@ class ImageFolder(DataModule):
         return self.root.resolve().name
 
     @property
+    def class_names(self) -> list[str]:
+        return self.classes
+
+    @property
     def protocol(self) -> str:
         return f"{super().protocol}, size {self.size}, {'grey' if self.grey else 'RGB'}"
 

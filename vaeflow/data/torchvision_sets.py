@@ -79,6 +79,10 @@ class CIFAR10(DataModule):
         self.root, self.flip = data_root(root), flip
         self.shape, self.levels, self.num_classes = (3, 32, 32), 256, 10
 
+    @property
+    def class_names(self) -> list[str]:
+        return ["airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck"]
+
     def read(self) -> dict[str, Split]:
         (x, y), test = (_read(self, "CIFAR10", train) for train in (True, False))
         return {"train": (x[:45_000], y[:45_000]), "val": (x[45_000:], y[45_000:]), "test": test}

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 import torch
 import torch.nn.functional as F
@@ -54,6 +54,15 @@ class Density(nn.Module, ABC):
         """The inverse of :meth:`encode`."""
         raise VaeflowError(f"{type(self).__name__} has no latent space: many draws of its noise make the same point.")
 
+    def trajectory(self, code: Tensor, context: Tensor | None = None) -> Iterator[Tensor]:
+        """A code and every value on its way to :meth:`decode` of it."""
+        yield code
+        yield self.decode(code, context)
+
+    def icdf(self, u: Tensor) -> Tensor:
+        """The code whose coordinates have the cumulative probabilities u: ``(..., features)`` in (0, 1)."""
+        raise VaeflowError(f"{type(self).__name__} has no latent space with a cumulative distribution.")
+
     @property
     def latent_slices(self) -> dict[str, slice]:
         """The levels of a code, by name; empty where there is none."""
@@ -86,6 +95,9 @@ class StandardNormal(Base):
     def sample(self, noise: Noise, context: Tensor | None = None, temperature: float = 1.0) -> Tensor:
         return check_temperature(temperature) * noise.normal("base", 1, self.features, self.zero.dtype)[0]
 
+    def icdf(self, u: Tensor) -> Tensor:
+        return torch.special.ndtri(u)
+
 
 class StandardLogistic(Base):
     """The logistic density of NICE: log p(z) = −Σ_i [softplus(z_i) + softplus(−z_i)]; its variance is π²/3."""
@@ -95,6 +107,9 @@ class StandardLogistic(Base):
 
     def sample(self, noise: Noise, context: Tensor | None = None, temperature: float = 1.0) -> Tensor:
         return check_temperature(temperature) * torch.logit(noise.uniform("base", 1, self.features, self.zero.dtype)[0])
+
+    def icdf(self, u: Tensor) -> Tensor:
+        return torch.logit(u)
 
 
 class Uniform(Base):
@@ -119,6 +134,9 @@ class Uniform(Base):
     def sample(self, noise: Noise, context: Tensor | None = None, temperature: float = 1.0) -> Tensor:
         centred = check_temperature(temperature) * (noise.uniform("base", 1, self.features, self.zero.dtype)[0] - 0.5)
         return 0.5 * (self.low + self.high) + (self.high - self.low) * centred
+
+    def icdf(self, u: Tensor) -> Tensor:
+        return self.low + (self.high - self.low) * u
 
 
 class FlowDensity(Density):
@@ -161,9 +179,15 @@ class FlowDensity(Density):
     def decode(self, code: Tensor, context: Tensor | None = None) -> Tensor:
         return self.flow(self.base.decode(code, context), context)[0]
 
+    def trajectory(self, code: Tensor, context: Tensor | None = None) -> Iterator[Tensor]:
+        yield from self.flow.trajectory(self.base.decode(code, context), context)
+
+    def icdf(self, u: Tensor) -> Tensor:
+        return self.base.icdf(u)
+
     @property
     def latent_slices(self) -> dict[str, slice]:
-        return getattr(self.flow, "slices", None) or self.base.latent_slices
+        return self.base.latent_slices and getattr(self.flow, "slices", self.base.latent_slices)
 
     def fit(self, z: list[Tensor], context: list[Tensor | None]) -> None:
         self.base.fit(self.flow.fit(z, context), context)

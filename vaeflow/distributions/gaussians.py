@@ -84,6 +84,9 @@ class GaussianDensity(Density):
     def decode(self, code: Tensor, context: Tensor | None = None) -> Tensor:
         return (self.mean + code.double() @ self.factor.mT).to(code.dtype)
 
+    def icdf(self, u: Tensor) -> Tensor:
+        return torch.special.ndtri(u)
+
     @property
     def latent_slices(self) -> dict[str, slice]:
         return {"z": slice(0, self.features)}

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from vaeflow.bijections import Bijection
 from vaeflow.bijections.base import Context
 from vaeflow.bijections.elementwise import bounded
+from vaeflow.distributions.base import check_temperature
 from vaeflow.errors import VaeflowError, check_mapped
 from vaeflow.noise import Noise
 
@@ -75,6 +76,24 @@ class ConditionedPosterior:
             return z, log_q
         z, log_det = check_mapped(type(self.flow).__name__, self.flow(z, self.context), z)
         return z, log_q - log_det
+
+    def log_prob(self, z: Tensor) -> Tensor:
+        """log q(z|x) ``(num_samples, batch)`` in nats of any z ``(num_samples, batch, features)``:
+
+        log q(z|x) = log N(f⁻¹(z); μ, σ²) + log |det ∂f⁻¹/∂z|.
+        """
+        log_det = z.new_zeros(())
+        if self.flow is not None:
+            z, log_det = check_mapped(type(self.flow).__name__, self.flow.inverse(z, self.context), z)
+        epsilon = (z - self.mean) * (-self.log_scale).exp()
+        constant = self.log_scale.sum(-1) + 0.5 * math.log(2 * math.pi) * self.mean.shape[-1]
+        return -0.5 * torch.linalg.vecdot(epsilon, epsilon) - constant + log_det
+
+    def sample(self, noise: Noise, temperature: float = 1.0) -> Tensor:
+        """One z for each example, ``(batch, features)``, σ multiplied by the temperature."""
+        epsilon = noise.normal("posterior", 1, self.mean.shape[-1], self.mean.dtype)[0]
+        z_0 = self.mean + check_temperature(temperature) * self.log_scale.exp() * epsilon
+        return z_0 if self.flow is None else self.flow(z_0, self.context)[0]
 
     def centre(self) -> Tensor:
         """The mean μ pushed through the flow, ``(batch, features)``: where x lives."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import inspect
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 import torch
@@ -19,6 +19,7 @@ from vaeflow.checkpoint import KEY, class_of, describe
 from vaeflow.errors import VaeflowError, check_context, check_positive, check_shape
 from vaeflow.evaluation.log_likelihood import LogWeights, log_likelihood, rows_within
 from vaeflow.evaluation.metrics import Means
+from vaeflow.latents import LatentSpace
 from vaeflow.noise import Noise
 
 SCHEDULE_LENGTHS = ("T_max", "total_iters")
@@ -154,7 +155,30 @@ class LikelihoodModel(LightningModule, ABC):
     @property
     @abstractmethod
     def latent_slices(self) -> dict[str, slice]:
-        """The levels of a code, by name."""
+        """The levels of a code, by name; empty for a model without a latent space."""
+
+    @property
+    def latent_spaces(self) -> dict[str, LatentSpace]:
+        """The spaces that the data have codes in, by name: ``z``, that of :meth:`encode`, and others."""
+        return {"z": LatentSpace("z", self.encode, self.decode, self.latent_slices)} if self.latent_slices else {}
+
+    def icdf(self, u: Tensor) -> Tensor:
+        """Points of the unit cube ``(batch, code_features)`` → codes: uniform points become codes of the prior."""
+        raise VaeflowError(f"{type(self).__name__} has no latent space with a cumulative distribution.")
+
+    def reconstruct(self, x: Tensor, noise: Noise, context: Tensor | None = None, temperature: float = 0.0) -> Tensor:
+        """x once more, from a code: that of :meth:`encode` at temperature 0, else a draw from q(z|x) whose noise has
+        its standard deviation multiplied by the temperature. Where z is a function of x, nothing is drawn."""
+        return self.decode(self.encode(x, context), context)
+
+    def trajectory(self, z: Tensor, context: Tensor | None = None) -> Iterator[Tensor]:
+        """Codes ``(batch, code_features)`` on their way to data, layer by layer, each value ``(batch, *shape)`` and in
+        the data's units: first the code as if it were data, last what :meth:`decode` gives before flooring."""
+        raise VaeflowError(f"{type(self).__name__} has no layers that lead from noise to data, only a decoder.")
+
+    def infer(self, x: Tensor, context: Tensor | None = None) -> Any:
+        """q(z|x) for each example of a batch."""
+        raise VaeflowError(f"{type(self).__name__} has no approximate posterior: its code is a function of x.")
 
     # -------------------------------------------------------------------------------------------------- training
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import replace
 from typing import Any
 
@@ -112,6 +112,16 @@ class DensityModel(LikelihoodModel):
         check_shape("z", z, self.dimension)
         check_context(context, self.context_features)
         return self._in_units_of_data(self.density.decode(z, context), floor)
+
+    @torch.no_grad()
+    def trajectory(self, z: Tensor, context: Tensor | None = None) -> Iterator[Tensor]:
+        check_shape("z", z, self.dimension)
+        check_context(context, self.context_features)
+        for y in self.density.trajectory(z, context):
+            yield self._in_units_of_data(y, floor=False)
+
+    def icdf(self, u: Tensor) -> Tensor:
+        return self.density.icdf(u)
 
     @property
     def latent_slices(self) -> dict[str, slice]:

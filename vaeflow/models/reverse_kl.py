@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 
 import torch
 from torch import Tensor, nn
@@ -101,6 +101,12 @@ class ReverseKL(LikelihoodModel):
 
     def decode(self, z: Tensor, context: Tensor | None = None) -> Tensor:
         return self.density.decode(z)
+
+    def trajectory(self, z: Tensor, context: Tensor | None = None) -> Iterator[Tensor]:
+        return self.density.trajectory(z)
+
+    def icdf(self, u: Tensor) -> Tensor:
+        return self.density.icdf(u)
 
     @property
     def latent_slices(self) -> dict[str, slice]:

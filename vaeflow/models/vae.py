@@ -16,6 +16,7 @@ from vaeflow.distributions.heads import likelihood_for
 from vaeflow.errors import VaeflowError, check_context, check_positive, check_shape
 from vaeflow.evaluation.log_likelihood import LogWeights, log_mean_exp
 from vaeflow.evaluation.metrics import mean_over_processes
+from vaeflow.latents import LatentSpace
 from vaeflow.models.base import LikelihoodModel, refuse_statistics
 from vaeflow.nets import Decoder, Encoder, MLPDecoder, MLPEncoder
 from vaeflow.noise import Noise
@@ -115,21 +116,30 @@ class VAE(LikelihoodModel):
     def infer(self, x: Tensor, context: Tensor | None = None) -> ConditionedPosterior:
         """q(z|x) for each example of a batch."""
         check_context(context, self.context_features)
-        features = self.encoder(self._centred(x), context)
+        features = self._features(x, context)
         with full_precision(x):
-            return self.posterior(features.to(self.dtype))
+            return self.posterior(features)
+
+    def _features(self, x: Tensor, context: Tensor | None) -> Tensor:
+        return self.encoder(self._centred(x), context).to(self.dtype)
 
     def terms(
         self, x: Tensor, q: ConditionedPosterior, noise: Noise, num_samples: int, context: Tensor | None
     ) -> tuple[Tensor, Tensor]:
         """−log p(x|z) and log q(z|x) − log p(z) at draws of z, both ``(num_samples, batch)``, in nats."""
-        x, log_det = (x, 0.0) if self.standardise is None else self._standardised(x)
         with full_precision(x):
             z, log_q = q.rsample_with_log_prob(noise, num_samples)
-            log_ratio = log_q - self.prior.log_prob(z, context)
+        log_likelihood, log_prior = self.log_joint(x, z, noise, context)
+        return -log_likelihood, log_q - log_prior
+
+    def log_joint(self, x: Tensor, z: Tensor, noise: Noise, context: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        """log p(x|z) and log p(z), both ``(num_samples, batch)`` in nats, of z ``(num_samples, batch, D)``."""
+        x, log_det = (x, 0.0) if self.standardise is None else self._standardised(x)
+        with full_precision(x):
+            log_prior = self.prior.log_prob(z, context)
         output = self.decoder(z, context)
         with full_precision(x):
-            return -self.likelihood.log_prob(x, output.to(self.dtype), noise) - log_det, log_ratio
+            return self.likelihood.log_prob(x, output.to(self.dtype), noise) + log_det, log_prior
 
     def report(self, x: Tensor, noise: Noise, num_samples: int, context: Tensor | None = None) -> dict[str, Tensor]:
         x = self._checked(x)
@@ -180,6 +190,10 @@ class VAE(LikelihoodModel):
     def encode(self, x: Tensor, context: Tensor | None = None) -> Tensor:
         return self.infer(self._checked(x), context).centre()
 
+    @torch.no_grad()
+    def reconstruct(self, x: Tensor, noise: Noise, context: Tensor | None = None, temperature: float = 0.0) -> Tensor:
+        return self.decode(self.infer(self._checked(x), context).sample(noise, temperature), context)
+
     def decode(self, z: Tensor, context: Tensor | None = None) -> Tensor:
         check_shape("z", z, self.latent_features)
         check_context(context, self.context_features)
@@ -188,6 +202,27 @@ class VAE(LikelihoodModel):
     @property
     def latent_slices(self) -> dict[str, slice]:
         return {"z": slice(0, self.latent_features)}
+
+    @property
+    def latent_spaces(self) -> dict[str, LatentSpace]:
+        flow = self.posterior.flow
+        if flow is None:
+            return super().latent_spaces
+        parts = {"z0": slice(0, self.latent_features), "features": slice(self.latent_features, None)}
+
+        def encode(x: Tensor, context: Tensor | None) -> Tensor:
+            features = self._features(self._checked(x), context)
+            return torch.cat([self.posterior(features).mean, features], dim=-1)
+
+        def decode(code: Tensor, context: Tensor | None) -> Tensor:
+            z_0, features = code[..., parts["z0"]], code[..., parts["features"]]
+            return self.decode(flow(z_0, flow.condition(features))[0], context)
+
+        before = LatentSpace("$z_0$ and the encoder's features", encode, decode, parts, straight=("features",))
+        return {**super().latent_spaces, "z0": before}
+
+    def icdf(self, u: Tensor) -> Tensor:
+        return self.prior.decode(self.prior.icdf(u))
 
     # --------------------------------------------------------------------------------------------- data to nets
 

@@ -6,23 +6,21 @@ from collections.abc import Sequence
 from itertools import pairwise
 from pathlib import Path
 
-import numpy as np
-import torch
-from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
-from torch import Tensor
 
 from vaeflow.evaluation.compare import Run, as_markdown, title_of
+from vaeflow.figures.style import WIDTH, pixels, save_figure, styled
 
 COLOURS = {"exact": "#0072B2", "dequantised": "#009E73", "importance-sampled": "#D55E00", "elbo": "#CC79A7",
            "reverse-kl": "#56B4E9"}  # fmt: skip
 
 
+@styled
 def draw(groups: Sequence[Sequence[Run]]) -> Figure:
     """A panel for each group: every run's score with its error, and for each VAE the way from −ELBO to it."""
     heights = [1.1 + 0.34 * len(group) for group in groups]
-    figure = Figure(figsize=(9, sum(heights) + 0.5), dpi=110, layout="constrained")
+    figure = Figure(figsize=(WIDTH, sum(heights) + 0.5))
     panels = figure.subplots(len(groups), 1, squeeze=False, gridspec_kw={"height_ratios": heights})[:, 0]
     for axes, group in zip(panels, groups, strict=True):
         places = range(len(group))
@@ -43,7 +41,7 @@ def draw(groups: Sequence[Sequence[Run]]) -> Figure:
         axes.set_ylim(len(group) - 0.5, -0.5)
         axes.margins(x=0.08)
         axes.grid(axis="x", alpha=0.3)
-        axes.set_title(title_of(group), fontsize=10, loc="left")
+        axes.set_title(title_of(group))
         energy = group[0].results["measure"] == "energy"
         axes.set_xlabel("KL in nats" if energy else "nll in nats per example, ± 2 standard errors")
         entropy = group[0].results.get("entropy")
@@ -72,13 +70,6 @@ def _widest(group: Sequence[Run]) -> float:
     return scores[-1]
 
 
-def pixels(figure: Figure) -> Tensor:
-    """A figure as TensorBoard takes it: ``(3, height, width)`` in [0, 1]."""
-    canvas = FigureCanvasAgg(figure)
-    canvas.draw()
-    return torch.from_numpy(np.asarray(canvas.buffer_rgba())[..., :3].copy()).permute(2, 0, 1) / 255
-
-
 def write(groups: Sequence[Sequence[Run]], folder: Path) -> list[Path]:
     """``compare.md``, ``compare.png`` and a TensorBoard run ``comparison`` in a folder."""
     from torch.utils.tensorboard import SummaryWriter
@@ -87,12 +78,12 @@ def write(groups: Sequence[Sequence[Run]], folder: Path) -> list[Path]:
     page, picture, events = folder / "compare.md", folder / "compare.png", folder / "comparison"
     markdown, figure = as_markdown(groups), draw(groups)
     page.write_text(markdown)
-    figure.savefig(picture)
+    save_figure(picture, figure)
     for old in events.glob("events.out.tfevents.*"):
         old.unlink()
     with SummaryWriter(str(events)) as writer:
         writer.add_text("comparison", markdown)
-        writer.add_image("comparison", pixels(figure))
+        writer.add_image("comparison", pixels(figure), dataformats="HWC")
     return [page, picture, events]
 
 

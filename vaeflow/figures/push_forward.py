@@ -10,8 +10,10 @@ from matplotlib.figure import Figure
 
 from vaeflow.bijections import Planar
 from vaeflow.distributions import Density, FlowDensity, StandardNormal, Uniform
+from vaeflow.figures.style import WIDTH, styled
 
 
+@styled
 @torch.no_grad()
 def push_forward(steps: Sequence[int] = (1, 2, 10), seed: int = 0, points: int = 300) -> Figure:
     """A Gaussian and a uniform density, and what K random planar maps make of them, a column for each K.
@@ -30,7 +32,7 @@ def push_forward(steps: Sequence[int] = (1, 2, 10), seed: int = 0, points: int =
     maps[:, :2] *= 0.8  # u
     maps[:, 2:4] *= 1.7  # w
     bases = {"Gaussian": StandardNormal(2), "uniform": Uniform(2, low=-2, high=2)}
-    figure = Figure(figsize=(2.4 * (len(steps) + 1), 5), dpi=120, layout="constrained")
+    figure = Figure(figsize=(WIDTH, 2 * WIDTH / (len(steps) + 1) + 0.6))
     panels = figure.subplots(len(bases), len(steps) + 1, sharex=True, sharey=True)
     for row, (name, base) in zip(panels, bases.items(), strict=True):
         for ax, k in zip(row, (0, *steps), strict=True):
@@ -41,7 +43,7 @@ def push_forward(steps: Sequence[int] = (1, 2, 10), seed: int = 0, points: int =
                 density.flow.parameters_of_steps.copy_(maps[:k].flatten())  # type: ignore[operator]
             p = density.log_prob(plane).exp().view(points, points).T
             ax.imshow(p.numpy(), origin="lower", extent=(-4, 4, -4, 4), vmax=p.quantile(0.998).item(), vmin=0)
-            ax.set_title(f"{name} base" if not k else f"K = {k}", fontsize=10)
+            ax.set_title(f"{name} base" if not k else f"K = {k}")
     for ax in panels[-1]:
         ax.set_xlabel("$x_1$")
     for ax in panels[:, 0]:

@@ -1,4 +1,4 @@
-"""What the scripts do: train a model, evaluate a checkpoint, and say what came out."""
+"""``train.py``: train a model, evaluate its best checkpoint, and say what came out."""
 
 from __future__ import annotations
 
@@ -10,20 +10,16 @@ from pathlib import Path
 from shlex import quote
 from typing import Any
 
-from jsonargparse.typing import NonNegativeInt, PositiveFloat, PositiveInt
-from matplotlib.backend_bases import FigureCanvasBase
 from pytorch_lightning.callbacks import Timer
 from pytorch_lightning.loggers import TensorBoardLogger
 
 from vaeflow.callbacks import Checkpoints
-from vaeflow.checkpoint import KEY, differences, load, load_data, load_weights, read
+from vaeflow.checkpoint import KEY, differences, load_weights, read
 from vaeflow.cli import TRAINER_DEFAULTS, SaveConfig, TrainingCLI
 from vaeflow.data import DataModule
 from vaeflow.errors import VaeflowError
-from vaeflow.evaluation import chart, compare
 from vaeflow.evaluation.doubts import doubts_before
 from vaeflow.evaluation.evaluate import check_fits, evaluate, table, write_results
-from vaeflow.evaluation.push_forward import push_forward
 from vaeflow.messages import Parser
 from vaeflow.models import LikelihoodModel
 
@@ -58,7 +54,7 @@ def train() -> None:
         print(f"{cli.config.experiment}: {type(model).__name__} of {size} on {data.label}, in {folder}")
         for doubt in (doubts := list(doubts_before(model, data))):
             print(f"warning: {doubt}", file=sys.stderr)
-    with _stoppable(lambda: _how_to_resume(cli, folder)):
+    with stoppable(lambda: _how_to_resume(cli, folder)):
         trainer.fit(model, datamodule=data, ckpt_path=cli.resume_from, weights_only=True)
     if cli.resume_from and trainer.global_step == steps_before and trainer.is_global_zero:
         print(f"{cli.resume_from} is at step {steps_before}, the end of this run: there was nothing left to train.")
@@ -83,7 +79,7 @@ def _check_same(cli: TrainingCLI, path: str) -> int:
 
 
 @contextmanager
-def _stoppable(message: Callable[[], str]) -> Iterator[None]:
+def stoppable(message: Callable[[], str]) -> Iterator[None]:
     """Lightning turns Ctrl-C into exit code 1; here it says what to do next and is Ctrl-C again."""
     handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
@@ -107,7 +103,7 @@ def finish(cli: TrainingCLI, folder: Path, doubts: list[str]) -> None:
     if cli.model.kind in ("importance-sampled", "dequantised"):
         again += f" --num-samples {max(100, 5 * (cli.config.num_samples or cli.model.evaluation_samples))}"
     last = best.with_name("last.ckpt")
-    with _stoppable(
+    with stoppable(
         lambda: f"stopped while evaluating; to do it, add --ckpt_path {quote(str(last))} to the same command."
     ):
         seed, memory_mb = cli.config.evaluation_seed, cli.config.memory_mb
@@ -162,83 +158,3 @@ def _how_to_resume(cli: TrainingCLI, folder: Path) -> str:
         return "stopped before the first checkpoint."
     step = cli.trainer.global_step
     return f"stopped after step {step}; to go on, add --ckpt_path {quote(str(last))} to the same command."
-
-
-def evaluate_checkpoint() -> None:
-    """Estimate the log-likelihood of a checkpoint's model by importance sampling."""
-    parser = Parser(prog="evaluate.py", description=evaluate_checkpoint.__doc__ or "", allow_abbrev=False)
-    add = parser.add_argument
-    add("--ckpt", type=str, required=True, help="the checkpoint")
-    add(
-        "--num-samples",
-        type=PositiveInt | None,
-        default=None,
-        help="K samples for each example: by default 1000 of a VAE's latents, 1 of dequantisation noise",
-    )
-    add("--split", type=str, default="test", help="train, val or test")
-    add("--json", type=str | None, default=None, help="write the results to this file")
-    add("--seed", type=NonNegativeInt, default=0, help="of the noise")
-    add("--memory-mb", type=PositiveFloat, default=256.0, help="what one chunk of samples may compute, in MiB")
-    add("--batch-size", type=PositiveInt | None, default=None, help="examples at once; by default as in training")
-    add("--limit", type=PositiveInt | None, default=None, help="only so many examples, the first ones")
-    add("--root", type=str | None, default=None, help="folder of the data, if they have moved")
-    add("--path", type=str | None, default=None, help="file of the data, if it has moved")
-    add("--trust", type=str, nargs="*", default=[], help="further packages whose classes the checkpoint may name")
-    add("--debug", action="store_true", help="show the traceback of an error")
-    args = parser.parse_args()
-    if args.json is not None and (Path(args.json).is_dir() or Path(args.json).suffix != ".json"):
-        raise VaeflowError(f"--json is {args.json}, expected a file whose name ends in .json, such as out.json.")
-    overrides = {"root": args.root, "path": args.path, "batch_size": args.batch_size}
-    model = load(args.ckpt, args.trust)
-    data = load_data(args.ckpt, args.trust, **{name: value for name, value in overrides.items() if value is not None})
-    seconds, doubts = _training_seconds(Path(args.ckpt)), list(doubts_before(model, data))
-    with _stoppable(lambda: "stopped."):
-        results = evaluate(model, data, args.num_samples, args.split, args.seed, args.memory_mb, args.limit)
-    results.update(checkpoint=args.ckpt, training_seconds=seconds, doubts=doubts)
-    print(f"\n{table(results)}")
-    if args.json is not None:
-        write_results(Path(args.json), results)
-        print(f"\nresults     {args.json}")
-
-
-def _training_seconds(path: Path) -> float | None:
-    """How long the run of a checkpoint was trained: up to its last checkpoint, where that lies beside this one."""
-    try:
-        checkpoint = read(path.with_name("last.ckpt"))
-    except VaeflowError:
-        checkpoint = read(path)
-    return checkpoint.get("callbacks", {}).get("Timer", {"time_elapsed": {}})["time_elapsed"].get("train")
-
-
-def compare_runs() -> None:
-    """Rank all runs below some folders, each among those that it is comparable with."""
-    parser = Parser(prog="compare.py", description=compare_runs.__doc__ or "", allow_abbrev=False)
-    parser.add_argument("folders", type=str, nargs="+", help="folders with runs, such as runs/")
-    parser.add_argument(
-        "--out", type=str | None, default=None, help="folder for compare.md, compare.png and the TensorBoard run; "
-        "by default the first of the folders"
-    )  # fmt: skip
-    parser.add_argument("--debug", action="store_true", help="show the traceback of an error")
-    args = parser.parse_args()
-    runs, complaints = compare.find_runs(args.folders)
-    groups = compare.comparable(runs)
-    paths = chart.write(groups, Path(args.out or args.folders[0]))
-    print("\n".join([compare.as_text(groups), "", *complaints]))
-    for name, path in zip(("page", "picture", "TensorBoard"), paths, strict=True):
-        print(f"{name:<12}{path}")
-
-
-def draw_push_forward() -> None:
-    """Draw what planar flows of K random steps do to a Gaussian and to a uniform density."""
-    parser = Parser(prog="push_forward.py", description=draw_push_forward.__doc__ or "", allow_abbrev=False)
-    parser.add_argument("--steps", type=list[PositiveInt], default=[1, 2, 10], help="the K, one column each")
-    parser.add_argument("--seed", type=NonNegativeInt, default=1, help="of the maps")
-    parser.add_argument("--out", type=str, default="push_forward.png", help="the picture")
-    parser.add_argument("--debug", action="store_true", help="show the traceback of an error")
-    args = parser.parse_args()
-    known = FigureCanvasBase.get_supported_filetypes()
-    if Path(args.out).suffix[1:] not in known:
-        raise VaeflowError(f"--out is {args.out}, expected a name that ends in one of .{', .'.join(sorted(known))}.")
-    Path(args.out).parent.mkdir(parents=True, exist_ok=True)
-    push_forward(args.steps, args.seed).savefig(args.out)
-    print(f"picture     {args.out}")

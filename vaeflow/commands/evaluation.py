@@ -1,0 +1,76 @@
+"""``evaluate.py`` and ``compare.py``: what a checkpoint's likelihood is, and which run's is the best."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from jsonargparse.typing import NonNegativeInt, PositiveFloat, PositiveInt
+
+from vaeflow.checkpoint import read
+from vaeflow.commands.arguments import add_checkpoint, checkpoints_of, open_checkpoint
+from vaeflow.commands.training import stoppable
+from vaeflow.errors import VaeflowError
+from vaeflow.evaluation import compare
+from vaeflow.evaluation.doubts import doubts_before
+from vaeflow.evaluation.evaluate import evaluate, table, write_results
+from vaeflow.figures import comparison
+from vaeflow.messages import Parser
+
+
+def evaluate_checkpoint() -> None:
+    """Estimate the log-likelihood of a checkpoint's model by importance sampling."""
+    parser = Parser(prog="evaluate.py", description=evaluate_checkpoint.__doc__ or "", allow_abbrev=False)
+    add_checkpoint(parser)
+    add = parser.add_argument
+    add(
+        "--num-samples",
+        type=PositiveInt | None,
+        default=None,
+        help="K samples for each example: by default 1000 of a VAE's latents, 1 of dequantisation noise",
+    )
+    add("--split", type=str, default="test", help="train, val or test")
+    add("--json", type=str | None, default=None, help="write the results to this file")
+    add("--seed", type=NonNegativeInt, default=0, help="of the noise")
+    add("--memory-mb", type=PositiveFloat, default=256.0, help="what one chunk of samples may compute, in MiB")
+    add("--batch-size", type=PositiveInt | None, default=None, help="examples at once; by default as in training")
+    add("--limit", type=PositiveInt | None, default=None, help="only so many examples, the first ones")
+    args = parser.parse_args()
+    if args.json is not None and (Path(args.json).is_dir() or Path(args.json).suffix != ".json"):
+        raise VaeflowError(f"--json is {args.json}, expected a file whose name ends in .json, such as out.json.")
+    (path,) = checkpoints_of(args, parser)
+    model, data = open_checkpoint(path, args, batch_size=args.batch_size)
+    seconds, doubts = _training_seconds(path), list(doubts_before(model, data))
+    with stoppable(lambda: "stopped."):
+        results = evaluate(model, data, args.num_samples, args.split, args.seed, args.memory_mb, args.limit)
+    results.update(checkpoint=str(path), training_seconds=seconds, doubts=doubts)
+    print(f"\n{table(results)}")
+    if args.json is not None:
+        write_results(Path(args.json), results)
+        print(f"\nresults     {args.json}")
+
+
+def _training_seconds(path: Path) -> float | None:
+    """How long the run of a checkpoint was trained: up to its last checkpoint, where that lies beside this one."""
+    try:
+        checkpoint = read(path.with_name("last.ckpt"))
+    except VaeflowError:
+        checkpoint = read(path)
+    return checkpoint.get("callbacks", {}).get("Timer", {"time_elapsed": {}})["time_elapsed"].get("train")
+
+
+def compare_runs() -> None:
+    """Rank all runs below some folders, each among those that it is comparable with."""
+    parser = Parser(prog="compare.py", description=compare_runs.__doc__ or "", allow_abbrev=False)
+    parser.add_argument("folders", type=str, nargs="+", help="folders with runs, such as runs/")
+    parser.add_argument(
+        "--out", type=str | None, default=None, help="folder for compare.md, compare.png and the TensorBoard run; "
+        "by default the first of the folders"
+    )  # fmt: skip
+    parser.add_argument("--debug", action="store_true", help="show the traceback of an error")
+    args = parser.parse_args()
+    runs, complaints = compare.find_runs(args.folders)
+    groups = compare.comparable(runs)
+    paths = comparison.write(groups, Path(args.out or args.folders[0]))
+    print("\n".join([compare.as_text(groups), "", *complaints]))
+    for name, path in zip(("page", "picture", "TensorBoard"), paths, strict=True):
+        print(f"{name:<12}{path}")

@@ -1,0 +1,74 @@
+"""Single examples of the user's own, as a model of other data sees them."""
+
+from __future__ import annotations
+
+import zipfile
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from vaeflow.data.base import check_finite
+from vaeflow.errors import VaeflowError
+
+
+def own_examples(paths: Sequence[Path], shape: tuple[int, ...], levels: int | None) -> Tensor:
+    """Examples ``(N, *shape)`` from files: pictures, scaled to the size and the levels of the data; or arrays ``.npy``
+    and ``.npz`` (``x``, or the only one), of one example or many, whose values stay as they are.
+
+    Args:
+        shape, levels: of the data, which the model knows.
+    """
+    x = torch.cat([_array(p, shape) if p.suffix in (".npy", ".npz") else _picture(p, shape, levels) for p in paths])
+    where = " and ".join(map(str, paths))
+    check_finite(where, x)
+    if levels is not None and not bool(((x >= 0) & (x < levels) & (x == x.floor())).all()):
+        raise VaeflowError(
+            f"{where} has values from {x.min().item():g} to {x.max().item():g}, expected integers 0 to {levels - 1}."
+        )
+    return x
+
+
+def _picture(path: Path, shape: tuple[int, ...], levels: int | None) -> Tensor:
+    from PIL import Image, ImageOps
+
+    modes = {1: "L", 3: "RGB"}
+    if len(shape) != 3 or shape[0] not in modes or levels is None:
+        raise VaeflowError(f"{path} is a picture, but the data are no grey or coloured ones: give a .npy of them.")
+    try:
+        with Image.open(path) as file:
+            picture = ImageOps.fit(file.convert(modes[shape[0]]), (shape[2], shape[1]))
+    except FileNotFoundError:
+        raise VaeflowError(f"there is no file {path.resolve()}.") from None
+    except (OSError, ValueError, Image.DecompressionBombError) as error:
+        raise VaeflowError(f"{path} cannot be read as a picture ({error}).") from None
+    x = torch.from_numpy(np.array(picture)).float().mul((levels - 1) / 255).round()
+    return (x.unsqueeze(0) if x.dim() == 2 else x.permute(2, 0, 1)).unsqueeze(0)
+
+
+def _array(path: Path, shape: tuple[int, ...]) -> Tensor:
+    try:
+        found = np.load(path, allow_pickle=False)
+        if isinstance(found, np.lib.npyio.NpzFile):
+            with found:
+                name = "x" if "x" in found.files else found.files[0] if len(found.files) == 1 else None
+                if name is None:
+                    raise VaeflowError(f"{path} holds arrays {', '.join(found.files)}: expected one of them called x.")
+                found = found[name]
+    except FileNotFoundError:
+        raise VaeflowError(f"there is no file {path.resolve()}.") from None
+    except (ValueError, OSError, EOFError, zipfile.BadZipFile) as error:
+        raise VaeflowError(f"{path} cannot be read as an array ({str(error).splitlines()[0][:120]}).") from None
+    if found.dtype.kind not in "fiub":
+        raise VaeflowError(f"{path} holds an array of type {found.dtype}, expected numbers.")
+    x = torch.from_numpy(np.ascontiguousarray(found).astype(np.float64 if found.dtype.kind == "f" else np.float32))
+    events = [shape]  # as they are kept here, or with the channels last, or left out
+    if len(shape) == 3:
+        events += [(*shape[1:], shape[0])] + ([shape[1:]] if shape[0] == 1 else [])
+    for event in events:
+        if tuple(x.shape[x.dim() - len(event) :]) == event and x.dim() - len(event) in (0, 1):
+            x = x.reshape(-1, *event)
+            return x if event == shape else x.reshape(-1, *shape[1:], shape[0]).permute(0, 3, 1, 2)
+    raise VaeflowError(f"{path} holds an array of shape {tuple(x.shape)}, expected {shape} or (N, {str(shape)[1:]}.")

@@ -1,0 +1,1 @@
+"""Pictures of models: drawn against a protocol, no model is imported here."""

@@ -1,0 +1,41 @@
+"""Densities of the plane."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import torch
+from matplotlib.figure import Figure
+
+from vaeflow.evaluation.log_likelihood import log_likelihood
+from vaeflow.figures.style import WIDTH, styled
+from vaeflow.noise import Noise
+
+
+@styled
+@torch.no_grad()
+def draw(model: Any, data: Any, points: int = 200) -> Figure:
+    """p(x) of a model of the plane on a grid, beside the data's own density where it is known, or a histogram of them.
+    Both in one scale of colours."""
+    (left, right), (bottom, top) = data.window()
+    axis_1, axis_2 = torch.linspace(left, right, points), torch.linspace(bottom, top, points)
+    plane = torch.cartesian_prod(axis_1, axis_2).to(model.device, model.dtype)
+    estimate = log_likelihood(model, plane, Noise().at(torch.arange(len(plane), device=model.device)),
+                              min(64, model.evaluation_samples), rows=4_000)  # fmt: skip
+    ours = estimate.log_likelihood.exp().view(points, points).T.float().cpu().numpy()
+    figure = Figure(figsize=(WIDTH, 0.5 * WIDTH))
+    axes = figure.subplots(1, 2, sharex=True, sharey=True)
+    extent = (left, right, bottom, top)
+    log_p = data.log_density(plane)
+    if log_p is None:
+        x_1, x_2 = data.splits["val"][0].double().T.numpy()
+        theirs, *_ = np.histogram2d(x_1, x_2, bins=80, range=[extent[:2], extent[2:]], density=True)
+        theirs, title = theirs.T, "data"
+    else:
+        theirs, title = log_p.exp().view(points, points).T.float().cpu().numpy(), data.label
+    for ax, image, name in zip(axes, (theirs, ours), (title, type(model).__name__), strict=True):
+        shown = ax.imshow(image, origin="lower", extent=extent, aspect="auto", vmin=0, vmax=np.quantile(theirs, 0.999))
+        ax.set(title=name, xlabel="$x_1$", ylabel="$x_2$", box_aspect=1)
+    figure.colorbar(shown, ax=axes, label="density")
+    return figure

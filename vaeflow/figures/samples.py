@@ -1,0 +1,148 @@
+"""Samples, reconstructions, and the training examples that lie nearest to samples."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from matplotlib.figure import Figure
+from torch import Tensor
+
+from vaeflow.figures.images import Limits, grid, limits_of, row_of_tiles, tiles
+from vaeflow.figures.streaming import progress, streamed
+from vaeflow.figures.style import WIDTH, styled
+from vaeflow.noise import Noise
+
+Window = tuple[tuple[float, float], tuple[float, float]]
+
+
+def sample(
+    model: Any,
+    n: int,
+    noise: Noise,
+    y: Tensor | None = None,
+    temperature: float = 1.0,
+    mean: bool = False,
+    rows: int = 256,
+) -> Tensor:
+    """n samples ``(n, *shape)`` on the CPU, drawn in batches of ``rows``; the batch changes none of them.
+
+    Args:
+        y: labels ``(n,)`` of a class-conditional model.
+        temperature, mean: see the model's own ``sample``.
+    """
+
+    def draw(index: Tensor, y: Tensor | None) -> Tensor:
+        context = None if y is None else model.context_of(y)
+        return model.sample(len(index), noise.at(index), context, temperature, mean)
+
+    return streamed(draw, torch.arange(n), y, device=model.device, rows=rows, what="sampling")
+
+
+@torch.no_grad()
+def nearest(x: Tensor, data: Any, count: int = 1, rows: int = 2048) -> tuple[Tensor, Tensor]:
+    """The training examples nearest to each x ``(n, *shape)``, by Euclidean distance in the data's units: distances and
+    indices in the training split, ``(n, count)`` each, the nearest first.
+
+    Args:
+        rows: training examples that are compared at once.
+    """
+    flat = x.flatten(1).double()
+    size = len(data.splits["train"][0])
+    distances = torch.full((len(x), 0), math.inf, dtype=torch.float64)
+    indices = torch.zeros(len(x), 0, dtype=torch.int64)
+    for index in progress(torch.arange(size).split(rows), "comparing with training data"):
+        examples = data.examples("train", index)[0].flatten(1).double()
+        distances = torch.cat([distances, torch.cdist(flat, examples)], dim=1)
+        indices = torch.cat([indices, index.expand(len(x), -1)], dim=1)
+        distances, order = distances.topk(min(count, distances.shape[1]), largest=False)
+        indices = indices.gather(1, order)
+    return distances, indices
+
+
+@styled
+def draw_samples(x: Tensor, title: str, levels: int | None, limits: Limits | None, window: Window | None) -> Figure:
+    """Samples ``(n, *shape)`` in a square grid; points of the plane where they lie."""
+    if window is not None:
+        return _plane({"samples": x}, title, window)
+    columns = math.ceil(math.sqrt(len(x) * x.shape[-2] / (x.shape[-1] * (1 if x.shape[-3] == 3 else x.shape[-3]))))
+    page = grid(x, levels, columns, limits)
+    figure = Figure(figsize=(0.75 * WIDTH, 0.75 * WIDTH * len(page) / page.shape[1] + 0.4))
+    axes = figure.subplots()
+    axes.imshow(page)
+    axes.set_title(title)
+    axes.set_axis_off()
+    return figure
+
+
+@styled
+def draw_reconstructions(x: Tensor, again: Tensor, title: str, levels: int | None, window: Window | None) -> Figure:
+    """Examples ``(n, *shape)``, and below each its reconstruction, sixteen to a row."""
+    if window is not None:
+        return _plane({"examples": x, "reconstructions": again}, title, window)
+    limits = limits_of(x, levels)
+    columns = min(16, len(x))
+    rows = [part[i : i + columns] for i in range(0, len(x), columns) for part in (x, again)]
+    page = np.concatenate([grid(row, levels, columns, limits) for row in rows])
+    figure = Figure(figsize=(WIDTH, WIDTH * len(page) / page.shape[1] + 0.5))
+    axes = figure.subplots()
+    axes.imshow(page)
+    height = page.shape[0] / len(rows)
+    axes.set_yticks([(i + 0.5) * height for i in range(len(rows))], ["example", "again"] * (len(rows) // 2))
+    axes.set(title=title, xticks=[])
+    axes.tick_params(length=0)
+    axes.spines[:].set_visible(False)
+    return figure
+
+
+@styled
+def draw_neighbours(x: Tensor, neighbours: Tensor, title: str, levels: int | None, limits: Limits) -> Figure:
+    """Samples ``(n, *shape)``, and right of each the training examples ``(n, count, *shape)`` nearest to it."""
+    half = -(-len(x) // 2)
+    count = neighbours.shape[1]
+    blocks, names = [], []
+    for part in (slice(0, half), slice(half, None)):
+        blocks += [tiles(x[part, None], limits), tiles(neighbours[part], limits)]
+        names += [["sample"], [str(k + 1) for k in range(count)]]
+    if len(x) % 2:
+        blocks[2:] = [np.concatenate([b, np.full_like(b[:1], 255)]) for b in blocks[2:]]
+    if len(x) == 1:
+        blocks, names = blocks[:2], names[:2]
+    return row_of_tiles(blocks, names, title, "the nearest training examples, the nearest first")
+
+
+@styled
+def draw_side_by_side(samples: dict[str, Tensor], title: str, levels: int | None) -> Figure:
+    """Samples ``(n, *shape)`` of several models, each a square grid below its name."""
+    figure = Figure(figsize=(WIDTH, WIDTH / len(samples) + 0.6))
+    panels = figure.subplots(1, len(samples), squeeze=False)[0]
+    for axes, (name, x) in zip(panels, samples.items(), strict=True):
+        axes.imshow(grid(x, levels, math.ceil(math.sqrt(len(x)))))
+        axes.set_title(name)
+        axes.set_axis_off()
+    figure.suptitle(title, x=0.01, ha="left", fontsize=10)
+    return figure
+
+
+def _plane(sets: dict[str, Tensor], title: str, window: Window) -> Figure:
+    figure = Figure(figsize=(0.6 * WIDTH, 0.6 * WIDTH))
+    axes = figure.subplots()
+    for (name, x), marker in zip(sets.items(), ("o", "x"), strict=False):
+        axes.scatter(x[:, 0], x[:, 1], s=6 if len(sets) == 1 else 24, marker=marker, label=name, lw=1)
+    if len(sets) > 1:
+        axes.legend()
+    axes.set(title=title, xlabel="$x_1$", ylabel="$x_2$", xlim=window[0], ylim=window[1], aspect="equal")
+    return figure
+
+
+def limits_for(data: Any) -> Limits:
+    """What is black and what is white in pictures of samples: as in the data."""
+    return limits_of(data.splits["train"][0][:10_000], data.levels)
+
+
+def memorised(distances: Tensor, usual: Tensor) -> Sequence[float]:
+    """Medians of the distance to the nearest training example: of samples ``(n, count)``, and of test examples."""
+    return [d[:, 0].median().item() for d in (distances, usual)]

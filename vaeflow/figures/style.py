@@ -1,0 +1,98 @@
+"""One style for all pictures, and how pictures are kept."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import matplotlib
+import numpy as np
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+from PIL import Image
+
+from vaeflow.errors import VaeflowError
+
+styled = matplotlib.rc_context(fname=str(Path(__file__).with_name("vaeflow.mplstyle")))
+"""Decorates what draws: the style is that of the file beside this one, whatever the user's own settings are."""
+FIGURES = (".png", ".pdf", ".svg")
+ANIMATIONS = (".gif", ".webp")
+WIDTH = 8.0
+"""Of a figure in inches, at 120 dots each: what a README shows without scaling it down."""
+
+
+def pixels(figure: Figure) -> np.ndarray:
+    """A figure as an image ``(height, width, 3)`` of uint8."""
+    canvas = FigureCanvasAgg(figure)
+    canvas.draw()
+    return np.asarray(canvas.buffer_rgba())[..., :3].copy()
+
+
+def check_outputs(paths: Sequence[Path], force: bool) -> None:
+    """Raise a :class:`VaeflowError` if a file is there already, without ``force``, or cannot be written; and make its
+    folder. Called before the work begins."""
+    for path in paths:
+        if path.is_dir():
+            raise VaeflowError(f"{path} is a folder, expected the name of a file to write.")
+        if path.exists() and not force:
+            raise VaeflowError(f"{path} exists already: --force overwrites it, --out takes another name.")
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            beside = _beside(path)
+            beside.touch()
+            beside.unlink()
+        except OSError as error:
+            reason = error.strerror or str(error)
+            raise VaeflowError(f"{path} cannot be written ({reason.lower()}): --out takes another name.") from None
+
+
+def save_figure(path: Path, figure: Figure) -> None:
+    """A figure as ``.png``, ``.pdf`` or ``.svg``."""
+    kind = path.suffix[1:]
+    options = {"optimize": True} if kind == "png" else None
+    _renamed(path, lambda to: figure.savefig(to, format=kind, bbox_inches="tight", pil_kwargs=options))
+
+
+def save_animation(path: Path, frames: Sequence[np.ndarray], seconds: float = 4.0) -> None:
+    """Frames ``(height, width, 3)`` of uint8, as a ``.gif`` or ``.webp`` that runs there and back for ever."""
+    pictures = [Image.fromarray(frame) for frame in (*frames, *frames[-2:0:-1])]
+    options = {"lossless": True} if path.suffix == ".webp" else {}
+    _renamed(
+        path,
+        lambda to: pictures[0].save(
+            to,
+            format=path.suffix[1:].upper(),
+            save_all=True,
+            append_images=pictures[1:],
+            duration=int(1000 * seconds / len(pictures)),
+            loop=0,
+            **options,
+        ),
+    )
+
+
+def save_arrays(path: Path, arrays: dict[str, np.ndarray]) -> None:
+    """Arrays by name, as a ``.npz`` that ``numpy.load`` reads without pickle."""
+
+    def save(to: Path) -> None:
+        with to.open("wb") as file:
+            np.savez_compressed(file, **arrays)  # type: ignore[arg-type]
+
+    _renamed(path, save)
+
+
+def _beside(path: Path) -> Path:
+    return path.with_name(f".{path.name}.{os.getpid()}.part")
+
+
+def _renamed(path: Path, save: Callable[[Path], None]) -> None:
+    """Save under another name first: a file is there whole, or not at all."""
+    beside = _beside(path)
+    try:
+        save(beside)
+        beside.replace(path)
+    except OSError as error:
+        raise VaeflowError(f"{path} cannot be written ({error.strerror or error}).") from None
+    finally:
+        beside.unlink(missing_ok=True)
