@@ -88,7 +88,8 @@ FOUR = (
 )
 ON_FOUR = (
     "--data Arrays --data.path runs/four.npz --data.levels 2 --trainer.max_epochs 5000 "
-    "--trainer.check_val_every_n_epoch 500 --pictures.every 0 --num_samples 1000"
+    "--trainer.check_val_every_n_epoch 500 --trainer.gradient_clip_val 5 --pictures.every 0 "
+    "--num_samples 1000"
 )
 TOY = "--data.name 8gaussians --trainer.max_epochs 15"
 PICTURES = (

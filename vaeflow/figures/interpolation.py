@@ -40,10 +40,11 @@ def spherical(a: Tensor, b: Tensor, t: Tensor) -> Tensor:
     >>> spherical(a, b, torch.tensor([0.5]))
     tensor([0.7071, 0.7071])
     """
-    unit_a, unit_b = (v / v.norm(dim=-1, keepdim=True).clamp(min=1e-30) for v in (a, b))
+    norms = [v.norm(dim=-1, keepdim=True) for v in (a, b)]
+    unit_a, unit_b = (v / norm.clamp(min=1e-30) for v, norm in zip((a, b), norms, strict=True))
     omega = 2 * torch.atan2((unit_a - unit_b).norm(dim=-1, keepdim=True), (unit_a + unit_b).norm(dim=-1, keepdim=True))
     sin = omega.sin()
-    curved = sin.abs() > 1e-4
+    curved = (sin.abs() > 1e-4) & (norms[0] > 0) & (norms[1] > 0)
     safe = torch.where(curved, sin, 1.0)
     arc = ((1 - t) * omega).sin() / safe * a + (t * omega).sin() / safe * b
     return torch.where(curved, arc, linear(a, b, t))
