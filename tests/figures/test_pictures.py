@@ -364,7 +364,7 @@ def test_an_animation_runs_there_and_back(tmp_path: Path, ending: str) -> None:
 
 def test_outputs_are_looked_at_before_the_work(tmp_path: Path) -> None:
     check_outputs([tmp_path / "new" / "a.png"], force=False)
-    assert list((tmp_path / "new").iterdir()) == []
+    assert list(tmp_path.iterdir()) == []
     (tmp_path / "b.png").write_text("old")
     with pytest.raises(VaeflowError, match=r"b.png exists already: --force overwrites it"):
         check_outputs([tmp_path / "b.png"], force=False)

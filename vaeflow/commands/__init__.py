@@ -1,18 +1,9 @@
 """What the scripts do, one function each."""
 
-from vaeflow.commands.drawing import (
-    attribute,
-    draw_density,
-    draw_layers,
-    draw_manifold,
-    draw_posteriors,
-    draw_push_forward,
-    interpolate,
-    reconstruct,
-    sample,
-)
+from vaeflow.commands.drawing import draw_density, draw_layers, draw_push_forward, sample
 from vaeflow.commands.evaluation import compare_runs, evaluate_checkpoint
 from vaeflow.commands.gallery import figures, latent_dimensions
+from vaeflow.commands.latent import attribute, draw_manifold, draw_posteriors, interpolate, reconstruct
 from vaeflow.commands.training import train
 
 __all__ = [

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from argparse import Namespace
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,9 +15,18 @@ from vaeflow.checkpoint import load, load_data
 from vaeflow.data import DataModule
 from vaeflow.data.examples import own_examples
 from vaeflow.errors import VaeflowError
-from vaeflow.figures.style import check_outputs
+from vaeflow.figures.style import FIGURES, check_outputs
+from vaeflow.latents import LatentSpace
 from vaeflow.messages import Parser
 from vaeflow.models import LikelihoodModel
+
+
+def parser_of(script: str, command: Callable[[], None]) -> Parser:
+    """A command's parser, described by its docstring."""
+    return Parser(prog=script, description=command.__doc__ or "", allow_abbrev=False)
+
+
+# ------------------------------------------------------------------------------------------------ which checkpoint
 
 
 def add_checkpoint(parser: Parser, several: bool = False) -> None:
@@ -58,50 +67,55 @@ def newest(runs: Path, experiment: str) -> Path:
 
 
 def open_checkpoint(path: Path, args: Namespace, **overrides: Any) -> tuple[LikelihoodModel, DataModule]:
-    """A checkpoint's model, on the device at hand, and its data, with some of their arguments replaced."""
+    """A checkpoint's model, on the device at hand, and its data, set up, with some of their arguments replaced."""
     moved = {"root": args.root, "path": args.path, **overrides}
-    data = {name: value for name, value in moved.items() if value is not None}
     model = load(path, args.trust).to("cuda" if torch.cuda.is_available() else "cpu")
-    return model, load_data(path, args.trust, **data)
+    data = load_data(path, args.trust, **{name: value for name, value in moved.items() if value is not None})
+    data.setup("")
+    return model, data
 
 
-def add_output(parser: Parser, name: str, endings: Sequence[str]) -> None:
-    """Options of where a picture goes."""
-    add = parser.add_argument
-    add("--out", type=str | None, default=None, help=f"the picture, {', '.join(endings)}; by default pictures/{name} in the run's folder")  # noqa: E501  # fmt: skip
-    add("--force", action="store_true", help="overwrite files that are there already")
-    add("--batch-size", type=PositiveInt, default=256, help="examples that go through the model at once")
+def experiment_of(checkpoint: Path) -> str:
+    """The name of the run that a checkpoint lies in, or else its own."""
+    return checkpoint.parents[2].name if checkpoint.parent.name == "checkpoints" else checkpoint.stem
 
 
-def output_of(
-    args: Namespace, checkpoint: Path, name: str, endings: Sequence[str], more: Sequence[str] = ()
-) -> list[Path]:
-    """Where the picture goes, and what else is written beside it under the endings ``more``; looked at before the work.
+def title_of(checkpoint: Path, model: LikelihoodModel, data: DataModule) -> str:
+    """What a picture says it is of: experiment, model and data."""
+    return f"{experiment_of(checkpoint)} ({type(model).__name__} on {data.label})"
+
+
+def space_of(model: LikelihoodModel, name: str = "z") -> LatentSpace:
+    """A model's latent space of a name.
 
     Raises:
-        VaeflowError: for an ending that is none of a picture, a file that is there, or a folder that cannot be written.
+        VaeflowError: if it has none, or no such.
     """
-    run = checkpoint.parent.parent if checkpoint.parent.name == "checkpoints" else checkpoint.parent
-    out = Path(args.out) if args.out is not None else run / "pictures" / name
-    if out.suffix not in endings:
-        raise VaeflowError(f"--out is {out}, expected a name that ends in one of {', '.join(endings)}.")
-    paths = [out, *(out.with_suffix(ending) for ending in more)]
-    check_outputs(paths, args.force)
-    return paths
+    spaces = model.latent_spaces
+    if not spaces:
+        raise VaeflowError(
+            f"{type(model).__name__} has no latent space to go through: its data are no function of one code."
+        )
+    if name not in spaces:
+        raise VaeflowError(f"--space is {name}, but this model has {' and '.join(spaces)} alone.")
+    return spaces[name]
+
+
+# -------------------------------------------------------------------------------------------------- which examples
 
 
 def add_examples(parser: Parser, what: str) -> None:
     """Options that choose examples."""
     add = parser.add_argument
     add("--index", type=int, nargs="+", default=[], help=f"of {what} in their split")
-    add("--label", type=str, nargs="+", default=[], help="take the first examples of these labels, in this order")
-    add("--file", type=str, nargs="+", default=[], help="examples of your own: pictures, .npy or .npz (with --label of each, for a class-conditional model)")  # noqa: E501  # fmt: skip
+    add("--label", type=str, nargs="+", default=[], help="take the first examples of these labels, by turns")
+    add("--file", type=str, nargs="+", default=[], help="examples of your own: pictures, .npy or .npz")
     add("--split", type=str, default="test", help="train, val or test")
 
 
 def chosen_examples(args: Namespace, model: LikelihoodModel, data: DataModule, count: int) -> tuple[Tensor, Tensor]:
-    """The examples ``(n, *shape)`` that were asked for, and labels ``(n,)``: those of ``--index``, those in ``--file``,
-    the first ``count`` of each ``--label``, one of each in turn, or else the first of the split.
+    """The examples ``(n, *shape)`` that were asked for, and labels ``(n,)``: those of ``--index``; those in ``--file``,
+    whose labels are ``--label``; the first of each ``--label``, by turns; or else the first of the split.
 
     Args:
         count: of each label, or of all.
@@ -114,25 +128,55 @@ def chosen_examples(args: Namespace, model: LikelihoodModel, data: DataModule, c
             raise VaeflowError(f"there are {len(args.label)} labels for {len(x)} examples of your own.")
         if model.context_features and not args.label:
             raise VaeflowError("this model is class-conditional: give --label for each of the examples of your own.")
-        return x, torch.tensor([label_of(data, name) for name in args.label] or [0] * len(x))
+        return x, torch.tensor([data.label_of(name) for name in args.label] or [0] * len(x))
     if args.label:
         of_each = [data.of_class(args.split, name)[:count] for name in args.label]
-        few = min(zip(of_each, args.label, strict=True), key=lambda pair: len(pair[0]))
-        if len(few[0]) < count:
-            raise VaeflowError(
-                f"the {args.split} split has {len(few[0])} examples with the label {few[1]}, not {count}."
-            )
+        for index, name in zip(of_each, args.label, strict=True):
+            if len(index) < count:
+                few = f"{len(index)} examples with the label {name}"
+                raise VaeflowError(f"the {args.split} split has {few}, not {count}.")
         return data.examples(args.split, torch.stack(of_each, dim=1).flatten())
     return data.examples(args.split, torch.tensor(args.index) if args.index else torch.arange(count))
 
 
-def label_of(data: DataModule, name: str) -> int:
-    """The label with a name."""
-    data.of_class("train", name)
-    return data.class_names.index(name)
+# ---------------------------------------------------------------------------------------------- where pictures go
 
 
-def title_of(checkpoint: Path, model: LikelihoodModel, data: DataModule) -> str:
-    """What a picture says it is of: experiment, model and data."""
-    name = checkpoint.parents[2].name if checkpoint.parent.name == "checkpoints" else checkpoint.stem
-    return f"{name} ({type(model).__name__} on {data.label})"
+def add_output(parser: Parser, name: str, folder: str = "pictures/ in the run's folder") -> None:
+    """Options of where a picture goes."""
+    add = parser.add_argument
+    add("--out", type=str | None, default=None, help=f"{', '.join(FIGURES)}; by default {name} in {folder}")
+    add("--force", action="store_true", help="overwrite files that are there already")
+
+
+def output_of(args: Namespace, name: str, checkpoint: Path | None = None, more: Sequence[str] = ()) -> list[Path]:
+    """Where the picture goes, and what else is written beside it under the endings ``more``; looked at before the work.
+
+    Args:
+        name: of the file where ``--out`` names none: in the checkpoint's run, or, of no checkpoint, here.
+
+    Raises:
+        VaeflowError: for an ending that is none of a picture, a file that is there, or a folder that cannot be written.
+    """
+    folder = Path()
+    if checkpoint is not None:
+        folder = (
+            checkpoint.parent.parent if checkpoint.parent.name == "checkpoints" else checkpoint.parent
+        ) / "pictures"
+    out = Path(args.out) if args.out is not None else folder / name
+    if out.suffix not in FIGURES:
+        raise VaeflowError(f"--out is {out}, expected a name that ends in one of {', '.join(FIGURES)}.")
+    paths = [out, *(out.with_suffix(ending) for ending in more)]
+    check_outputs(paths, args.force)
+    return paths
+
+
+def add_batch_size(parser: Parser) -> None:
+    """The option that bounds the memory."""
+    parser.add_argument("--batch-size", type=PositiveInt, default=256, help="examples in the model at once")
+
+
+def say(**paths: Path) -> None:
+    """What was written, on stdout."""
+    for name, path in paths.items():
+        print(f"{name:<12}{path}")

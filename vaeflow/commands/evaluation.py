@@ -7,19 +7,18 @@ from pathlib import Path
 from jsonargparse.typing import NonNegativeInt, PositiveFloat, PositiveInt
 
 from vaeflow.checkpoint import read
-from vaeflow.commands.arguments import add_checkpoint, checkpoints_of, open_checkpoint
+from vaeflow.commands.arguments import add_checkpoint, checkpoints_of, open_checkpoint, parser_of
 from vaeflow.commands.training import stoppable
 from vaeflow.errors import VaeflowError
 from vaeflow.evaluation import compare
 from vaeflow.evaluation.doubts import doubts_before
 from vaeflow.evaluation.evaluate import evaluate, table, write_results
 from vaeflow.figures import comparison
-from vaeflow.messages import Parser
 
 
 def evaluate_checkpoint() -> None:
     """Estimate the log-likelihood of a checkpoint's model by importance sampling."""
-    parser = Parser(prog="evaluate.py", description=evaluate_checkpoint.__doc__ or "", allow_abbrev=False)
+    parser = parser_of("evaluate.py", evaluate_checkpoint)
     add_checkpoint(parser)
     add = parser.add_argument
     add(
@@ -60,7 +59,7 @@ def _training_seconds(path: Path) -> float | None:
 
 def compare_runs() -> None:
     """Rank all runs below some folders, each among those that it is comparable with."""
-    parser = Parser(prog="compare.py", description=compare_runs.__doc__ or "", allow_abbrev=False)
+    parser = parser_of("compare.py", compare_runs)
     parser.add_argument("folders", type=str, nargs="+", help="folders with runs, such as runs/")
     parser.add_argument(
         "--out", type=str | None, default=None, help="folder for compare.md, compare.png and the TensorBoard run; "

@@ -15,19 +15,18 @@ import torch
 from jsonargparse.typing import NonNegativeFloat, NonNegativeInt, PositiveInt
 
 from vaeflow.checkpoint import load, load_data
-from vaeflow.commands import drawing
-from vaeflow.commands.arguments import newest
+from vaeflow.commands import drawing, latent
+from vaeflow.commands.arguments import add_output, newest, output_of, parser_of, say
 from vaeflow.commands.training import train
 from vaeflow.errors import VaeflowError
 from vaeflow.figures import samples
-from vaeflow.figures.style import FIGURES, check_outputs, save_figure
-from vaeflow.messages import Parser
+from vaeflow.figures.style import check_outputs, save_figure
 from vaeflow.noise import Noise
 
 
 def latent_dimensions() -> None:
     """Train a VAE with 2, 5, 10 and 20 latents, and show samples of all side by side. What has been trained is kept."""
-    parser = Parser(prog="latent_dimensions.py", description=latent_dimensions.__doc__ or "", allow_abbrev=False)
+    parser = parser_of("latent_dimensions.py", latent_dimensions)
     add = parser.add_argument
     add("--dimensions", type=PositiveInt, nargs="+", default=[2, 5, 10, 20], help="of the latent spaces")
     add("--config", type=str, default="vae", help="of a model with latent_features")
@@ -39,14 +38,10 @@ def latent_dimensions() -> None:
     add("--num", type=PositiveInt, default=36, help="samples of each")
     add("--temperature", type=NonNegativeFloat, default=1.0, help="multiplies the standard deviation of the prior")
     add("--seed", type=NonNegativeInt, default=0, help="of the noise")
-    add("--out", type=str, default="latent_dimensions.png", help=f"the picture, {', '.join(FIGURES)}")
-    add("--force", action="store_true", help="overwrite a picture that is there already")
     add("--debug", action="store_true", help="show the traceback of an error")
+    add_output(parser, "latent_dimensions.png", "this folder")
     args = parser.parse_args()
-    out = Path(args.out)
-    if out.suffix not in FIGURES:
-        raise VaeflowError(f"--out is {out}, expected a name that ends in one of {', '.join(FIGURES)}.")
-    check_outputs([out], args.force)
+    (out,) = output_of(args, "latent_dimensions.png")
     shown: dict[str, torch.Tensor] = {}
     for dimension in args.dimensions:
         experiment = f"{args.experiment}/{dimension}"
@@ -63,7 +58,7 @@ def latent_dimensions() -> None:
         f"means of p(x|z), z from the prior{f' at temperature {args.temperature:g}' if args.temperature != 1 else ''}"
     )
     save_figure(out, samples.draw_side_by_side(shown, f"{type(model).__name__} on {data.label}: {title}", model.levels))
-    print(f"picture     {out}")
+    say(picture=out)
 
 
 @dataclass(frozen=True)
@@ -214,7 +209,7 @@ PICTURES = (
 
 def figures() -> None:
     """Train the small models of the gallery and make all its pictures anew, docs/figures/ and docs/gallery.md."""
-    parser = Parser(prog="figures.py", description=figures.__doc__ or "", allow_abbrev=False)
+    parser = parser_of("figures.py", figures)
     add = parser.add_argument
     add("--only", type=str, nargs="+", default=[], help="of the pictures, by the names of their files")
     add("--reuse", action="store_true", help="draw from models that an earlier call has trained, where there are some")
@@ -276,15 +271,15 @@ def run(line: str) -> None:
 
 
 COMMANDS: dict[str, Callable[[], None]] = {
-    "attribute": drawing.attribute,
+    "attribute": latent.attribute,
     "density": drawing.draw_density,
-    "interpolate": drawing.interpolate,
+    "interpolate": latent.interpolate,
     "latent_dimensions": latent_dimensions,
     "layers": drawing.draw_layers,
-    "manifold": drawing.draw_manifold,
-    "posterior": drawing.draw_posteriors,
+    "manifold": latent.draw_manifold,
+    "posterior": latent.draw_posteriors,
     "push_forward": drawing.draw_push_forward,
-    "reconstruct": drawing.reconstruct,
+    "reconstruct": latent.reconstruct,
     "sample": drawing.sample,
     "train": train,
 }

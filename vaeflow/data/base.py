@@ -160,12 +160,16 @@ class DataModule(LightningDataModule, ABC):
         """What the labels 0, 1, … are called."""
         return [str(label) for label in range(self.num_classes)]
 
-    def of_class(self, split: str, name: str) -> Tensor:
-        """The indices of a split's examples with a label, given by name."""
+    def label_of(self, name: str) -> int:
+        """The label that is called so."""
         if name not in self.class_names:
             known = f"labels {', '.join(self.class_names)}" if self.num_classes else "no labels"
             raise VaeflowError(f"{self.label} has {known}, and none called {name}.")
-        found = (self._split(split)[1] == self.class_names.index(name)).nonzero().flatten()
+        return self.class_names.index(name)
+
+    def of_class(self, split: str, name: str) -> Tensor:
+        """The indices of a split's examples with a label, given by name."""
+        found = (self._split(split)[1] == self.label_of(name)).nonzero().flatten()
         if not len(found):
             raise VaeflowError(f"the {split} split of {self.label} has no example with the label {name}.")
         return found

@@ -17,9 +17,14 @@ GREY = 128
 Limits = tuple[float, float]
 
 
+def is_drawable(shape: tuple[int, ...]) -> bool:
+    """Whether there is a picture of data of a shape: of images, and of points of the plane."""
+    return len(shape) == 3 or shape == (2,)
+
+
 def check_drawable(shape: tuple[int, ...]) -> None:
-    """Raise a :class:`VaeflowError` unless there is a picture of such data: images, or points of the plane."""
-    if len(shape) != 3 and shape != (2,):
+    """Raise a :class:`VaeflowError` unless there is a picture of such data."""
+    if not is_drawable(shape):
         raise VaeflowError(
             f"there is no picture of data of shape {shape}, only of images and of points of the plane: "
             "`sample.py --npz` has the numbers."

@@ -14,6 +14,7 @@ from torch import Tensor
 
 from vaeflow.errors import VaeflowError, check_positive
 from vaeflow.figures.images import limits_of, mosaic, row_of_tiles, tiles
+from vaeflow.figures.plane import Plane, show_plane
 from vaeflow.figures.streaming import streamed
 from vaeflow.figures.style import WIDTH, styled
 from vaeflow.latents import LatentSpace
@@ -144,15 +145,15 @@ def interpolate(
 
 
 @styled
-def draw(interpolation: Interpolation, title: str, levels: int | None, window: Any = None) -> Figure:
+def draw(interpolation: Interpolation, title: str, levels: int | None, plane: Plane | None = None) -> Figure:
     """The picture of an interpolation: a row for each pair, the examples themselves at both ends; or the square.
 
     Args:
         levels: of the data.
-        window: of data in the plane, whose paths are drawn there.
+        plane: of data in the plane, whose paths are drawn there.
     """
-    if window is not None:
-        return _plane(interpolation, title, window)
+    if plane is not None:
+        return _in_the_plane(interpolation, title, plane)
     limits = limits_of(interpolation.ends, levels)
     if interpolation.corners:
         page = mosaic(tiles(interpolation.x, limits))
@@ -195,16 +196,17 @@ def animation(interpolation: Interpolation, levels: int | None) -> list[np.ndarr
     ]
 
 
-def _plane(interpolation: Interpolation, title: str, window: Any) -> Figure:
+def _in_the_plane(interpolation: Interpolation, title: str, plane: Plane) -> Figure:
     """Paths between points of the plane, as they look in the plane."""
     figure = Figure(figsize=(0.65 * WIDTH, 0.6 * WIDTH))
     axes = figure.subplots()
+    show_plane(axes, plane)
     x = interpolation.x.numpy()
     for line in (*x, *(x.swapaxes(0, 1) if interpolation.corners else ())):
         axes.plot(*line.T, color="0.7", lw=1, zorder=1)
     t = np.broadcast_to(np.linspace(0, 1, x.shape[1]), x.shape[:2])
     shown = axes.scatter(x[..., 0].ravel(), x[..., 1].ravel(), c=t.ravel(), s=8, zorder=2)
     axes.plot(*interpolation.ends.flatten(0, 1).T.numpy(), "o", mfc="none", mec="black", ms=8, zorder=3)
-    axes.set(title=title, xlabel="$x_1$", ylabel="$x_2$", xlim=window[0], ylim=window[1], aspect="equal")
+    axes.set_title(title)
     figure.colorbar(shown, ax=axes, label="$t$")
     return figure

@@ -12,11 +12,11 @@ from matplotlib.figure import Figure
 from torch import Tensor
 
 from vaeflow.figures.images import limits_of, mosaic, tiles
+from vaeflow.figures.plane import Plane
 from vaeflow.figures.style import WIDTH, styled
 
 ROUND = LinearSegmentedColormap.from_list("round", ["#3f90da", "#ffa90e", "#bd1f01", "#832db6", "#3f90da"])
 """Colours of angles, which tell where a point started."""
-Window = tuple[tuple[float, float], tuple[float, float]]
 
 
 @torch.no_grad()
@@ -32,17 +32,17 @@ def layers(model: Any, z: Tensor, context: Tensor | None, columns: int) -> tuple
 @styled
 def draw(
     to_noise: Tensor, to_data: Tensor, passed: list[int], last: int, title: str, levels: int | None,
-    window: Window | None,
+    plane: Plane | None,
 ) -> Figure:  # fmt: skip
     """Above, data on their way to noise; below, noise on its way to data.
 
     Args:
         to_noise, to_data: the same number of values each, ``(columns, batch, *shape)``, from code to data.
         passed: how many layers each column is away from the code; ``last`` for data.
-        window: of data in the plane.
+        plane: of data in the plane.
     """
     names = ["$z$" if k == 0 else "$x$" if k == last else f"layer {k}" for k in passed]
-    if window is None:
+    if plane is None:
         return _images(to_noise, to_data, names, title, levels)
     columns = len(names)
     figure = Figure(figsize=(WIDTH, 2 * WIDTH / columns + 0.9))
@@ -55,7 +55,7 @@ def draw(
         for axes, value, name in zip(row, values, row_names, strict=True):
             axes.scatter(value[:, 0], value[:, 1], s=2, c=angle, cmap=ROUND, vmin=-math.pi, vmax=math.pi, lw=0)
             axes.set_title(name)
-            axes.set(xlim=window[0], ylim=window[1], box_aspect=1)
+            axes.set(xlim=plane.across, ylim=plane.up, box_aspect=1)
         row[0].set_ylabel(f"{label}\n$x_2$")
     for axes in panels[1]:
         axes.set_xlabel("$x_1$")

@@ -69,11 +69,13 @@ def posteriors(
     z_2, z_1 = torch.meshgrid(axis, axis, indexing="ij")
     grid = torch.stack([z_1, z_2], dim=-1).flatten(0, 1).unsqueeze(1).expand(-1, len(x), -1)
     log_q, log_joint, log_prior = [], [], []
-    for part in progress(grid.split(max(1, rows // len(x))), name):
-        likelihood, prior = model.log_joint(x, part, noise, context)
-        log_q.append(q.log_prob(part))
-        log_joint.append(likelihood + prior)
-        log_prior.append(prior[:, 0])
+    with progress(len(grid), name) as bar:
+        for part in grid.split(max(1, rows // len(x))):
+            likelihood, prior = model.log_joint(x, part, noise, context)
+            log_q.append(q.log_prob(part))
+            log_joint.append(likelihood + prior)
+            log_prior.append(prior[:, 0])
+            bar.update(len(part))
     cell = (axis[1] - axis[0]).log()
     joint = torch.cat(log_joint).double()
     log_p_x = torch.logsumexp(joint, 0) + 2 * cell
@@ -111,7 +113,7 @@ def draw(models: Sequence[PosteriorsOfOne], title: str) -> Figure:
         panels[0, k].contour(axis, axis, one.prior.exp().numpy(), levels=_levels(one.prior, one), colors="0.5",
                              linewidths=0.8)  # fmt: skip
         panels[0, k].set_title(one.name)
-        panels[1, k].set_title(f"−log p(x) {one.nll.mean():.2f}, gap {one.gap.mean():.2f} nats", fontsize=8)
+        panels[1, k].set_title(f"−log p(x) {one.nll.mean():.2f} nats\ngap {one.gap.mean():.2f} nats", fontsize=8)
     for axes in panels[1]:
         axes.set_xlabel("$z_1$")
     for axes in panels[:, 0]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -12,11 +11,10 @@ from matplotlib.figure import Figure
 from torch import Tensor
 
 from vaeflow.figures.images import Limits, grid, limits_of, row_of_tiles, tiles
+from vaeflow.figures.plane import Plane, show_plane
 from vaeflow.figures.streaming import progress, streamed
 from vaeflow.figures.style import WIDTH, styled
 from vaeflow.noise import Noise
-
-Window = tuple[tuple[float, float], tuple[float, float]]
 
 
 def sample(
@@ -54,20 +52,22 @@ def nearest(x: Tensor, data: Any, count: int = 1, rows: int = 2048) -> tuple[Ten
     size = len(data.splits["train"][0])
     distances = torch.full((len(x), 0), math.inf, dtype=torch.float64)
     indices = torch.zeros(len(x), 0, dtype=torch.int64)
-    for index in progress(torch.arange(size).split(rows), "comparing with training data"):
-        examples = data.examples("train", index)[0].flatten(1).double()
-        distances = torch.cat([distances, torch.cdist(flat, examples)], dim=1)
-        indices = torch.cat([indices, index.expand(len(x), -1)], dim=1)
-        distances, order = distances.topk(min(count, distances.shape[1]), largest=False)
-        indices = indices.gather(1, order)
+    with progress(size, "comparing with training data") as bar:
+        for index in torch.arange(size).split(rows):
+            examples = data.examples("train", index)[0].flatten(1).double()
+            distances = torch.cat([distances, torch.cdist(flat, examples)], dim=1)
+            indices = torch.cat([indices, index.expand(len(x), -1)], dim=1)
+            distances, order = distances.topk(min(count, distances.shape[1]), largest=False)
+            indices = indices.gather(1, order)
+            bar.update(len(index))
     return distances, indices
 
 
 @styled
-def draw_samples(x: Tensor, title: str, levels: int | None, limits: Limits | None, window: Window | None) -> Figure:
+def draw_samples(x: Tensor, title: str, levels: int | None, limits: Limits | None, plane: Plane | None) -> Figure:
     """Samples ``(n, *shape)`` in a square grid; points of the plane where they lie."""
-    if window is not None:
-        return _plane({"samples": x}, title, window)
+    if plane is not None:
+        return _scatter({"samples": x}, title, plane)
     columns = math.ceil(math.sqrt(len(x) * x.shape[-2] / (x.shape[-1] * (1 if x.shape[-3] == 3 else x.shape[-3]))))
     page = grid(x, levels, columns, limits)
     figure = Figure(figsize=(0.75 * WIDTH, 0.75 * WIDTH * len(page) / page.shape[1] + 0.4))
@@ -79,10 +79,10 @@ def draw_samples(x: Tensor, title: str, levels: int | None, limits: Limits | Non
 
 
 @styled
-def draw_reconstructions(x: Tensor, again: Tensor, title: str, levels: int | None, window: Window | None) -> Figure:
+def draw_reconstructions(x: Tensor, again: Tensor, title: str, levels: int | None, plane: Plane | None) -> Figure:
     """Examples ``(n, *shape)``, and below each its reconstruction, sixteen to a row."""
-    if window is not None:
-        return _plane({"examples": x, "reconstructions": again}, title, window)
+    if plane is not None:
+        return _scatter({"examples": x, "reconstructions": again}, title, plane)
     limits = limits_of(x, levels)
     columns = min(16, len(x))
     rows = [part[i : i + columns] for i in range(0, len(x), columns) for part in (x, again)]
@@ -127,22 +127,17 @@ def draw_side_by_side(samples: dict[str, Tensor], title: str, levels: int | None
     return figure
 
 
-def _plane(sets: dict[str, Tensor], title: str, window: Window) -> Figure:
+def _scatter(sets: dict[str, Tensor], title: str, plane: Plane) -> Figure:
     figure = Figure(figsize=(0.6 * WIDTH, 0.6 * WIDTH))
     axes = figure.subplots()
+    show_plane(axes, plane)
     for (name, x), marker in zip(sets.items(), ("o", "x"), strict=False):
-        axes.scatter(x[:, 0], x[:, 1], s=6 if len(sets) == 1 else 24, marker=marker, label=name, lw=1)
-    if len(sets) > 1:
-        axes.legend()
-    axes.set(title=title, xlabel="$x_1$", ylabel="$x_2$", xlim=window[0], ylim=window[1], aspect="equal")
+        axes.scatter(x[:, 0], x[:, 1], s=4 if len(sets) == 1 else 24, marker=marker, label=name, lw=1, zorder=2)
+    axes.legend(loc="upper right")
+    axes.set_title(title)
     return figure
 
 
 def limits_for(data: Any) -> Limits:
     """What is black and what is white in pictures of samples: as in the data."""
     return limits_of(data.splits["train"][0][:10_000], data.levels)
-
-
-def memorised(distances: Tensor, usual: Tensor) -> Sequence[float]:
-    """Medians of the distance to the nearest training example: of samples ``(n, count)``, and of test examples."""
-    return [d[:, 0].median().item() for d in (distances, usual)]

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from threading import Event, Thread
 
 import torch
 from torch import Tensor
@@ -16,7 +17,7 @@ def streamed(
     function: Callable[..., Tensor], *inputs: Tensor | None, device: torch.device, rows: int = 256, what: str = ""
 ) -> Tensor:
     """What a function makes of inputs that share their first dimension, a batch of ``rows`` at a time: one batch is on
-    the device, the results are gathered on the CPU. After two seconds there is a progress bar on stderr.
+    the device, the results are gathered on the CPU.
 
     Args:
         function: of one batch of each input, None for an input that is None.
@@ -24,12 +25,31 @@ def streamed(
     """
     size = next(len(part) for part in inputs if part is not None)
     done = []
-    for index in progress(torch.arange(size).split(rows), what):
-        done.append(function(*(None if part is None else part[index].to(device) for part in inputs)).cpu())
+    with progress(size, what) as bar:
+        for index in torch.arange(size).split(rows):
+            done.append(function(*(None if part is None else part[index].to(device) for part in inputs)).cpu())
+            bar.update(len(index))
     return torch.cat(done)
 
 
-def progress(steps: Any, what: str) -> Any:
-    """A bar over steps, on stderr, once they have taken two seconds; a log file gets a line every ten seconds."""
-    interval = 0.1 if sys.stderr.isatty() else 10
-    return tqdm(steps, desc=what, delay=2, leave=False, dynamic_ncols=True, mininterval=interval)
+@contextmanager
+def progress(total: int, what: str) -> Iterator[tqdm]:
+    """A bar on stderr once the work takes two seconds, whose clock goes on within a batch: a sample of an
+    autoregressive flow takes as many passes as it has dimensions. A log file gets a line every ten seconds."""
+    first, interval = (2.0, 1.0) if sys.stderr.isatty() else (10.0, 10.0)
+    done = Event()
+
+    def beat() -> None:
+        wait = first
+        while not done.wait(wait):
+            bar.refresh()
+            wait = interval
+
+    with tqdm(total=total, desc=what, delay=first, leave=False, dynamic_ncols=True, mininterval=interval) as bar:
+        thread = Thread(target=beat, daemon=True)
+        thread.start()
+        try:
+            yield bar
+        finally:
+            done.set()
+            thread.join()

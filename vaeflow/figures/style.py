@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 import matplotlib
 import numpy as np
@@ -30,16 +31,16 @@ def pixels(figure: Figure) -> np.ndarray:
 
 
 def check_outputs(paths: Sequence[Path], force: bool) -> None:
-    """Raise a :class:`VaeflowError` if a file is there already, without ``force``, or cannot be written; and make its
-    folder. Called before the work begins."""
+    """Raise a :class:`VaeflowError` if a file is there already, without ``force``, or cannot be written. Called
+    before the work begins."""
     for path in paths:
         if path.is_dir():
             raise VaeflowError(f"{path} is a folder, expected the name of a file to write.")
         if path.exists() and not force:
             raise VaeflowError(f"{path} exists already: --force overwrites it, --out takes another name.")
+        folder = next(parent for parent in path.absolute().parents if parent.exists())
         try:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            beside = _beside(path)
+            beside = _beside(folder / path.name)
             beside.touch()
             beside.unlink()
         except OSError as error:
@@ -50,8 +51,8 @@ def check_outputs(paths: Sequence[Path], force: bool) -> None:
 def save_figure(path: Path, figure: Figure) -> None:
     """A figure as ``.png``, ``.pdf`` or ``.svg``."""
     kind = path.suffix[1:]
-    options = {"optimize": True} if kind == "png" else None
-    _renamed(path, lambda to: figure.savefig(to, format=kind, bbox_inches="tight", pil_kwargs=options))
+    options: dict[str, Any] = {"pil_kwargs": {"optimize": True}} if kind == "png" else {}
+    _renamed(path, lambda to: figure.savefig(to, format=kind, bbox_inches="tight", **options))
 
 
 def save_animation(path: Path, frames: Sequence[np.ndarray], seconds: float = 4.0) -> None:
@@ -90,6 +91,7 @@ def _renamed(path: Path, save: Callable[[Path], None]) -> None:
     """Save under another name first: a file is there whole, or not at all."""
     beside = _beside(path)
     try:
+        path.parent.mkdir(parents=True, exist_ok=True)
         save(beside)
         beside.replace(path)
     except OSError as error:

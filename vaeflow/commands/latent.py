@@ -1,0 +1,251 @@
+"""The commands that walk through a latent space: ``interpolate.py``, ``reconstruct.py``, ``attribute.py``,
+``manifold.py`` and ``posterior.py``."""
+
+from __future__ import annotations
+
+import re
+from argparse import Namespace
+from typing import Literal
+
+import torch
+from jsonargparse.typing import NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt
+from torch import Tensor
+
+from vaeflow.commands.arguments import (
+    add_batch_size,
+    add_checkpoint,
+    add_examples,
+    add_output,
+    checkpoints_of,
+    chosen_examples,
+    experiment_of,
+    open_checkpoint,
+    output_of,
+    parser_of,
+    say,
+    space_of,
+    title_of,
+)
+from vaeflow.errors import VaeflowError
+from vaeflow.figures import attributes, interpolation, manifold, posteriors, samples
+from vaeflow.figures.images import check_drawable
+from vaeflow.figures.plane import plane_of
+from vaeflow.figures.streaming import streamed
+from vaeflow.figures.style import save_animation, save_arrays, save_figure
+from vaeflow.noise import Noise
+
+SPACE = "z; or z0, before the flow of a VAE, moving the encoder's features too"
+NUM = "examples, if --index and --file do not say which; of each label"
+
+
+def interpolate() -> None:
+    """Walk from one example to another through a model's latent space: a picture, an animation, and the numbers."""
+    parser = parser_of("interpolate.py", interpolate)
+    add_checkpoint(parser)
+    add_examples(parser, "pairs of examples, each a first and a last,")
+    add = parser.add_argument
+    add("--num", type=PositiveInt, default=5, help="pairs, if --index and --file do not say which")
+    add("--steps", type=PositiveInt, default=11, help="columns of the picture, both ends counted")
+    add("--method", type=Literal["linear", "spherical"], default="linear", help="a straight line, or a great circle")
+    add("--space", type=str, default="z", help=SPACE)
+    add("--levels", type=str, nargs="+", default=[], help="of a multi-scale code: move these alone")
+    add("--corners", action="store_true", help="a square between four examples instead of pairs")
+    add("--animation", type=Literal["gif", "webp", "none"], default="gif", help="written beside the picture")
+    add_output(parser, "interpolation.png")
+    add_batch_size(parser)
+    args = parser.parse_args()
+    (path,) = checkpoints_of(args, parser)
+    animation = [] if args.animation == "none" else [f".{args.animation}"]
+    out, numbers, *animated = output_of(args, "interpolation.png", path, [".npz", *animation])
+    model, data = open_checkpoint(path, args)
+    space = space_of(model, args.space)
+    check_drawable(model.shape)
+    x, y = chosen_examples(args, model, data, _ends(args))
+    walk = interpolation.interpolate(
+        model, space, x, y, args.steps, args.method, args.levels, args.corners, rows=args.batch_size
+    )
+    moving = f" ({', '.join(args.levels)} alone)" if args.levels else ""
+    title = f"{title_of(path, model, data)}: {args.method} in {space.title}{moving}"
+    plane = plane_of(data)
+    save_figure(out, interpolation.draw(walk, title, model.levels, plane))
+    save_arrays(numbers, walk.arrays())
+    say(picture=out, numbers=numbers)
+    if plane is None and animated:
+        save_animation(animated[0], interpolation.animation(walk, model.levels))
+        say(animation=animated[0])
+
+
+def _ends(args: Namespace) -> int:
+    """How many examples to take: of each label, or of all."""
+    if not args.label or args.file or args.index:
+        return 4 if args.corners else 2 * args.num
+    if len(args.label) != 4 and args.corners:
+        raise VaeflowError(f"--corners wants four labels, not {len(args.label)}.")
+    if len(args.label) % 2:
+        raise VaeflowError("--label wants pairs: the label that a path starts from, and the one that it leads to.")
+    return 1 if args.corners else args.num
+
+
+def reconstruct() -> None:
+    """Encode examples and decode them again."""
+    parser = parser_of("reconstruct.py", reconstruct)
+    add_checkpoint(parser)
+    add_examples(parser, "examples")
+    add = parser.add_argument
+    add("--num", type=PositiveInt, default=32, help=NUM)
+    add("--temperature", type=NonNegativeFloat, default=0.0, help="0: of the mean of q(z|x); 1: of a draw from it")
+    add("--seed", type=NonNegativeInt, default=0, help="of the noise")
+    add_output(parser, "reconstructions.png")
+    add_batch_size(parser)
+    args = parser.parse_args()
+    (path,) = checkpoints_of(args, parser)
+    (out,) = output_of(args, "reconstructions.png", path)
+    model, data = open_checkpoint(path, args)
+    space_of(model)
+    check_drawable(model.shape)
+    x, y = chosen_examples(args, model, data, args.num)
+    noise = Noise(args.seed)
+
+    def again(x: Tensor, y: Tensor, index: Tensor) -> Tensor:
+        return model.reconstruct(x, noise.at(index), model.context_of(y), args.temperature)
+
+    decoded = streamed(again, x, y, torch.arange(len(x)), device=model.device, rows=args.batch_size, what="decoding")
+    title = f"{title_of(path, model, data)}: reconstructions"
+    title += f" of draws from q(z|x) at temperature {args.temperature:g}" if args.temperature else ""
+    save_figure(out, samples.draw_reconstructions(x, decoded, title, model.levels, plane_of(data)))
+    error = (decoded.double() - x.double()).square().mean().sqrt().item()
+    print(f"root mean square error {error:.4g}, in the data's units, of {len(x)} examples")
+    say(picture=out)
+
+
+def attribute() -> None:
+    """Add an attribute to examples, in growing strength, along its direction in latent space: the smile vector."""
+    parser = parser_of("attribute.py", attribute)
+    parser._negative_number_matcher = re.compile(r"^-[\d.]")  # so that -3:3:7 is a value
+    add_checkpoint(parser)
+    add_examples(parser, "examples to change")
+    add = parser.add_argument
+    add("--attribute", type=str | None, default=None, help="a label, by name; of the Frey Faces, smile")
+    add("--against", type=str, nargs="+", default=[], help="labels that lack it; by default all others")
+    add("--positive", type=str | None, default=None, help="instead: training examples that have it, such as 3,8,20-40")
+    add("--negative", type=str | None, default=None, help="and that lack it; of the Frey Faces, frames of the film")
+    add("--strength", type=str, default="-1:2:7", help="FIRST:LAST:COUNT; 1 is from the mean without to that with it")
+    add("--method", type=Literal["means", "probe"], default="means", help="difference of means, or logistic regression")
+    add("--space", type=str, default="z", help=SPACE)
+    add("--num", type=PositiveInt, default=5, help=NUM)
+    add("--limit", type=PositiveInt, default=10_000, help="training examples with it, and without it, at most")
+    add_output(parser, "attribute_NAME.png")
+    add_batch_size(parser)
+    args = parser.parse_args()
+    strength = attributes.strengths(args.strength)
+    if (args.positive is None) != (args.negative is None) or (args.positive is None) == (args.attribute is None):
+        parser.error("give --attribute NAME, or two lists of training examples, --positive and --negative.")
+    (path,) = checkpoints_of(args, parser)
+    (out,) = output_of(args, f"attribute_{args.attribute or 'of_lists'}.png", path)
+    model, data = open_checkpoint(path, args)
+    space = space_of(model, args.space)
+    if len(model.shape) != 3:
+        raise VaeflowError(f"an attribute is added to images, but these data have shape {model.shape}.")
+    if args.attribute is None:
+        having, lacking = (data.in_training(numbers(text)) for text in (args.positive, args.negative))
+    else:
+        having, lacking = data.attribute(args.attribute)
+        if args.against:
+            lacking = torch.cat([data.of_class("train", name) for name in args.against])
+    x, y = chosen_examples(args, model, data, args.num)
+
+    def encoded(x: Tensor, y: Tensor) -> Tensor:
+        encode = lambda x, y: space.encode(x, model.context_of(y))  # noqa: E731
+        return streamed(encode, x, y, device=model.device, rows=args.batch_size, what="encoding")
+
+    def decoded(codes: Tensor, y: Tensor) -> Tensor:
+        decode = lambda z, y: space.decode(z, model.context_of(y))  # noqa: E731
+        return streamed(decode, codes, y, device=model.device, rows=args.batch_size, what="decoding")
+
+    have, lack = (encoded(*data.examples("train", index[: args.limit])) for index in (having, lacking))
+    found = attributes.direction(have, lack, args.method)
+    codes = encoded(x, y)
+    moved = codes[:, None] + strength.to(codes.dtype)[:, None] * found.vector
+    changed = decoded(moved.flatten(0, 1), y.repeat_interleave(len(strength))).unflatten(0, moved.shape[:2])
+    name = "an attribute by two lists" if args.attribute is None else args.attribute
+    kind = f"label {name}" if data.num_classes and args.attribute else name
+    against = f" against {', '.join(args.against)}" if args.against else ""
+    how = "difference of means" if found.accuracy is None else f"a probe, balanced accuracy {found.accuracy:.0%}"
+    title = f"{title_of(path, model, data)}: {kind}{against} in {space.title}, {how}"
+    save_figure(out, attributes.draw(x, changed, strength, title, model.levels))
+    print(f"{len(have)} training examples with the attribute, {len(lack)} without")
+    say(picture=out)
+
+
+def numbers(text: str) -> Tensor:
+    """Numbers and ranges that commas separate.
+
+    >>> numbers("3,8,20-23")
+    tensor([ 3,  8, 20, 21, 22, 23])
+    """
+    found: list[int] = []
+    for part in text.split(","):
+        match = re.fullmatch(r"\s*(\d+)(?:\s*-\s*(\d+))?\s*", part)
+        if match is None or int(match[2] or match[1]) < int(match[1]):
+            raise VaeflowError(f"{text!r} is no list of numbers, such as 3,8,20-40.")
+        found += range(int(match[1]), int(match[2] or match[1]) + 1)
+    return torch.tensor(found)
+
+
+def draw_manifold() -> None:
+    """Decode a latent space of two dimensions on a grid of equally probable steps, beside the codes of the data."""
+    parser = parser_of("manifold.py", draw_manifold)
+    add_checkpoint(parser)
+    add = parser.add_argument
+    add("--points", type=PositiveInt, default=20, help="of the grid, each way")
+    add("--num", type=PositiveInt, default=2000, help="examples whose codes are shown, at most")
+    add("--split", type=str, default="test", help="whose codes: train, val or test")
+    add_output(parser, "manifold.png")
+    add_batch_size(parser)
+    args = parser.parse_args()
+    (path,) = checkpoints_of(args, parser)
+    (out,) = output_of(args, "manifold.png", path)
+    model, data = open_checkpoint(path, args)
+    if len(model.shape) != 3:
+        raise VaeflowError("a manifold is one of images, but the data are none; layers.py shows flows of the plane.")
+    if model.context_features:
+        raise VaeflowError("a class-conditional model has another manifold for each class: take one that is not.")
+    manifold.check_plane(model)
+    z, _ = manifold.plane_of_codes(model, args.points)
+    decoded = streamed(model.decode, z, device=model.device, rows=args.batch_size, what="decoding")
+    data.evaluate_on(args.split, args.num)
+    x, y = data.examples(args.split, torch.arange(data.num_evaluated))
+    codes = streamed(model.encode, x, device=model.device, rows=args.batch_size, what="encoding")
+    limits, title = samples.limits_for(data), title_of(path, model, data)
+    save_figure(out, manifold.draw(decoded, z, codes, y, data.class_names, limits, title))
+    say(picture=out)
+
+
+def draw_posteriors() -> None:
+    """Compare posteriors of models with two latents on the same examples: the prior, samples of each q(z|x), and its
+    contours beside those of the exact p(z|x)."""
+    parser = parser_of("posterior.py", draw_posteriors)
+    add_checkpoint(parser, several=True)
+    add_examples(parser, "examples")
+    add = parser.add_argument
+    add("--num", type=PositiveInt, default=4, help=NUM)
+    add("--samples", type=PositiveInt, default=2000, help="of each posterior")
+    add("--points", type=PositiveInt, default=161, help="of the grid, each way")
+    add("--half-width", type=PositiveFloat, default=3.5, help="the grid goes from minus this to this, each way")
+    add("--seed", type=NonNegativeInt, default=0, help="of the noise")
+    add_output(parser, "posterior.png", "pictures/ in the first run's folder")
+    parser.set_defaults(split="train")
+    args = parser.parse_args()
+    paths = checkpoints_of(args, parser)
+    (out,) = output_of(args, "posterior.png", paths[0])
+    found = []
+    for path in paths:
+        model, data = open_checkpoint(path, args)
+        manifold.check_plane(model)
+        x, y = chosen_examples(args, model, data, args.num)
+        name = experiment_of(path)
+        one = posteriors.posteriors(model, x, y, name, args.samples, args.points, args.half_width, args.seed)
+        print(f"{name:<24}−log p(x) {one.nll.mean():.3f} nats, KL(q(z|x) ‖ p(z|x)) {one.gap.mean():.3f} nats")
+        found.append(one)
+    save_figure(out, posteriors.draw(found, f"posteriors of {len(x)} examples of {data.label}"))
+    say(picture=out)
