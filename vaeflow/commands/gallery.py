@@ -235,6 +235,7 @@ def figures() -> None:
         last = f"{last} --out {folder / 'figures' / picture.file} --force"
         print(f"$ {last}", flush=True)
         run(last.replace(" --retrain", "") if args.reuse else last)
+        (folder / "figures" / picture.file).with_suffix(".npz").unlink(missing_ok=True)  # the page shows pictures alone
     (folder / "gallery.md").write_text(page())
     print(f"\npage        {folder / 'gallery.md'}, after {time.monotonic() - began:.0f} s")
 
