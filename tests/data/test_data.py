@@ -15,7 +15,7 @@ from PIL import Image
 
 from tests.conftest import md5
 from vaeflow.data import CIFAR10, MNIST, Arrays, DataModule, Digits, FreyFaces, ImageFolder
-from vaeflow.data.base import EvaluationBatches, TrainingBatches
+from vaeflow.data.batches import EvaluationBatches, TrainingBatches
 from vaeflow.data.torchvision_sets import _read
 from vaeflow.errors import VaeflowError
 from vaeflow.noise import Noise

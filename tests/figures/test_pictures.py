@@ -202,15 +202,14 @@ def test_the_codes_of_a_learned_prior_are_its_own() -> None:
 def test_the_manifold_is_laid_out_as_the_plane_is() -> None:
     vae = models.VAE(shape=(1, 4, 4), levels=17, latent_features=2)
     manifold.check_plane(vae)
-    z, middles = manifold.plane_of_codes(vae, 4)
-    torch.testing.assert_close(middles, torch.tensor([0.125, 0.375, 0.625, 0.875], dtype=torch.float64))
-    z = z.unflatten(0, (4, 4))
+    z = manifold.plane_of_codes(vae, 4).unflatten(0, (4, 4))
+    middles = torch.tensor([0.125, 0.375, 0.625, 0.875], dtype=torch.float64)
     assert (z[:, 1:, 0] > z[:, :-1, 0]).all()  # z₁ rises to the right
     assert (z[:-1, :, 1] > z[1:, :, 1]).all()  # z₂ rises upwards
     torch.testing.assert_close(torch.special.ndtr(z[0, :, 0]).double(), middles, rtol=0, atol=1e-6)
     with pytest.raises(VaeflowError, match="VAE has a latent space of 16 dimensions, expected one of two"):
         manifold.check_plane(models.VAE(shape=(1, 4, 4), levels=17))
-    with pytest.raises(VaeflowError, match="GaussianMixture has none, expected one of two"):
+    with pytest.raises(VaeflowError, match="GaussianMixture has no latent space, expected one of two"):
         manifold.check_plane(models.GaussianMixture(shape=(2,)))
 
 

@@ -78,7 +78,7 @@ def draw(model: Any, data: Any, count: int = 64) -> dict[str, np.ndarray]:
             if even := min(10, size - size % 2):
                 walk = interpolate(model, model.latent_spaces["z"], x[:even], y[:even], 10, frames=1)
                 pictures["interpolation"] = grid(walk.x.flatten(0, 1), model.levels, 10)
-    if max((s.stop for s in model.latent_slices.values()), default=0) == 2 and model.dimension > 2:
+    if model.code_features == 2 and model.dimension > 2:
         pictures["latents"] = pixels(_latents(model, data))
     if model.shape == (2,) and model.levels is None and not model.context_features:
         pictures["density"] = pixels(density.draw(model, data))

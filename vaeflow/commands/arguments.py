@@ -5,7 +5,7 @@ from __future__ import annotations
 from argparse import Namespace
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from jsonargparse.typing import PositiveInt
@@ -75,14 +75,9 @@ def open_checkpoint(path: Path, args: Namespace, **overrides: Any) -> tuple[Like
     return model, data
 
 
-def experiment_of(checkpoint: Path) -> str:
+def run_name(checkpoint: Path) -> str:
     """The name of the run that a checkpoint lies in, or else its own."""
     return checkpoint.parents[2].name if checkpoint.parent.name == "checkpoints" else checkpoint.stem
-
-
-def title_of(checkpoint: Path, model: LikelihoodModel, data: DataModule) -> str:
-    """What a picture says it is of: experiment, model and data."""
-    return f"{experiment_of(checkpoint)} ({type(model).__name__} on {data.label})"
 
 
 def space_of(model: LikelihoodModel, name: str = "z") -> LatentSpace:
@@ -169,6 +164,43 @@ def output_of(args: Namespace, name: str, checkpoint: Path | None = None, more: 
     paths = [out, *(out.with_suffix(ending) for ending in more)]
     check_outputs(paths, args.force)
     return paths
+
+
+class Opened(NamedTuple):
+    """What a picture of one checkpoint starts from.
+
+    Args:
+        model, data: the checkpoint's.
+        title: run, model and data, which the picture's own begins with.
+        out: where the picture goes.
+        beside: where what is written beside it goes.
+    """
+
+    model: LikelihoodModel
+    data: DataModule
+    title: str
+    out: Path
+    beside: list[Path]
+
+
+def picture_parser(script: str, command: Callable[[], None], picture: str) -> Parser:
+    """The parser of a command that draws one checkpoint's picture."""
+    parser = parser_of(script, command)
+    add_checkpoint(parser)
+    add_output(parser, picture)
+    return parser
+
+
+def opened(parser: Parser, args: Namespace, picture: str, more: Sequence[str] = ()) -> Opened:
+    """The checkpoint that was asked for, once it is known that its picture can be written.
+
+    Args:
+        picture, more: see :func:`output_of`.
+    """
+    (path,) = checkpoints_of(args, parser)
+    out, *beside = output_of(args, picture, path, more)
+    model, data = open_checkpoint(path, args)
+    return Opened(model, data, f"{run_name(path)} ({type(model).__name__} on {data.label})", out, beside)
 
 
 def add_batch_size(parser: Parser) -> None:

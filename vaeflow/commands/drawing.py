@@ -8,17 +8,15 @@ from jsonargparse.typing import NonNegativeFloat, NonNegativeInt, PositiveInt
 
 from vaeflow.commands.arguments import (
     add_batch_size,
-    add_checkpoint,
     add_examples,
     add_output,
-    checkpoints_of,
     chosen_examples,
-    open_checkpoint,
+    opened,
     output_of,
     parser_of,
+    picture_parser,
     say,
     space_of,
-    title_of,
 )
 from vaeflow.errors import VaeflowError
 from vaeflow.figures import density, layers, push_forward, samples
@@ -32,8 +30,7 @@ SHOWN_WITH_NEIGHBOURS = 16
 
 def sample() -> None:
     """Draw samples of a model; with --neighbours, and the training examples nearest to each."""
-    parser = parser_of("sample.py", sample)
-    add_checkpoint(parser)
+    parser = picture_parser("sample.py", sample, "samples.png")
     add = parser.add_argument
     add("--num", type=PositiveInt, default=64, help="how many samples")
     add("--temperature", type=NonNegativeFloat, default=1.0, help="multiplies the standard deviation of the base")
@@ -42,12 +39,9 @@ def sample() -> None:
     add("--seed", type=NonNegativeInt, default=0, help="of the noise")
     add("--neighbours", type=NonNegativeInt, default=0, help="show so many nearest training examples of each sample")
     add("--npz", action="store_true", help="also write the numbers, beside the picture")
-    add_output(parser, "samples.png")
     add_batch_size(parser)
     args = parser.parse_args()
-    (path,) = checkpoints_of(args, parser)
-    out, *numbers = output_of(args, "samples.png", path, [".npz"] if args.npz else [])
-    model, data = open_checkpoint(path, args)
+    model, data, title, out, numbers = opened(parser, args, "samples.png", [".npz"] if args.npz else [])
     if not args.npz:
         check_drawable(model.shape)
     y = None
@@ -58,9 +52,9 @@ def sample() -> None:
         y = labels.repeat(-(-args.num // len(labels)))[: args.num]
     x = samples.sample(model, args.num, Noise(args.seed), y, args.temperature, args.mean, args.batch_size)
     arrays = {"x": x} if y is None else {"x": x, "y": y}
-    title = f"{title_of(path, model, data)}: {'means of p(x|z)' if args.mean else 'samples'}"
+    title += ": means of p(x|z)" if args.mean else ": samples"
     title += f" at temperature {args.temperature:g}" if args.temperature != 1 else ""
-    figure = None
+    figure, limits = None, samples.limits_for(data)
     if args.neighbours:
         distances, index = samples.nearest(x, data, args.neighbours)
         test = data.examples("test", torch.arange(min(len(x), len(data.splits["test"][0]))))[0]
@@ -72,10 +66,9 @@ def sample() -> None:
             shown = slice(0, SHOWN_WITH_NEIGHBOURS)
             title += f", the first {SHOWN_WITH_NEIGHBOURS}" if len(x) > SHOWN_WITH_NEIGHBOURS else ""
             near = data.examples("train", index[shown].flatten())[0].unflatten(0, index[shown].shape)
-            figure = samples.draw_neighbours(x[shown], near, title, model.levels, samples.limits_for(data))
+            figure = samples.draw_neighbours(x[shown], near, title, model.levels, limits)
     if is_drawable(model.shape):
-        plane, limits = plane_of(data), samples.limits_for(data)
-        save_figure(out, figure or samples.draw_samples(x, title, model.levels, limits, plane))
+        save_figure(out, figure or samples.draw_samples(x, title, model.levels, limits, plane_of(data)))
         say(picture=out)
     if args.npz:
         save_arrays(numbers[0], {name: value.numpy() for name, value in arrays.items()})
@@ -84,18 +77,14 @@ def sample() -> None:
 
 def draw_layers() -> None:
     """Follow data to noise and noise to data, layer by layer, through a flow."""
-    parser = parser_of("layers.py", draw_layers)
-    add_checkpoint(parser)
+    parser = picture_parser("layers.py", draw_layers, "layers.png")
     add_examples(parser, "examples")
     add = parser.add_argument
     add("--num", type=PositiveInt | None, default=None, help="examples and samples: 2000 points, or 3 images")
     add("--columns", type=PositiveInt, default=6, help="values shown, at most, evenly chosen among all layers")
     add("--seed", type=NonNegativeInt, default=0, help="of the noise")
-    add_output(parser, "layers.png")
     args = parser.parse_args()
-    (path,) = checkpoints_of(args, parser)
-    (out,) = output_of(args, "layers.png", path)
-    model, data = open_checkpoint(path, args)
+    model, data, title, out, _ = opened(parser, args, "layers.png")
     space_of(model)
     check_drawable(model.shape)
     plane = plane_of(data)
@@ -108,21 +97,17 @@ def draw_layers() -> None:
         x = model.decode(z, context)
     to_noise, passed, last = layers.layers(model, model.encode(x, context), context, args.columns)
     to_data, *_ = layers.layers(model, z, context, args.columns)
-    title = f"{title_of(path, model, data)}, layer by layer"
+    title += ", layer by layer"
     save_figure(out, layers.draw(to_noise, to_data, passed, last, title, model.levels, plane))
     say(picture=out)
 
 
 def draw_density() -> None:
     """Draw a model's density of the plane beside that of the data."""
-    parser = parser_of("density.py", draw_density)
-    add_checkpoint(parser)
+    parser = picture_parser("density.py", draw_density, "density.png")
     parser.add_argument("--points", type=PositiveInt, default=200, help="of the grid, each way")
-    add_output(parser, "density.png")
     args = parser.parse_args()
-    (path,) = checkpoints_of(args, parser)
-    (out,) = output_of(args, "density.png", path)
-    model, data = open_checkpoint(path, args)
+    model, data, _, out, _ = opened(parser, args, "density.png")
     if model.shape != (2,) or model.levels is not None or model.context_features:
         raise VaeflowError("a density is drawn of points of the plane, without labels; these data are others.")
     save_figure(out, density.draw(model, data, args.points))

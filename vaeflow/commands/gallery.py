@@ -31,9 +31,7 @@ def latent_dimensions() -> None:
     add("--dimensions", type=PositiveInt, nargs="+", default=[2, 5, 10, 20], help="of the latent spaces")
     add("--config", type=str, default="vae", help="of a model with latent_features")
     add("--train", type=str, default="", help="further options of train.py, such as '--data MNIST'")
-    add(
-        "--experiment", type=str, default="latent_dimensions", help="name of the runs: each lies in runs/NAME/DIMENSION"
-    )
+    add("--experiment", type=str, default="latent_dimensions", help="name of the runs, in runs/NAME/DIMENSION")
     add("--retrain", action="store_true", help="train anew what has been trained already")
     add("--num", type=PositiveInt, default=36, help="samples of each")
     add("--temperature", type=NonNegativeFloat, default=1.0, help="multiplies the standard deviation of the prior")
@@ -54,10 +52,9 @@ def latent_dimensions() -> None:
         results = best.parents[1] / "results.json"
         nll = f"\nnll ≤ {json.loads(results.read_text())['nll']:.1f} nats" if results.is_file() else ""
         shown[f"{dimension} latents{nll}"] = x
-    title = (
-        f"means of p(x|z), z from the prior{f' at temperature {args.temperature:g}' if args.temperature != 1 else ''}"
-    )
-    save_figure(out, samples.draw_side_by_side(shown, f"{type(model).__name__} on {data.label}: {title}", model.levels))
+    title = f"{type(model).__name__} on {data.label}: means of p(x|z), z from the prior"
+    title += f" at temperature {args.temperature:g}" if args.temperature != 1 else ""
+    save_figure(out, samples.draw_side_by_side(shown, title, model.levels))
     say(picture=out)
 
 
@@ -78,8 +75,9 @@ def trained(config: str, options: str = "", name: str | None = None) -> str:
 
 
 FOUR = (
-    "python -c \"import numpy, sklearn.datasets; x = (sklearn.datasets.load_digits().images[:4] > 7).astype('uint8'); "
-    "numpy.savez('runs/four.npz', train=x.repeat(32, 0), val=x, test=x)\""
+    'python -c "import numpy, pathlib, sklearn.datasets; '
+    "x = (sklearn.datasets.load_digits().images[:4] > 7).astype('uint8'); "
+    "pathlib.Path('runs').mkdir(exist_ok=True); numpy.savez('runs/four.npz', train=x.repeat(32, 0), val=x, test=x)\""
 )
 ON_FOUR = (
     "--data Arrays --data.path runs/four.npz --data.levels 2 --trainer.max_epochs 5000 "
@@ -222,7 +220,6 @@ def figures() -> None:
             raise VaeflowError(f"the gallery has no picture {name}: it has {', '.join(known)}.")
     folder = Path(args.out)
     check_outputs([folder / "gallery.md", *(folder / "figures" / name for name in args.only or known)], force=True)
-    Path("runs").mkdir(exist_ok=True)
     began, done = time.monotonic(), set[str]()
     for k, picture in enumerate(wanted := [p for p in PICTURES if not args.only or p.file in args.only], start=1):
         print(f"\n[{k} of {len(wanted)}, {time.monotonic() - began:.0f} s] {picture.file}", flush=True)

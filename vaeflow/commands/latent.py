@@ -18,13 +18,14 @@ from vaeflow.commands.arguments import (
     add_output,
     checkpoints_of,
     chosen_examples,
-    experiment_of,
     open_checkpoint,
+    opened,
     output_of,
     parser_of,
+    picture_parser,
+    run_name,
     say,
     space_of,
-    title_of,
 )
 from vaeflow.errors import VaeflowError
 from vaeflow.figures import attributes, interpolation, manifold, posteriors, samples
@@ -40,8 +41,7 @@ NUM = "examples, if --index and --file do not say which; of each label"
 
 def interpolate() -> None:
     """Walk from one example to another through a model's latent space: a picture, an animation, and the numbers."""
-    parser = parser_of("interpolate.py", interpolate)
-    add_checkpoint(parser)
+    parser = picture_parser("interpolate.py", interpolate, "interpolation.png")
     add_examples(parser, "pairs of examples, each a first and a last,")
     add = parser.add_argument
     add("--num", type=PositiveInt, default=5, help="pairs, if --index and --file do not say which")
@@ -51,13 +51,10 @@ def interpolate() -> None:
     add("--levels", type=str, nargs="+", default=[], help="of a multi-scale code: move these alone")
     add("--corners", action="store_true", help="a square between four examples instead of pairs")
     add("--animation", type=Literal["gif", "webp", "none"], default="gif", help="written beside the picture")
-    add_output(parser, "interpolation.png")
     add_batch_size(parser)
     args = parser.parse_args()
-    (path,) = checkpoints_of(args, parser)
-    animation = [] if args.animation == "none" else [f".{args.animation}"]
-    out, numbers, *animated = output_of(args, "interpolation.png", path, [".npz", *animation])
-    model, data = open_checkpoint(path, args)
+    endings = [".npz", *([] if args.animation == "none" else [f".{args.animation}"])]
+    model, data, title, out, (numbers, *animated) = opened(parser, args, "interpolation.png", endings)
     space = space_of(model, args.space)
     check_drawable(model.shape)
     x, y = chosen_examples(args, model, data, _ends(args))
@@ -65,7 +62,7 @@ def interpolate() -> None:
         model, space, x, y, args.steps, args.method, args.levels, args.corners, rows=args.batch_size
     )
     moving = f" ({', '.join(args.levels)} alone)" if args.levels else ""
-    title = f"{title_of(path, model, data)}: {args.method} in {space.title}{moving}"
+    title = f"{title}: {args.method} in {space.title}{moving}"
     plane = plane_of(data)
     save_figure(out, interpolation.draw(walk, title, model.levels, plane))
     save_arrays(numbers, walk.arrays())
@@ -88,19 +85,15 @@ def _ends(args: Namespace) -> int:
 
 def reconstruct() -> None:
     """Encode examples and decode them again."""
-    parser = parser_of("reconstruct.py", reconstruct)
-    add_checkpoint(parser)
+    parser = picture_parser("reconstruct.py", reconstruct, "reconstructions.png")
     add_examples(parser, "examples")
     add = parser.add_argument
     add("--num", type=PositiveInt, default=32, help=NUM)
     add("--temperature", type=NonNegativeFloat, default=0.0, help="0: of the mean of q(z|x); 1: of a draw from it")
     add("--seed", type=NonNegativeInt, default=0, help="of the noise")
-    add_output(parser, "reconstructions.png")
     add_batch_size(parser)
     args = parser.parse_args()
-    (path,) = checkpoints_of(args, parser)
-    (out,) = output_of(args, "reconstructions.png", path)
-    model, data = open_checkpoint(path, args)
+    model, data, title, out, _ = opened(parser, args, "reconstructions.png")
     space_of(model)
     check_drawable(model.shape)
     x, y = chosen_examples(args, model, data, args.num)
@@ -110,7 +103,7 @@ def reconstruct() -> None:
         return model.reconstruct(x, noise.at(index), model.context_of(y), args.temperature)
 
     decoded = streamed(again, x, y, torch.arange(len(x)), device=model.device, rows=args.batch_size, what="decoding")
-    title = f"{title_of(path, model, data)}: reconstructions"
+    title += ": reconstructions"
     title += f" of draws from q(z|x) at temperature {args.temperature:g}" if args.temperature else ""
     save_figure(out, samples.draw_reconstructions(x, decoded, title, model.levels, plane_of(data)))
     error = (decoded.double() - x.double()).square().mean().sqrt().item()
@@ -120,9 +113,8 @@ def reconstruct() -> None:
 
 def attribute() -> None:
     """Add an attribute to examples, in growing strength, along its direction in latent space: the smile vector."""
-    parser = parser_of("attribute.py", attribute)
+    parser = picture_parser("attribute.py", attribute, "attribute_NAME.png")
     parser._negative_number_matcher = re.compile(r"^-[\d.]")  # so that -3:3:7 is a value
-    add_checkpoint(parser)
     add_examples(parser, "examples to change")
     add = parser.add_argument
     add("--attribute", type=str | None, default=None, help="a label, by name; of the Frey Faces, smile")
@@ -134,15 +126,12 @@ def attribute() -> None:
     add("--space", type=str, default="z", help=SPACE)
     add("--num", type=PositiveInt, default=5, help=NUM)
     add("--limit", type=PositiveInt, default=10_000, help="training examples with it, and without it, at most")
-    add_output(parser, "attribute_NAME.png")
     add_batch_size(parser)
     args = parser.parse_args()
     strength = attributes.strengths(args.strength)
     if (args.positive is None) != (args.negative is None) or (args.positive is None) == (args.attribute is None):
         parser.error("give --attribute NAME, or two lists of training examples, --positive and --negative.")
-    (path,) = checkpoints_of(args, parser)
-    (out,) = output_of(args, f"attribute_{args.attribute or 'of_lists'}.png", path)
-    model, data = open_checkpoint(path, args)
+    model, data, title, out, _ = opened(parser, args, f"attribute_{args.attribute or 'of_lists'}.png")
     space = space_of(model, args.space)
     if len(model.shape) != 3:
         raise VaeflowError(f"an attribute is added to images, but these data have shape {model.shape}.")
@@ -171,7 +160,7 @@ def attribute() -> None:
     kind = f"label {name}" if data.num_classes and args.attribute else name
     against = f" against {', '.join(args.against)}" if args.against else ""
     how = "difference of means" if found.accuracy is None else f"a probe, balanced accuracy {found.accuracy:.0%}"
-    title = f"{title_of(path, model, data)}: {kind}{against} in {space.title}, {how}"
+    title = f"{title}: {kind}{against} in {space.title}, {how}"
     save_figure(out, attributes.draw(x, changed, strength, title, model.levels))
     print(f"{len(have)} training examples with the attribute, {len(lack)} without")
     say(picture=out)
@@ -194,30 +183,25 @@ def numbers(text: str) -> Tensor:
 
 def draw_manifold() -> None:
     """Decode a latent space of two dimensions on a grid of equally probable steps, beside the codes of the data."""
-    parser = parser_of("manifold.py", draw_manifold)
-    add_checkpoint(parser)
+    parser = picture_parser("manifold.py", draw_manifold, "manifold.png")
     add = parser.add_argument
     add("--points", type=PositiveInt, default=20, help="of the grid, each way")
     add("--num", type=PositiveInt, default=2000, help="examples whose codes are shown, at most")
     add("--split", type=str, default="test", help="whose codes: train, val or test")
-    add_output(parser, "manifold.png")
     add_batch_size(parser)
     args = parser.parse_args()
-    (path,) = checkpoints_of(args, parser)
-    (out,) = output_of(args, "manifold.png", path)
-    model, data = open_checkpoint(path, args)
+    model, data, title, out, _ = opened(parser, args, "manifold.png")
     if len(model.shape) != 3:
         raise VaeflowError("a manifold is one of images, but the data are none; layers.py shows flows of the plane.")
     if model.context_features:
         raise VaeflowError("a class-conditional model has another manifold for each class: take one that is not.")
     manifold.check_plane(model)
-    z, _ = manifold.plane_of_codes(model, args.points)
+    z = manifold.plane_of_codes(model, args.points)
     decoded = streamed(model.decode, z, device=model.device, rows=args.batch_size, what="decoding")
     data.evaluate_on(args.split, args.num)
     x, y = data.examples(args.split, torch.arange(data.num_evaluated))
     codes = streamed(model.encode, x, device=model.device, rows=args.batch_size, what="encoding")
-    limits, title = samples.limits_for(data), title_of(path, model, data)
-    save_figure(out, manifold.draw(decoded, z, codes, y, data.class_names, limits, title))
+    save_figure(out, manifold.draw(decoded, z, codes, y, data.class_names, samples.limits_for(data), title))
     say(picture=out)
 
 
@@ -243,7 +227,7 @@ def draw_posteriors() -> None:
         model, data = open_checkpoint(path, args)
         manifold.check_plane(model)
         x, y = chosen_examples(args, model, data, args.num)
-        name = experiment_of(path)
+        name = run_name(path)
         one = posteriors.posteriors(model, x, y, name, args.samples, args.points, args.half_width, args.seed)
         print(f"{name:<24}−log p(x) {one.nll.mean():.3f} nats, KL(q(z|x) ‖ p(z|x)) {one.gap.mean():.3f} nats")
         found.append(one)

@@ -5,16 +5,17 @@ from __future__ import annotations
 import hashlib
 import os
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import torch
 from pytorch_lightning import LightningDataModule
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset, Sampler
+from torch.utils.data import DataLoader, Sampler
 
 from vaeflow.checkpoint import describe
+from vaeflow.data.batches import EvaluationBatches, Slices, TrainingBatches
 from vaeflow.errors import VaeflowError, check_positive
 from vaeflow.noise import Noise
 
@@ -259,89 +260,12 @@ class DataModule(LightningDataModule, ABC):
 
     def _loader(self, split: str, sampler: Sampler) -> DataLoader:
         return DataLoader(
-            _Slices(*self.splits[split]),
+            Slices(*self.splits[split]),
             sampler=sampler,
             batch_size=None,
             pin_memory=torch.cuda.is_available(),
             generator=torch.Generator(),  # so that the loader draws nothing from the global stream
         )
-
-
-class _Slices(Dataset):
-    """Whole batches by a tensor of indices."""
-
-    def __init__(self, x: Tensor, y: Tensor) -> None:
-        self.x, self.y = x, y
-
-    def __getitem__(self, index: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        return self.x[index], self.y[index], index
-
-    def __len__(self) -> int:
-        return len(self.x)
-
-
-class TrainingBatches(Sampler):
-    """Index tensors of one process's part of every training batch, in an order that is a function of (seed, epoch).
-
-    The last examples of an epoch that fill no batch are left out; the next epoch leaves out others.
-
-    Args:
-        size: number of examples.
-        batch_size: of all processes together; less where there are fewer examples.
-        seed: of the order.
-        rank, world_size: which process of how many.
-        done: says, when an epoch begins, how many of its first batches to leave out.
-    """
-
-    def __init__(
-        self,
-        size: int,
-        batch_size: int,
-        seed: int,
-        rank: int = 0,
-        world_size: int = 1,
-        done: Callable[[], int] = int,
-    ) -> None:
-        if batch_size % world_size:
-            raise VaeflowError(
-                f"data.batch_size is {batch_size}, the batch of all processes together, and cannot be shared by "
-                f"{world_size} of them: take a multiple of {world_size}."
-            )
-        if size < world_size:
-            raise VaeflowError(f"{size} training examples cannot be shared by {world_size} processes.")
-        self.size, self.seed, self.rank, self.world_size = size, seed, rank, world_size
-        self.batch_size = min(batch_size, size - size % world_size)
-        self.epoch = 0
-        self.done = done
-
-    def set_epoch(self, epoch: int) -> None:
-        """Called by Lightning before each epoch."""
-        self.epoch = epoch
-
-    def __len__(self) -> int:
-        return self.size // self.batch_size
-
-    def __iter__(self) -> Iterator[Tensor]:
-        generator = torch.Generator().manual_seed(self.seed * 1_000_003 + self.epoch)
-        order = torch.randperm(self.size, generator=generator)
-        for batch in order[: len(self) * self.batch_size].split(self.batch_size)[self.done() :]:
-            yield batch[self.rank :: self.world_size]
-
-
-class EvaluationBatches(Sampler):
-    """Index tensors 0 … size − 1 in order; process r of W gets batches r, r + W, …, so that every example is seen once.
-
-    A process without a batch gets one of no rows, since Lightning cannot run an empty loader.
-    """
-
-    def __init__(self, size: int, batch_size: int, rank: int = 0, world_size: int = 1) -> None:
-        self.batches = torch.arange(size).split(batch_size)[rank::world_size] or (torch.arange(0),)
-
-    def __len__(self) -> int:
-        return len(self.batches)
-
-    def __iter__(self) -> Iterator[Tensor]:
-        return iter(self.batches)
 
 
 def _place(data: DataModule) -> tuple[int, int]:

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 import numpy as np
 import torch
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from torch import Tensor
 
@@ -41,8 +42,7 @@ def limits_of(images: Tensor, levels: int | None) -> Limits:
 def tiles(images: Tensor, limits: Limits) -> np.ndarray:
     """Images ``(..., channels, height, width)`` → pixels ``(..., height, width, 3)`` of uint8.
 
-    Three channels are red, green and blue. Any other number are shown in grey beside one another, so that the width is
-    multiplied by it.
+    Three channels are red, green and blue; any others are shown in grey beside one another, which widens the tile.
     """
     low, high = limits
     x = ((images.detach().cpu().float() - low) / max(high - low, 1e-9)).clamp(0, 1).mul(255).round().to(torch.uint8)
@@ -72,6 +72,14 @@ def grid(images: Tensor, levels: int | None, columns: int, limits: Limits | None
     return mosaic(np.concatenate([pictures, missing]).reshape(rows, columns, *pictures.shape[1:]))
 
 
+def show(axes: Axes, page: np.ndarray) -> None:
+    """A page of tiles without the marks of axes."""
+    axes.imshow(page)
+    axes.set(xticks=[], yticks=[])
+    axes.tick_params(length=0)
+    axes.spines[:].set_visible(False)
+
+
 def row_of_tiles(blocks: Sequence[np.ndarray], names: Sequence[Sequence[str]], title: str, label: str) -> Figure:
     """Blocks of tiles ``(rows, columns, height, width, 3)`` beside one another, a gap between them.
 
@@ -84,7 +92,7 @@ def row_of_tiles(blocks: Sequence[np.ndarray], names: Sequence[Sequence[str]], t
     page = np.concatenate([part for one in pages for part in (one, gap)][:-1], axis=1)
     figure = Figure(figsize=(WIDTH, WIDTH * len(page) / page.shape[1] + 0.6))
     axes = figure.subplots()
-    axes.imshow(page)
+    show(axes, page)
     places: list[float] = []
     shown: list[str] = []
     left = 0
@@ -95,7 +103,5 @@ def row_of_tiles(blocks: Sequence[np.ndarray], names: Sequence[Sequence[str]], t
         shown += texts[::each]
         left += one.shape[1] + gap.shape[1]
     axes.set_xticks(places, shown)
-    axes.set(title=title, yticks=[], xlabel=label)
-    axes.tick_params(length=0)
-    axes.spines[:].set_visible(False)
+    axes.set(title=title, xlabel=label)
     return figure

@@ -13,7 +13,7 @@ from matplotlib.figure import Figure
 from torch import Tensor
 
 from vaeflow.errors import VaeflowError, check_positive
-from vaeflow.figures.images import limits_of, mosaic, row_of_tiles, tiles
+from vaeflow.figures.images import limits_of, mosaic, row_of_tiles, show, tiles
 from vaeflow.figures.plane import Plane, show_plane
 from vaeflow.figures.streaming import streamed
 from vaeflow.figures.style import WIDTH, styled
@@ -159,9 +159,8 @@ def draw(interpolation: Interpolation, title: str, levels: int | None, plane: Pl
         page = mosaic(tiles(interpolation.x, limits))
         figure = Figure(figsize=(0.75 * WIDTH, 0.75 * WIDTH * len(page) / page.shape[1] + 0.6))
         axes = figure.subplots()
-        axes.imshow(page)
+        show(axes, page)
         axes.set(title=title, xlabel="left to right: $t$ from 0 to 1", ylabel="top to bottom: $s$ from 0 to 1")
-        axes.set(xticks=[], yticks=[])
         return figure
     shown = tiles(interpolation.x[:, :: interpolation.every], limits)
     ends = tiles(interpolation.ends, limits)

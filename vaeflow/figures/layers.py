@@ -11,7 +11,7 @@ from matplotlib.colors import LinearSegmentedColormap
 from matplotlib.figure import Figure
 from torch import Tensor
 
-from vaeflow.figures.images import limits_of, mosaic, tiles
+from vaeflow.figures.images import limits_of, mosaic, show, tiles
 from vaeflow.figures.plane import Plane
 from vaeflow.figures.style import WIDTH, styled
 
@@ -72,11 +72,9 @@ def _images(to_noise: Tensor, to_data: Tensor, names: list[str], title: str, lev
     for axes, page, row_names, label in zip(
         figure.subplots(2, 1), pages, (names[::-1], names), ("data → noise", "noise → data"), strict=True
     ):
-        axes.imshow(page)
+        show(axes, page)
         tile = page.shape[1] / columns
         axes.set_xticks([(i + 0.5) * tile for i in range(columns)], row_names)
-        axes.set(yticks=[], ylabel=label)
-        axes.tick_params(length=0)
-        axes.spines[:].set_visible(False)
+        axes.set_ylabel(label)
     figure.suptitle(title, x=0.01, ha="left", fontsize=10)
     return figure

@@ -21,21 +21,20 @@ from vaeflow.figures.style import WIDTH, styled
 
 def check_plane(model: Any) -> None:
     """Raise a :class:`VaeflowError` unless a model has codes of two numbers."""
-    dimensions = max((part.stop for part in model.latent_slices.values()), default=0)
-    if dimensions != 2:
+    if model.code_features != 2:
+        space = f"a latent space of {model.code_features} dimensions" if model.code_features else "no latent space"
         raise VaeflowError(
-            f"{type(model).__name__} has {f'a latent space of {dimensions} dimensions' if dimensions else 'none'}, "
-            "expected one of two, such as that of --config vae_2d."
+            f"{type(model).__name__} has {space}, expected one of two dimensions, such as that of --config vae_2d."
         )
 
 
-def plane_of_codes(model: Any, points: int) -> tuple[Tensor, Tensor]:
+def plane_of_codes(model: Any, points: int) -> Tensor:
     """Codes ``(points², 2)`` of the cells' middles of the unit square, cut into points × points, through the inverse
-    of the prior's cumulative distribution, and those middles ``(points,)``. The first row is the highest z₂."""
+    of the prior's cumulative distribution, row by row. The first row is the highest z₂."""
     middles = (torch.arange(points, dtype=torch.float64) + 0.5) / points
     u_2, u_1 = torch.meshgrid(middles.flip(0), middles, indexing="ij")
     u = torch.stack([u_1, u_2], dim=-1).flatten(0, 1).to(model.dtype)
-    return streamed(model.icdf, u, device=model.device), middles
+    return streamed(model.icdf, u, device=model.device)
 
 
 @styled

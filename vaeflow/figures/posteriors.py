@@ -63,7 +63,7 @@ def posteriors(
         rows: pairs of a point and an example that are weighed at once.
     """
     x, context = x.to(model.device), model.context_of(y.to(model.device))
-    q = model.infer(x.to(model.dtype) if model.levels is not None else x, context)
+    q = model.infer(x, context)
     noise = Noise(seed).at(torch.arange(len(x), device=model.device))
     axis = torch.linspace(-half_width, half_width, points, dtype=model.dtype, device=model.device)
     z_2, z_1 = torch.meshgrid(axis, axis, indexing="ij")
@@ -101,12 +101,12 @@ def draw(models: Sequence[PosteriorsOfOne], title: str) -> Figure:
     panels = figure.subplots(2, columns, sharex=True, sharey=True)
     first = models[0]
     axis = first.axis.numpy()
-    panels[0, 0].scatter(*first.prior_samples.T.numpy(), s=1.5, color="0.5", lw=0)
+    panels[0, 0].scatter(first.prior_samples[:, 0], first.prior_samples[:, 1], s=1.5, color="0.5", lw=0)
     panels[1, 0].contour(axis, axis, first.prior.exp().numpy(), levels=_levels(first.prior, first), colors="0.5")
     panels[0, 0].set_title("prior")
     for k, one in enumerate(models, start=1):
         for i in range(one.samples.shape[1]):
-            panels[0, k].scatter(*one.samples[:, i].T.numpy(), s=1.5, color=f"C{i % 10}", lw=0, alpha=0.6)
+            panels[0, k].scatter(one.samples[:, i, 0], one.samples[:, i, 1], s=1.5, color=f"C{i % 10}", lw=0, alpha=0.6)
             for density, style, width in ((one.p[i], "dotted", 1.0), (one.q[i], "solid", 1.3)):
                 panels[1, k].contour(axis, axis, density.exp().numpy(), levels=_levels(density, one),
                                      colors=f"C{i % 10}", linestyles=style, linewidths=width)  # fmt: skip

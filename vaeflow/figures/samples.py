@@ -10,7 +10,7 @@ import torch
 from matplotlib.figure import Figure
 from torch import Tensor
 
-from vaeflow.figures.images import Limits, grid, limits_of, row_of_tiles, tiles
+from vaeflow.figures.images import Limits, grid, limits_of, row_of_tiles, show, tiles
 from vaeflow.figures.plane import Plane, show_plane
 from vaeflow.figures.streaming import progress, streamed
 from vaeflow.figures.style import WIDTH, styled
@@ -68,13 +68,12 @@ def draw_samples(x: Tensor, title: str, levels: int | None, limits: Limits | Non
     """Samples ``(n, *shape)`` in a square grid; points of the plane where they lie."""
     if plane is not None:
         return _scatter({"samples": x}, title, plane)
-    columns = math.ceil(math.sqrt(len(x) * x.shape[-2] / (x.shape[-1] * (1 if x.shape[-3] == 3 else x.shape[-3]))))
-    page = grid(x, levels, columns, limits)
+    height, width = tiles(x[0], (0.0, 1.0)).shape[:2]
+    page = grid(x, levels, math.ceil(math.sqrt(len(x) * height / width)), limits)
     figure = Figure(figsize=(0.75 * WIDTH, 0.75 * WIDTH * len(page) / page.shape[1] + 0.4))
     axes = figure.subplots()
-    axes.imshow(page)
+    show(axes, page)
     axes.set_title(title)
-    axes.set_axis_off()
     return figure
 
 
@@ -89,12 +88,10 @@ def draw_reconstructions(x: Tensor, again: Tensor, title: str, levels: int | Non
     page = np.concatenate([grid(row, levels, columns, limits) for row in rows])
     figure = Figure(figsize=(WIDTH, WIDTH * len(page) / page.shape[1] + 0.5))
     axes = figure.subplots()
-    axes.imshow(page)
+    show(axes, page)
     height = page.shape[0] / len(rows)
     axes.set_yticks([(i + 0.5) * height for i in range(len(rows))], ["example", "again"] * (len(rows) // 2))
-    axes.set(title=title, xticks=[])
-    axes.tick_params(length=0)
-    axes.spines[:].set_visible(False)
+    axes.set_title(title)
     return figure
 
 
@@ -120,9 +117,8 @@ def draw_side_by_side(samples: dict[str, Tensor], title: str, levels: int | None
     figure = Figure(figsize=(WIDTH, WIDTH / len(samples) + 0.6))
     panels = figure.subplots(1, len(samples), squeeze=False)[0]
     for axes, (name, x) in zip(panels, samples.items(), strict=True):
-        axes.imshow(grid(x, levels, math.ceil(math.sqrt(len(x)))))
+        show(axes, grid(x, levels, math.ceil(math.sqrt(len(x)))))
         axes.set_title(name)
-        axes.set_axis_off()
     figure.suptitle(title, x=0.01, ha="left", fontsize=10)
     return figure
 

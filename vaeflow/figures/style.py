@@ -18,7 +18,6 @@ from vaeflow.errors import VaeflowError
 styled = matplotlib.rc_context(fname=str(Path(__file__).with_name("vaeflow.mplstyle")))
 """Decorates what draws: the style is that of the file beside this one, whatever the user's own settings are."""
 FIGURES = (".png", ".pdf", ".svg")
-ANIMATIONS = (".gif", ".webp")
 WIDTH = 8.0
 """Of a figure in inches, at 120 dots each: what a README shows without scaling it down."""
 

@@ -158,6 +158,11 @@ class LikelihoodModel(LightningModule, ABC):
         """The levels of a code, by name; empty for a model without a latent space."""
 
     @property
+    def code_features(self) -> int:
+        """The dimension of a code, 0 for a model without a latent space."""
+        return max((level.stop for level in self.latent_slices.values()), default=0)
+
+    @property
     def latent_spaces(self) -> dict[str, LatentSpace]:
         """The spaces that the data have codes in, by name: ``z``, that of :meth:`encode`, and others."""
         return {"z": LatentSpace("z", self.encode, self.decode, self.latent_slices)} if self.latent_slices else {}
