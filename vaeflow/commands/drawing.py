@@ -32,7 +32,7 @@ def sample() -> None:
     """Draw samples of a model; with --neighbours, and the training examples nearest to each."""
     parser = picture_parser("sample.py", sample, "samples.png")
     add = parser.add_argument
-    add("--num", type=PositiveInt, default=64, help="how many samples")
+    add("--num", type=PositiveInt | None, default=None, help="how many samples: by default 64, or 2000 points")
     add("--temperature", type=NonNegativeFloat, default=1.0, help="multiplies the standard deviation of the base")
     add("--mean", action="store_true", help="of a latent-variable model: the mean of p(x|z), not a draw from it")
     add("--label", type=str, nargs="+", default=[], help="of a class-conditional model; by default all, by turns")
@@ -44,13 +44,13 @@ def sample() -> None:
     model, data, title, out, numbers = opened(parser, args, "samples.png", [".npz"] if args.npz else [])
     if not args.npz:
         check_drawable(model.shape)
-    y = None
+    count, y = args.num or (2000 if model.shape == (2,) else 64), None
     if args.label and not model.context_features:
         raise VaeflowError("--label chooses what a class-conditional model samples, but this model has no classes.")
     if model.context_features:
         labels = torch.tensor([data.label_of(name) for name in args.label or data.class_names])
-        y = labels.repeat(-(-args.num // len(labels)))[: args.num]
-    x = samples.sample(model, args.num, Noise(args.seed), y, args.temperature, args.mean, args.batch_size)
+        y = labels.repeat(-(-count // len(labels)))[:count]
+    x = samples.sample(model, count, Noise(args.seed), y, args.temperature, args.mean, args.batch_size)
     arrays = {"x": x} if y is None else {"x": x, "y": y}
     title += ": means of p(x|z)" if args.mean else ": samples"
     title += f" at temperature {args.temperature:g}" if args.temperature != 1 else ""

@@ -9,7 +9,6 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from unittest.mock import patch
 
 import torch
 from jsonargparse.typing import NonNegativeFloat, NonNegativeInt, PositiveInt
@@ -43,7 +42,7 @@ def latent_dimensions() -> None:
     shown: dict[str, torch.Tensor] = {}
     for dimension in args.dimensions:
         experiment = f"{args.experiment}/{dimension}"
-        if args.retrain or not list(Path("runs", experiment).glob("version_*/checkpoints/best.ckpt")):
+        if args.retrain or not _is_trained(experiment):
             run(f"python scripts/train.py --config {args.config} --experiment {experiment} "
                 f"--model.latent_features {dimension} {args.train}")  # fmt: skip
         best = newest(Path("runs"), experiment)
@@ -225,7 +224,7 @@ def figures() -> None:
         print(f"\n[{k} of {len(wanted)}, {time.monotonic() - began:.0f} s] {picture.file}", flush=True)
         *before, last = picture.commands
         for command in before:
-            if command not in done and not (args.reuse and _is_trained(command)):
+            if command not in done and not (args.reuse and _is_trained(_experiment(command))):
                 print(f"$ {command}", flush=True)
                 run(command)
             done.add(command)
@@ -237,10 +236,14 @@ def figures() -> None:
     print(f"\npage        {folder / 'gallery.md'}, after {time.monotonic() - began:.0f} s")
 
 
-def _is_trained(command: str) -> bool:
+def _experiment(command: str) -> str:
+    """The experiment that a command line trains, empty for one that trains none."""
     words = shlex.split(command)
-    name = words[words.index("--experiment") + 1] if "--experiment" in words else ""
-    return bool(list(Path("runs", name).glob("version_*/checkpoints/best.ckpt"))) if name else False
+    return words[words.index("--experiment") + 1] if "--experiment" in words else ""
+
+
+def _is_trained(experiment: str) -> bool:
+    return bool(experiment) and any(Path("runs", experiment).glob("version_*/checkpoints/best.ckpt"))
 
 
 def page() -> str:
@@ -264,8 +267,11 @@ def run(line: str) -> None:
     if first == "-c":
         exec(rest[0], {})
         return
-    with patch.object(sys, "argv", [Path(first).name, *rest]):
+    before, sys.argv = sys.argv, [Path(first).name, *rest]
+    try:
         COMMANDS[Path(first).stem]()
+    finally:
+        sys.argv = before
 
 
 COMMANDS: dict[str, Callable[[], None]] = {

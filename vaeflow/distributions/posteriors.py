@@ -68,9 +68,7 @@ class ConditionedPosterior:
         log q(z|x) = log N(z₀; μ, σ²) − log |det ∂f/∂z₀|.
         """
         epsilon = noise.normal("posterior", num_samples, self.mean.shape[-1], self.mean.dtype)
-        log_q = -0.5 * torch.linalg.vecdot(epsilon, epsilon) - (
-            self.log_scale.sum(-1) + 0.5 * math.log(2 * math.pi) * self.mean.shape[-1]
-        )
+        log_q = self._log_normal(epsilon)
         z = self.mean + self.log_scale.exp() * epsilon
         if self.flow is None:
             return z, log_q
@@ -85,19 +83,24 @@ class ConditionedPosterior:
         log_det = z.new_zeros(())
         if self.flow is not None:
             z, log_det = check_mapped(type(self.flow).__name__, self.flow.inverse(z, self.context), z)
-        epsilon = (z - self.mean) * (-self.log_scale).exp()
+        return self._log_normal((z - self.mean) * (-self.log_scale).exp()) + log_det
+
+    def _log_normal(self, epsilon: Tensor) -> Tensor:
+        """log N(μ + σ ⊙ ε; μ, σ²), ``(..., batch, features)`` → ``(..., batch)``."""
         constant = self.log_scale.sum(-1) + 0.5 * math.log(2 * math.pi) * self.mean.shape[-1]
-        return -0.5 * torch.linalg.vecdot(epsilon, epsilon) - constant + log_det
+        return -0.5 * torch.linalg.vecdot(epsilon, epsilon) - constant
 
     def sample(self, noise: Noise, temperature: float = 1.0) -> Tensor:
         """One z for each example, ``(batch, features)``, σ multiplied by the temperature."""
         epsilon = noise.normal("posterior", 1, self.mean.shape[-1], self.mean.dtype)[0]
-        z_0 = self.mean + check_temperature(temperature) * self.log_scale.exp() * epsilon
-        return z_0 if self.flow is None else self.flow(z_0, self.context)[0]
+        return self._pushed(self.mean + check_temperature(temperature) * self.log_scale.exp() * epsilon)
 
     def centre(self) -> Tensor:
         """The mean μ pushed through the flow, ``(batch, features)``: where x lives."""
-        return self.mean if self.flow is None else self.flow(self.mean, self.context)[0]
+        return self._pushed(self.mean)
+
+    def _pushed(self, z_0: Tensor) -> Tensor:
+        return z_0 if self.flow is None else self.flow(z_0, self.context)[0]
 
     def kl_to_standard_normal(self) -> Tensor:
         """KL(q(z_i|x) ‖ N(0, 1)) = ½ (μ_i² + σ_i² − 1) − log σ_i in nats, without a flow: ``(batch, features)``."""

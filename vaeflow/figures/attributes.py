@@ -99,5 +99,5 @@ def draw(x: Tensor, changed: Tensor, strength: Tensor, title: str, levels: int |
         [tiles(x[:, None], limits), tiles(changed, limits)],
         [["example"], [f"{s:+.2g}" if s else "0" for s in strength.tolist()]],
         title,
-        "strength; at 0 the example's own code, decoded",
+        "strength: 0 is the example's own code, 1 adds the way from the mean code without to that with it",
     )

@@ -15,6 +15,7 @@ from vaeflow.figures.style import WIDTH
 
 GAP = 2
 GREY = 128
+LARGEST = 2048
 Limits = tuple[float, float]
 
 
@@ -55,9 +56,10 @@ def mosaic(pictures: np.ndarray, smallest: int = 32) -> np.ndarray:
     """Tiles ``(rows, columns, height, width, 3)`` side by side, ``(height, width, 3)``, small ones enlarged.
 
     Args:
-        smallest: edge that every tile has at least, in pixels.
+        smallest: edge in pixels that every tile has at least, where that makes the page no wider than 2,048.
     """
-    zoom = max(1, -(-smallest // pictures.shape[2]))
+    _, columns, height, width, _ = pictures.shape
+    zoom = max(1, min(-(-smallest // height), LARGEST // (columns * width)))
     pictures = pictures.repeat(zoom, axis=2).repeat(zoom, axis=3)
     framed = np.pad(pictures, ((0, 0), (0, 0), (GAP, 0), (GAP, 0), (0, 0)), constant_values=GREY)
     page = np.concatenate(np.concatenate(framed, axis=1), axis=1)

@@ -90,7 +90,7 @@ def draw_reconstructions(x: Tensor, again: Tensor, title: str, levels: int | Non
     axes = figure.subplots()
     show(axes, page)
     height = page.shape[0] / len(rows)
-    axes.set_yticks([(i + 0.5) * height for i in range(len(rows))], ["example", "again"] * (len(rows) // 2))
+    axes.set_yticks([(i + 0.5) * height for i in range(len(rows))], ["example", "decoded"] * (len(rows) // 2))
     axes.set_title(title)
     return figure
 
