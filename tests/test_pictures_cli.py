@@ -122,6 +122,10 @@ def test_interpolation_in_all_its_ways(run: Run, tmp_path: Path) -> None:
     np.save("mine.npy", data.examples("test", torch.arange(2))[0].numpy())
     assert run(*iaf, "--file", "mine.npy", "--animation", "none", "--out", "c.pdf")[0] == 0
     assert not (tmp_path / "c.gif").exists()
+    assert run(*iaf, "--label", 3, 3, "--num", 2, "--out", "f.png")[0] == 0
+    with np.load("f.npz") as arrays:  # the second 3s are others
+        threes = data.examples("test", data.of_class("test", "3")[:4])[0]
+        assert torch.equal(torch.from_numpy(arrays["ends"]), torch.stack([threes[:2], threes[2:]], dim=1))
     levels = ("interpolate", "--experiment", "realnvp_image", "--levels")
     assert run(*levels, "scale_2", "--out", "d.png")[0] == 0
     code, output = run(*levels, "scale_3", "--out", "e.png")
@@ -253,6 +257,18 @@ WRONG: dict[str, tuple[tuple[object, ...], int, str]] = {
         ("attribute", *VAE_CKPT, "--attribute", 3, "--strength", "-3:3"), 1,
         "--strength is -3:3, expected FIRST:LAST:COUNT, such as -3:3:7."),
     "no attribute": (("attribute", *VAE_CKPT), 2, "give --attribute NAME, or two lists"),
+    "against itself": (
+        ("attribute", *VAE_CKPT, "--attribute", 3, "--against", 3, 4), 1, "both have the attribute and lack it"),
+    "against, of lists": (
+        ("attribute", *VAE_CKPT, "--positive", 1, "--negative", 2, "--against", 3), 2, "leave out --against: two"),
+    "temperature of codes": (
+        ("reconstruct", "--experiment", "nice", "--temperature", 1), 1, "NICE draws no codes, they are functions of x"),
+    "no examples": (("reconstruct", "--experiment", "energy_u1_planar"), 1, "U1 is an energy, which has no examples."),
+    "no ends": (("interpolate", "--experiment", "energy_u1_planar"), 1, "U1 is an energy, which has no examples."),
+    "columns": (("layers", "--experiment", "nice", "--columns", 1), 2, "`columns` is 1, expected 2 or more."),
+    "points": (("posterior", "--experiment", "vae_2d", "--points", 1), 2, "`points` is 1, expected 2 or more."),
+    "half width": (
+        ("posterior", "--experiment", "vae_2d", "--half-width", 0.5), 1, "beyond the grid: --half-width is 0.5"),
     "half a list": (("attribute", *VAE_CKPT, "--positive", "1,2"), 2, "give --attribute NAME, or two lists"),
     "no list": (
         ("attribute", *VAE_CKPT, "--positive", "1,x", "--negative", 2), 1, "'1,x' is no list of numbers, such as 3,8,"),
@@ -290,12 +306,12 @@ def test_what_is_wrong_is_said_in_one_sentence(what: str, run: Run, tmp_path: Pa
         **described, "class_path": "vaeflow.models.vae.Gone"}}}, "gone.ckpt")  # fmt: skip
     torch.save({**checkpoint, "vaeflow": {"version": "0.0.1", "data": None, "model": {
         **described, "init_args": {**described["init_args"], "an_old_argument": 3}}}}, "old.ckpt")  # fmt: skip
-    before = {path for path in tmp_path.rglob("*") if "runs" not in path.parts}
+    before = {*tmp_path.rglob("*"), *(tmp_path / "runs").resolve().rglob("*")}
     arguments, expected, message = WRONG[what]
     code, output = run(*arguments)
     assert (code, message in output) == (expected, True), output
     assert len([line for line in output.splitlines() if line.strip()]) == 1, output
-    assert {path for path in tmp_path.rglob("*") if "runs" not in path.parts} == before
+    assert {*tmp_path.rglob("*"), *(tmp_path / "runs").resolve().rglob("*")} == before
 
 
 def test_the_gallery_is_what_its_commands_make(run: Run, tmp_path: Path) -> None:
@@ -310,6 +326,23 @@ def test_the_gallery_is_what_its_commands_make(run: Run, tmp_path: Path) -> None
     assert code == 0, output
     assert is_picture(tmp_path / "docs/figures/push_forward.png")
     assert (tmp_path / "docs/gallery.md").read_text() == gallery.page()
+
+
+def test_the_gallery_trains_what_it_shows(run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "runs").unlink()
+    train = gallery.trained("vae", "--trainer.max_epochs 1 --num_samples 0 --pictures.every 0")
+    drawn = "python scripts/interpolate.py --experiment gallery/vae --num 1 --animation none"
+    pictures = tuple(gallery.Picture(f"{k}.png", "One.", (train, drawn)) for k in "ab")
+    monkeypatch.setattr(gallery, "PICTURES", pictures)
+    code, output = run("figures", "--out", "my docs")
+    assert code == 0, output
+    assert sorted(path.name for path in (tmp_path / "my docs/figures").iterdir()) == ["a.png", "b.png"]
+    assert [path.name for path in (tmp_path / "runs/gallery/vae").iterdir()] == ["version_0"]  # trained once
+    assert f"```bash\n{train}\n{drawn}\n```" in (tmp_path / "my docs/gallery.md").read_text()
+    assert run("figures", "--out", "my docs", "--reuse")[0] == 0
+    assert [path.name for path in (tmp_path / "runs/gallery/vae").iterdir()] == ["version_0"]
+    assert run("figures", "--out", "my docs")[0] == 0
+    assert len(list((tmp_path / "runs/gallery/vae").iterdir())) == 2
 
 
 def test_latent_dimensions_are_trained_once(run: Run, tmp_path: Path) -> None:

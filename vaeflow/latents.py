@@ -19,7 +19,7 @@ class LatentSpace:
         encode: x ``(batch, *shape)`` and its context → codes ``(batch, code_features)``, without noise.
         decode: codes and their context → x, in the data's units.
         slices: the levels of a code, by name.
-        straight: the levels whose codes have no Gaussian prior, through which a path is always a straight line.
+        straight: the levels that hold no noise, such as an encoder's features: a path through them is a straight line.
     """
 
     title: str

@@ -21,10 +21,10 @@ from vaeflow import models
 from vaeflow.bijections import BatchNorm, Composition, InverseAutoregressive, MaskedAutoregressive, Planar
 from vaeflow.data import Digits, FreyFaces
 from vaeflow.data.examples import own_examples
-from vaeflow.distributions import FlowDensity, StandardLogistic, StandardNormal, Uniform
+from vaeflow.distributions import FlowDensity, Gaussian, GaussianDensity, StandardLogistic, StandardNormal, Uniform
 from vaeflow.errors import VaeflowError
-from vaeflow.figures import attributes, layers, manifold, posteriors, samples
-from vaeflow.figures.images import check_drawable, grid, mosaic, tiles
+from vaeflow.figures import attributes, density, layers, manifold, posteriors, samples
+from vaeflow.figures.images import check_drawable, grid, limits_of, mosaic, rows_in_turn, tiles
 from vaeflow.figures.streaming import streamed
 from vaeflow.figures.style import check_outputs, save_animation
 from vaeflow.noise import Noise
@@ -57,6 +57,22 @@ def test_a_probe_sees_what_tells_the_attribute_and_not_what_comes_along() -> Non
     assert probe.vector[0] > 0
     assert probe.vector[0] == pytest.approx(means.vector[0].item(), rel=0.05)  # as far as the means are apart
     assert 0.75 < probe.accuracy < 0.9
+
+
+def test_an_attribute_is_added_along_its_direction() -> None:
+    """At strength 0 the reconstruction; at 1 the mean code of those without it moves to that of those with it."""
+    vae, data = models.VAE(shape=(1, 8, 8), levels=17, latent_features=3), Digits()
+    redraw(vae, 0.5)
+    vae.eval()
+    x, y = data.examples("test", torch.arange(3))
+    sets = (data.of_class("train", "3"), data.of_class("train", "8"))
+    strength = torch.tensor([-1.0, 0.0, 2.0])
+    changed, found = attributes.resynthesise(vae, vae.latent_spaces["z"], x, y, sets, data, strength, rows=50)
+    three, eight = (vae.encode(data.examples("train", index)[0]).detach().mean(0) for index in sets)
+    torch.testing.assert_close(found.vector, three - eight)
+    codes = vae.encode(x).detach()
+    for k, s in enumerate(strength):
+        torch.testing.assert_close(changed[:, k], vae.decode(codes + s * (three - eight)).detach())
 
 
 @pytest.mark.parametrize("text", ["3", "-3:3", "a:b:c", "0:1:0", "0:inf:3", "0:1:1", "1:2:3:4", "0:1:2.5", ""])
@@ -134,9 +150,9 @@ def test_posteriors_on_a_grid(flow: str) -> None:
     x = all_binary()[:5]
     found = posteriors.posteriors(vae, x, torch.zeros(5), "a", 20_000, points=241, half_width=9.0, rows=1000)
     cell = (found.axis[1] - found.axis[0]) ** 2
-    for density in (found.q.exp(), found.p.exp()):
-        assert density.shape == (5, 241, 241)
-        torch.testing.assert_close(density.sum((1, 2)) * cell, torch.ones(5, dtype=torch.float64), rtol=0, atol=3e-3)
+    for values in (found.q.exp(), found.p.exp()):
+        assert values.shape == (5, 241, 241)
+        torch.testing.assert_close(values.sum((1, 2)) * cell, torch.ones(5, dtype=torch.float64), rtol=0, atol=3e-3)
     quadrature = (found.q.exp() * (found.q - found.p)).sum((1, 2)) * cell
     torch.testing.assert_close(found.gap, quadrature, rtol=0.05, atol=0.02)
     assert (found.gap > 0).all()
@@ -153,6 +169,28 @@ def test_the_gap_of_the_exact_posterior_is_zero() -> None:
     torch.testing.assert_close(found.gap, torch.zeros(3, dtype=torch.float64), rtol=0, atol=1e-6)
     torch.testing.assert_close(found.nll, -example.log_prob(x), rtol=0, atol=1e-6)
     torch.testing.assert_close(found.q, found.p, rtol=0, atol=1e-6)
+
+
+def test_a_grid_that_does_not_hold_the_posterior_is_refused() -> None:
+    vae, x = binary_vae(), all_binary()[:3]
+    with pytest.raises(VaeflowError, match=r"the posterior of example \d reaches beyond the grid: --half-width is 1"):
+        posteriors.posteriors(vae, x, torch.zeros(3), "a", 10, half_width=1.0)
+    with pytest.raises(VaeflowError, match=r"narrower than the steps of the grid: --points is 5, take more"):
+        posteriors.posteriors(vae, x, torch.zeros(3), "a", 10, points=5, half_width=9.0)
+    conditional = binary_vae(num_classes=2, class_conditional=True)
+    with pytest.raises(VaeflowError, match="has another prior for each class"):
+        posteriors.posteriors(conditional, x, torch.zeros(3), "a", 10)
+
+
+def test_integers_with_noise_have_the_same_noise_at_every_point() -> None:
+    """log p(x + u|z) is smooth in z, and the same in chunks of any size."""
+    torch.manual_seed(0)
+    vae = models.VAE(shape=(1, 4, 4), levels=17, latent_features=2, likelihood=Gaussian).double().eval()
+    arguments = (vae, torch.randint(17, (2, 1, 4, 4)).double(), torch.zeros(2), "a", 50, 121, 6.0)
+    found = [posteriors.posteriors(*arguments, rows=rows) for rows in (90, 9999)]
+    torch.testing.assert_close(found[0].p, found[1].p)
+    torch.testing.assert_close(found[0].nll, found[1].nll)
+    assert found[0].p.diff(n=2, dim=-1).abs().max() < 0.1  # with a u for each point it is 8 nats
 
 
 def test_contours_hold_the_mass_they_say() -> None:
@@ -234,9 +272,10 @@ def test_layers_lead_from_the_code_to_what_is_decoded(model: Any, count: int) ->
     assert len(values) == count
     torch.testing.assert_close(values[0], model.preprocess(z)[0].unflatten(-1, (1, 4, 4)))
     torch.testing.assert_close(values[-1], model.decode(z, floor=False))
-    chosen, passed, last = layers.layers(model, z, None, 3)
+    chosen, passed, last = layers.layers(model, z, torch.zeros(3), 3, rows=2)
     assert (len(chosen), passed[0], passed[-1], last) == (min(3, count), 0, count - 1, count - 1)
-    assert torch.equal(chosen[-1], values[-1])
+    torch.testing.assert_close(chosen[-1], values[-1])
+    torch.testing.assert_close(chosen[0], values[0])
 
 
 def test_every_layer_is_one_map() -> None:
@@ -250,6 +289,44 @@ def test_every_layer_is_one_map() -> None:
     for k in range(1, len(values) + 1):
         part = Composition(list(flow.bijections)[:k])
         torch.testing.assert_close(values[k - 1], model.preprocess(part(z)[0])[0])
+
+
+def test_layers_of_a_base_that_is_a_flow_are_layers_too() -> None:
+    planar = functools.partial(Planar, steps=2)
+    nested = FlowDensity(2, 0, planar, base=functools.partial(FlowDensity, flow=functools.partial(Planar, steps=3)))
+    z = torch.randn(4, 2)
+    values = list(nested.trajectory(z))
+    assert len(values) == 6
+    assert torch.equal(values[0], z)
+    torch.testing.assert_close(values[-1], nested.decode(z))
+    first, second, *_ = FlowDensity(2, 0, planar, base=GaussianDensity).trajectory(z)
+    assert torch.equal(first, z)
+    torch.testing.assert_close(second, z)  # a Gaussian that has seen no data is the standard one
+
+
+def test_the_picture_of_layers_goes_from_data_to_noise_above_and_back_below() -> None:
+    to_noise = torch.tensor([0.0, 128.0, 255.0]).view(3, 1, 1, 1, 1).expand(-1, 1, 1, 32, 32)  # from code to data
+    figure = layers.draw(to_noise, to_noise / 5, [0, 1, 2], 2, "title", 256, None)
+    above, below = (axes.images[0].get_array()[17, 17::34, 0].tolist() for axes in figure.axes)
+    assert above == [255, 128, 0]
+    assert below == [0, 26, 51]
+    names = [[text.get_text() for text in axes.get_xticklabels()] for axes in figure.axes]
+    assert names == [["$x$", "layer 1", "$z$"], ["$z$", "layer 1", "$x$"]]
+
+
+def test_the_picture_of_a_density_is_the_right_way_round() -> None:
+    """Of a Gaussian at (1, −2) and narrow in x₂."""
+    model = models.Gaussian(shape=(2,))
+    with torch.no_grad():
+        model.density.mean.copy_(torch.tensor([1.0, -2.0]))
+        model.density.entries.copy_(torch.tensor([1.0, 0.0, 0.2]))
+    data = SimpleNamespace(
+        window=lambda: ((-4.0, 4.0), (-4.0, 4.0)), log_density=lambda plane: -plane[:, 1].abs(), label="a", splits={}
+    )
+    theirs, ours = (axes.images[0] for axes in density.draw(model, data, 81).axes[:2])
+    assert np.unravel_index(ours.get_array().argmax(), (81, 81)) == (20, 50)  # rows are x₂, from below
+    assert ours.origin == "lower"
+    assert (theirs.get_array().argmax(0) == 40).all()
 
 
 def test_a_decoder_is_no_layer() -> None:
@@ -300,7 +377,9 @@ def test_reconstructions_are_of_the_code_or_of_draws_around_it() -> None:
     q = vae.infer(x)
     torch.testing.assert_close(q.sample(noise), q.rsample_with_log_prob(noise, 1)[0][0])
     nice = models.NICE(shape=(3, 1, 1), levels=2, hidden=[8])
-    assert torch.equal(nice.reconstruct(x.float(), noise, temperature=1.0), x.float())
+    assert torch.equal(nice.reconstruct(x.float(), noise), x.float())
+    with pytest.raises(VaeflowError, match="NICE draws no codes, they are functions of x: leave temperature at 0"):
+        nice.reconstruct(x.float(), noise, temperature=1.0)
 
 
 def test_streams_on_one_device_in_batches() -> None:
@@ -336,8 +415,15 @@ def test_a_mosaic_keeps_every_tile_in_its_place() -> None:
     assert page.shape == (2 * 42 + 2, 3 * 42 + 2, 3)
     assert page[20::42, 20::42, 0].tolist() == [[0, 10, 20], [30, 40, 50]]
     assert page[0, 0, 0] == page[-1, -1, 0] == 128
-    filled = grid(x[:5], 256, 3)
+    filled = grid(x[:5], (0, 255), 3)
     assert filled[20::42, 20::42, 0].tolist() == [[0, 10, 20], [30, 40, 128]]
+
+
+def test_reconstructions_are_shown_in_the_scale_of_the_examples() -> None:
+    x = torch.linspace(-16, 16, 32 * 32).view(1, 1, 32, 32)
+    page = rows_in_turn(x, 0.1 * x, limits_of(x, None))
+    assert np.ptp(page[2:34, 2:34]) == 255
+    assert np.ptp(page[38:70, 2:34]) < 30
 
 
 def test_what_has_no_picture_is_said() -> None:
@@ -396,6 +482,14 @@ def test_examples_of_ones_own(tmp_path: Path) -> None:
     assert torch.equal(own_examples([tmp_path / "a.png"], shape, 256)[0, 0], torch.from_numpy(grey).float())
     assert torch.equal(own_examples([tmp_path / "a.png"], shape, 2)[0, 0], torch.from_numpy(grey > 127).float())
     assert own_examples([tmp_path / "large.png"], (3, 4, 6), 17).shape == (1, 3, 4, 6)
+    Image.fromarray(grey.astype(np.uint16) * 257).save(tmp_path / "deep.png")
+    assert torch.equal(own_examples([tmp_path / "deep.png"], shape, 256)[0, 0], torch.from_numpy(grey).float())
+    turned = Image.Exif()
+    turned[0x0112] = 3  # upside down
+    Image.fromarray(grey).save(tmp_path / "turned.png", exif=turned)
+    assert torch.equal(
+        own_examples([tmp_path / "turned.png"], shape, 256)[0, 0].flip(0, 1), torch.from_numpy(grey).float()
+    )
 
 
 def test_examples_that_do_not_fit_are_refused(tmp_path: Path) -> None:

@@ -12,8 +12,9 @@ from pytorch_lightning.loggers import TensorBoardLogger
 
 from vaeflow.errors import check_positive
 from vaeflow.figures import density, manifold
-from vaeflow.figures.images import grid
+from vaeflow.figures.images import grid, limits_of, rows_in_turn
 from vaeflow.figures.interpolation import interpolate
+from vaeflow.figures.samples import reconstruct
 from vaeflow.figures.style import pixels, styled
 from vaeflow.noise import Noise
 
@@ -60,24 +61,21 @@ class Pictures(Callback):
 @torch.no_grad()
 def draw(model: Any, data: Any, count: int = 64) -> dict[str, np.ndarray]:
     """All pictures of a model, ``(height, width, 3)`` of uint8, by tag."""
-    size = min(count, len(data.splits["val"][0]))
-    x, y = data.examples("val", torch.arange(size))
-    on_device, context = x.to(model.device), model.context_of(y.to(model.device))
     pictures = {}
     if len(model.shape) == 3:
+        x, y = data.examples("val", torch.arange(min(count, len(data.splits["val"][0]))))
+        limits = limits_of(x, model.levels)
         columns = model.num_classes if model.context_features else 8
         whole_rows = count - count % columns or count
         labels = torch.arange(whole_rows, device=model.device) % columns
         samples = model.sample(whole_rows, Noise(), model.context_of(labels), mean=True)
-        pictures["samples"] = grid(samples, model.levels, columns)
+        pictures["samples"] = grid(samples, limits, columns)
         if model.latent_spaces:
-            again = model.decode(model.encode(on_device, context), context).cpu()
-            rows = [part[i : i + 16] for i in range(0, min(32, size), 16) for part in (x, again)]
-            pages = [grid(row, model.levels, min(16, size)) for row in rows]
-            pictures["reconstructions"] = np.concatenate(pages)
-            if even := min(10, size - size % 2):
+            again = reconstruct(model, x[:32], y[:32], Noise())
+            pictures["reconstructions"] = rows_in_turn(x[:32], again, limits)
+            if even := min(10, len(x) - len(x) % 2):
                 walk = interpolate(model, model.latent_spaces["z"], x[:even], y[:even], 10, frames=1)
-                pictures["interpolation"] = grid(walk.x.flatten(0, 1), model.levels, 10)
+                pictures["interpolation"] = grid(walk.x.flatten(0, 1), limits, 10)
     if model.code_features == 2 and model.dimension > 2:
         pictures["latents"] = pixels(_latents(model, data))
     if model.shape == (2,) and model.levels is None and not model.context_features:

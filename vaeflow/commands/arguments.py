@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
-from jsonargparse.typing import PositiveInt
+from jsonargparse.typing import PositiveInt, restricted_number_type
 from torch import Tensor
 
 from vaeflow.checkpoint import load, load_data
@@ -19,6 +19,8 @@ from vaeflow.figures.style import FIGURES, check_outputs
 from vaeflow.latents import LatentSpace
 from vaeflow.messages import Parser
 from vaeflow.models import LikelihoodModel
+
+AtLeastTwo = restricted_number_type("AtLeastTwo", int, (">=", 2))
 
 
 def parser_of(script: str, command: Callable[[], None]) -> Parser:
@@ -57,22 +59,33 @@ def checkpoints_of(args: Namespace, parser: Parser) -> list[Path]:
 
 def newest(runs: Path, experiment: str) -> Path:
     """The best checkpoint of the newest run of an experiment."""
-    found = list(Path(runs, experiment).glob("version_*/checkpoints/best.ckpt"))
+    found = versions(runs, experiment)
     if not found:
         all_runs = runs.rglob("version_*/checkpoints/best.ckpt")
         others = sorted({str(path.parents[2].relative_to(runs)) for path in all_runs})
         there = f"there are {', '.join(others)}" if others else "there are no runs there"
         raise VaeflowError(f"there is no run {experiment} with a best.ckpt in {runs}: {there}.")
-    return max(found, key=lambda path: int(path.parents[1].name.rpartition("_")[2]))
+    return found[-1]
+
+
+def versions(runs: Path, experiment: str) -> list[Path]:
+    """The best checkpoints of an experiment's runs, the newest last."""
+    found = {path.parents[1].name.removeprefix("version_"): path
+             for path in Path(runs, experiment).glob("version_*/checkpoints/best.ckpt")}  # fmt: skip
+    return [found[number] for number in sorted((name for name in found if name.isdecimal()), key=int)]
 
 
 def open_checkpoint(path: Path, args: Namespace, **overrides: Any) -> tuple[LikelihoodModel, DataModule]:
-    """A checkpoint's model, on the device at hand, and its data, set up, with some of their arguments replaced."""
-    moved = {"root": args.root, "path": args.path, **overrides}
-    model = load(path, args.trust).to("cuda" if torch.cuda.is_available() else "cpu")
+    """A checkpoint's model, and its data, set up, with some of their arguments replaced."""
+    model, moved = load(path, args.trust), {"root": args.root, "path": args.path, **overrides}
     data = load_data(path, args.trust, **{name: value for name, value in moved.items() if value is not None})
     data.setup("")
     return model, data
+
+
+def device() -> str:
+    """Where models of pictures go: the GPU, if there is one."""
+    return "cuda" if torch.cuda.is_available() else "cpu"
 
 
 def run_name(checkpoint: Path) -> str:
@@ -125,11 +138,13 @@ def chosen_examples(args: Namespace, model: LikelihoodModel, data: DataModule, c
             raise VaeflowError("this model is class-conditional: give --label for each of the examples of your own.")
         return x, torch.tensor([data.label_of(name) for name in args.label] or [0] * len(x))
     if args.label:
-        of_each = [data.of_class(args.split, name)[:count] for name in args.label]
-        for index, name in zip(of_each, args.label, strict=True):
-            if len(index) < count:
-                few = f"{len(index)} examples with the label {name}"
-                raise VaeflowError(f"the {args.split} split has {few}, not {count}.")
+        of_each = []
+        for place, name in enumerate(args.label):
+            found, before = data.of_class(args.split, name), count * args.label[:place].count(name)
+            if len(found) < before + count:
+                few = f"{len(found)} examples with the label {name}"
+                raise VaeflowError(f"the {args.split} split has {few}, not {before + count}.")
+            of_each.append(found[before : before + count])  # a label that comes again has other examples
         return data.examples(args.split, torch.stack(of_each, dim=1).flatten())
     return data.examples(args.split, torch.tensor(args.index) if args.index else torch.arange(count))
 
@@ -200,7 +215,7 @@ def opened(parser: Parser, args: Namespace, picture: str, more: Sequence[str] = 
     (path,) = checkpoints_of(args, parser)
     out, *beside = output_of(args, picture, path, more)
     model, data = open_checkpoint(path, args)
-    return Opened(model, data, f"{run_name(path)} ({type(model).__name__} on {data.label})", out, beside)
+    return Opened(model.to(device()), data, f"{run_name(path)} ({type(model).__name__} on {data.label})", out, beside)
 
 
 def add_batch_size(parser: Parser) -> None:

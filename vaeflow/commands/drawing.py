@@ -7,6 +7,7 @@ import torch
 from jsonargparse.typing import NonNegativeFloat, NonNegativeInt, PositiveInt
 
 from vaeflow.commands.arguments import (
+    AtLeastTwo,
     add_batch_size,
     add_examples,
     add_output,
@@ -22,6 +23,7 @@ from vaeflow.errors import VaeflowError
 from vaeflow.figures import density, layers, push_forward, samples
 from vaeflow.figures.images import check_drawable, is_drawable
 from vaeflow.figures.plane import plane_of
+from vaeflow.figures.streaming import streamed
 from vaeflow.figures.style import save_arrays, save_figure
 from vaeflow.noise import Noise
 
@@ -66,9 +68,9 @@ def sample() -> None:
             shown = slice(0, SHOWN_WITH_NEIGHBOURS)
             title += f", the first {SHOWN_WITH_NEIGHBOURS}" if len(x) > SHOWN_WITH_NEIGHBOURS else ""
             near = data.examples("train", index[shown].flatten())[0].unflatten(0, index[shown].shape)
-            figure = samples.draw_neighbours(x[shown], near, title, model.levels, limits)
+            figure = samples.draw_neighbours(x[shown], near, title, limits)
     if is_drawable(model.shape):
-        save_figure(out, figure or samples.draw_samples(x, title, model.levels, limits, plane_of(data)))
+        save_figure(out, figure or samples.draw_samples(x, title, limits, plane_of(data)))
         say(picture=out)
     if args.npz:
         save_arrays(numbers[0], {name: value.numpy() for name, value in arrays.items()})
@@ -81,22 +83,27 @@ def draw_layers() -> None:
     add_examples(parser, "examples")
     add = parser.add_argument
     add("--num", type=PositiveInt | None, default=None, help="examples and samples: 2000 points, or 3 images")
-    add("--columns", type=PositiveInt, default=6, help="values shown, at most, evenly chosen among all layers")
+    add("--columns", type=AtLeastTwo, default=6, help="values shown, at most, evenly chosen among all layers")
     add("--seed", type=NonNegativeInt, default=0, help="of the noise")
+    add_batch_size(parser)
     args = parser.parse_args()
     model, data, title, out, _ = opened(parser, args, "layers.png")
     space_of(model)
     check_drawable(model.shape)
     plane = plane_of(data)
     count = args.num or (3 if plane is None else min(2000, len(data.splits["test"][0])))
-    x, y = (part.to(model.device) for part in chosen_examples(args, model, data, count))
-    context = model.context_of(y)
-    noise = Noise(args.seed).at(torch.arange(len(x), device=model.device))
-    z = model.icdf(noise.uniform("layers", 1, model.dimension)[0].to(model.dtype))
-    if data.measure == "energy":  # there are no data: both rows start from noise
-        x = model.decode(z, context)
-    to_noise, passed, last = layers.layers(model, model.encode(x, context), context, args.columns)
-    to_data, *_ = layers.layers(model, z, context, args.columns)
+    noise = Noise(args.seed).at(torch.arange(count))
+    if data.has_examples:
+        x, y = chosen_examples(args, model, data, count)
+        encode = lambda x, y: model.encode(x, model.context_of(y))  # noqa: E731
+        codes = streamed(encode, x, y, device=model.device, rows=args.batch_size, what="encoding")
+        noise = noise.at(torch.arange(len(x)))
+    u = noise.uniform("layers", 1, model.code_features)[0].to(model.dtype)
+    z = streamed(model.icdf, u, device=model.device)
+    if not data.has_examples:  # both rows start from noise
+        codes, y = z, torch.zeros(count, dtype=torch.int64)
+    to_noise, passed, last = layers.layers(model, codes, y, args.columns, args.batch_size)
+    to_data, *_ = layers.layers(model, z, y, args.columns, args.batch_size)
     title += ", layer by layer"
     save_figure(out, layers.draw(to_noise, to_data, passed, last, title, model.levels, plane))
     say(picture=out)

@@ -15,7 +15,7 @@ from jsonargparse.typing import NonNegativeFloat, NonNegativeInt, PositiveInt
 
 from vaeflow.checkpoint import load, load_data
 from vaeflow.commands import drawing, latent
-from vaeflow.commands.arguments import add_output, newest, output_of, parser_of, say
+from vaeflow.commands.arguments import add_output, device, newest, output_of, parser_of, say, versions
 from vaeflow.commands.training import train
 from vaeflow.errors import VaeflowError
 from vaeflow.figures import samples
@@ -46,14 +46,15 @@ def latent_dimensions() -> None:
             run(f"python scripts/train.py --config {args.config} --experiment {experiment} "
                 f"--model.latent_features {dimension} {args.train}")  # fmt: skip
         best = newest(Path("runs"), experiment)
-        model, data = load(best), load_data(best)
+        model, data = load(best).to(device()), load_data(best)
+        data.setup("")
         x = samples.sample(model, args.num, Noise(args.seed), None, args.temperature, mean=True)
         results = best.parents[1] / "results.json"
         nll = f"\nnll ≤ {json.loads(results.read_text())['nll']:.1f} nats" if results.is_file() else ""
         shown[f"{dimension} latents{nll}"] = x
     title = f"{type(model).__name__} on {data.label}: means of p(x|z), z from the prior"
     title += f" at temperature {args.temperature:g}" if args.temperature != 1 else ""
-    save_figure(out, samples.draw_side_by_side(shown, title, model.levels))
+    save_figure(out, samples.draw_side_by_side(shown, title, samples.limits_for(data)))
     say(picture=out)
 
 
@@ -228,7 +229,7 @@ def figures() -> None:
                 print(f"$ {command}", flush=True)
                 run(command)
             done.add(command)
-        last = f"{last} --out {folder / 'figures' / picture.file} --force"
+        last = f"{last} --out {shlex.quote(str(folder / 'figures' / picture.file))} --force"
         print(f"$ {last}", flush=True)
         run(last.replace(" --retrain", "") if args.reuse else last)
         (folder / "figures" / picture.file).with_suffix(".npz").unlink(missing_ok=True)  # the page shows pictures alone
@@ -243,7 +244,7 @@ def _experiment(command: str) -> str:
 
 
 def _is_trained(experiment: str) -> bool:
-    return bool(experiment) and any(Path("runs", experiment).glob("version_*/checkpoints/best.ckpt"))
+    return bool(experiment and versions(Path("runs"), experiment))
 
 
 def page() -> str:

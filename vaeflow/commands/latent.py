@@ -12,12 +12,14 @@ from jsonargparse.typing import NonNegativeFloat, NonNegativeInt, PositiveFloat,
 from torch import Tensor
 
 from vaeflow.commands.arguments import (
+    AtLeastTwo,
     add_batch_size,
     add_checkpoint,
     add_examples,
     add_output,
     checkpoints_of,
     chosen_examples,
+    device,
     open_checkpoint,
     opened,
     output_of,
@@ -97,12 +99,7 @@ def reconstruct() -> None:
     space_of(model)
     check_drawable(model.shape)
     x, y = chosen_examples(args, model, data, args.num)
-    noise = Noise(args.seed)
-
-    def again(x: Tensor, y: Tensor, index: Tensor) -> Tensor:
-        return model.reconstruct(x, noise.at(index), model.context_of(y), args.temperature)
-
-    decoded = streamed(again, x, y, torch.arange(len(x)), device=model.device, rows=args.batch_size, what="decoding")
+    decoded = samples.reconstruct(model, x, y, Noise(args.seed), args.temperature, args.batch_size)
     title += ": reconstructions"
     title += f" of draws from q(z|x) at temperature {args.temperature:g}" if args.temperature else ""
     save_figure(out, samples.draw_reconstructions(x, decoded, title, model.levels, plane_of(data)))
@@ -121,7 +118,7 @@ def attribute() -> None:
     add("--against", type=str, nargs="+", default=[], help="labels that lack it; by default all others")
     add("--positive", type=str | None, default=None, help="instead: training examples that have it, such as 3,8,20-40")
     add("--negative", type=str | None, default=None, help="and that lack it; of the Frey Faces, frames of the film")
-    add("--strength", type=str, default="-1:2:7", help="FIRST:LAST:COUNT; 1 is from the mean without to that with it")
+    add("--strength", type=str, default="-1:2:7", help="FIRST:LAST:COUNT, in ways between the means of both")
     add("--method", type=Literal["means", "probe"], default="means", help="difference of means, or logistic regression")
     add("--space", type=str, default="z", help=SPACE)
     add("--num", type=PositiveInt, default=5, help=NUM)
@@ -131,6 +128,8 @@ def attribute() -> None:
     strength = attributes.strengths(args.strength)
     if (args.positive is None) != (args.negative is None) or (args.positive is None) == (args.attribute is None):
         parser.error("give --attribute NAME, or two lists of training examples, --positive and --negative.")
+    if args.against and args.attribute is None:
+        parser.error("leave out --against: two lists say what lacks the attribute.")
     model, data, title, out, _ = opened(parser, args, f"attribute_{args.attribute or 'of_lists'}.png")
     space = space_of(model, args.space)
     if len(model.shape) != 3:
@@ -140,29 +139,19 @@ def attribute() -> None:
     else:
         having, lacking = data.attribute(args.attribute)
         if args.against:
-            lacking = torch.cat([data.of_class("train", name) for name in args.against])
+            lacking = torch.cat([data.of_class("train", name) for name in args.against]).unique()
+    if bool(torch.isin(having, lacking).any()):
+        raise VaeflowError("some training examples both have the attribute and lack it: give sets without common ones.")
     x, y = chosen_examples(args, model, data, args.num)
-
-    def encoded(x: Tensor, y: Tensor) -> Tensor:
-        encode = lambda x, y: space.encode(x, model.context_of(y))  # noqa: E731
-        return streamed(encode, x, y, device=model.device, rows=args.batch_size, what="encoding")
-
-    def decoded(codes: Tensor, y: Tensor) -> Tensor:
-        decode = lambda z, y: space.decode(z, model.context_of(y))  # noqa: E731
-        return streamed(decode, codes, y, device=model.device, rows=args.batch_size, what="decoding")
-
-    have, lack = (encoded(*data.examples("train", index[: args.limit])) for index in (having, lacking))
-    found = attributes.direction(have, lack, args.method)
-    codes = encoded(x, y)
-    moved = codes[:, None] + strength.to(codes.dtype)[:, None] * found.vector
-    changed = decoded(moved.flatten(0, 1), y.repeat_interleave(len(strength))).unflatten(0, moved.shape[:2])
+    sets = (having[: args.limit], lacking[: args.limit])
+    changed, found = attributes.resynthesise(model, space, x, y, sets, data, strength, args.method, args.batch_size)
     name = "an attribute by two lists" if args.attribute is None else args.attribute
     kind = f"label {name}" if data.num_classes and args.attribute else name
     against = f" against {', '.join(args.against)}" if args.against else ""
     how = "difference of means" if found.accuracy is None else f"a probe, balanced accuracy {found.accuracy:.0%}"
     title = f"{title}: {kind}{against} in {space.title}, {how}"
     save_figure(out, attributes.draw(x, changed, strength, title, model.levels))
-    print(f"{len(have)} training examples with the attribute, {len(lack)} without")
+    print(f"{len(sets[0])} training examples with the attribute, {len(sets[1])} without")
     say(picture=out)
 
 
@@ -174,7 +163,7 @@ def numbers(text: str) -> Tensor:
     """
     found: list[int] = []
     for part in text.split(","):
-        match = re.fullmatch(r"\s*(\d+)(?:\s*-\s*(\d+))?\s*", part)
+        match = re.fullmatch(r"\s*(\d{1,9})(?:\s*-\s*(\d{1,9}))?\s*", part)
         if match is None or int(match[2] or match[1]) < int(match[1]):
             raise VaeflowError(f"{text!r} is no list of numbers, such as 3,8,20-40.")
         found += range(int(match[1]), int(match[2] or match[1]) + 1)
@@ -201,7 +190,7 @@ def draw_manifold() -> None:
     data.evaluate_on(args.split, args.num)
     x, y = data.examples(args.split, torch.arange(data.num_evaluated))
     codes = streamed(model.encode, x, device=model.device, rows=args.batch_size, what="encoding")
-    save_figure(out, manifold.draw(decoded, z, codes, y, data.class_names, samples.limits_for(data), title))
+    save_figure(out, manifold.draw(decoded, codes, y, data.class_names, samples.limits_for(data), title))
     say(picture=out)
 
 
@@ -214,7 +203,7 @@ def draw_posteriors() -> None:
     add = parser.add_argument
     add("--num", type=PositiveInt, default=4, help=NUM)
     add("--samples", type=PositiveInt, default=2000, help="of each posterior")
-    add("--points", type=PositiveInt, default=161, help="of the grid, each way")
+    add("--points", type=AtLeastTwo, default=161, help="of the grid, each way")
     add("--half-width", type=PositiveFloat, default=3.5, help="the grid goes from minus this to this, each way")
     add("--seed", type=NonNegativeInt, default=0, help="of the noise")
     add_output(parser, "posterior.png", "pictures/ in the first run's folder")
@@ -225,7 +214,7 @@ def draw_posteriors() -> None:
     found = []
     for path in paths:
         model, data = open_checkpoint(path, args)
-        manifold.check_plane(model)
+        manifold.check_plane(model.to(device()))
         x, y = chosen_examples(args, model, data, args.num)
         name = run_name(path)
         one = posteriors.posteriors(model, x, y, name, args.samples, args.points, args.half_width, args.seed)

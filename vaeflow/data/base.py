@@ -45,6 +45,8 @@ class DataModule(LightningDataModule, ABC):
     entropy: float | None = None
     """Of the density that the data are drawn from, in nats, where it is known."""
     num_classes: int = 0
+    has_examples = True
+    """False of an energy, whose batches hold nothing but indices."""
 
     def __init__(self, batch_size: int = 128, seed: int = 0) -> None:
         super().__init__()

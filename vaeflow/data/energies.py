@@ -12,7 +12,7 @@ from torch import Tensor
 from vaeflow.checkpoint import class_of
 from vaeflow.data.base import DataModule, Split
 from vaeflow.distributions.energies import U1, Energy
-from vaeflow.errors import check_positive
+from vaeflow.errors import VaeflowError, check_positive
 
 
 class EnergyData(DataModule):
@@ -25,6 +25,8 @@ class EnergyData(DataModule):
         num_val, num_test: draws that the KL is estimated with.
         seed: comes from seed_everything.
     """
+
+    has_examples = False
 
     def __init__(
         self,
@@ -53,6 +55,9 @@ class EnergyData(DataModule):
     @property
     def protocol(self) -> str:
         return f"{self.label}, log Z = {self.energy().log_normaliser():.4f} by quadrature, {self.sizes['test']} draws"
+
+    def examples(self, split: str, index: Tensor) -> Split:
+        raise VaeflowError(f"{self.label} is an energy, which has no examples.")
 
     def window(self) -> tuple[tuple[float, float], tuple[float, float]]:
         return self.energy().box

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from vaeflow.data.base import check_finite
+from vaeflow.data.own import read_picture
 from vaeflow.errors import VaeflowError
 
 
@@ -32,20 +33,11 @@ def own_examples(paths: Sequence[Path], shape: tuple[int, ...], levels: int | No
 
 
 def _picture(path: Path, shape: tuple[int, ...], levels: int | None) -> Tensor:
-    from PIL import Image, ImageOps
-
     modes = {1: "L", 3: "RGB"}
     if len(shape) != 3 or shape[0] not in modes or levels is None:
         raise VaeflowError(f"{path} is a picture, but the data are no grey or coloured ones: give a .npy of them.")
-    try:
-        with Image.open(path) as file:
-            picture = ImageOps.fit(file.convert(modes[shape[0]]), (shape[2], shape[1]))
-    except FileNotFoundError:
-        raise VaeflowError(f"there is no file {path.resolve()}.") from None
-    except (OSError, ValueError, Image.DecompressionBombError) as error:
-        raise VaeflowError(f"{path} cannot be read as a picture ({error}).") from None
-    x = torch.from_numpy(np.array(picture)).float().mul((levels - 1) / 255).round()
-    return (x.unsqueeze(0) if x.dim() == 2 else x.permute(2, 0, 1)).unsqueeze(0)
+    picture = read_picture(path, modes[shape[0]], (shape[2], shape[1]))
+    return picture.float().mul((levels - 1) / 255).round().unsqueeze(0)
 
 
 def _array(path: Path, shape: tuple[int, ...]) -> Tensor:

@@ -84,18 +84,30 @@ class ImageFolder(DataModule):
         return shuffled_split(torch.stack(pictures), torch.tensor(labels), (tenth, tenth), self.split_seed)
 
     def _picture(self, path: Path) -> Tensor:
-        """(channels, height, width) uint8"""
-        from PIL import Image, ImageOps
+        return read_picture(path, "L" if self.grey else "RGB", None if self.size is None else (self.size, self.size))
 
-        try:
-            with Image.open(path) as file:
-                image = file.convert("L" if self.grey else "RGB")
-        except (OSError, ValueError, Image.DecompressionBombError) as error:
-            raise VaeflowError(f"{path} cannot be read as a picture ({error}).") from None
-        if self.size is not None:
-            image = ImageOps.fit(image, (self.size, self.size))
-        array = torch.from_numpy(np.array(image))
-        return array.unsqueeze(0) if array.dim() == 2 else array.permute(2, 0, 1)
+
+def read_picture(path: Path, mode: str, size: tuple[int, int] | None = None) -> Tensor:
+    """A picture as ``(channels, height, width)`` of uint8, the right way up.
+
+    Args:
+        mode: L for grey, RGB for colours.
+        size: width and height that it is scaled to, what is over at two sides cut off; None leaves it as it is.
+    """
+    from PIL import Image, ImageOps
+
+    try:
+        with Image.open(path) as file:
+            image = ImageOps.exif_transpose(file)
+            if image.mode.startswith("I;16"):  # Pillow would make all above 255 white
+                image = Image.fromarray((np.asarray(image) // 257).astype(np.uint8))
+            image = image.convert(mode)
+    except FileNotFoundError:
+        raise VaeflowError(f"there is no file {path.resolve()}.") from None
+    except (OSError, ValueError, Image.DecompressionBombError) as error:
+        raise VaeflowError(f"{path} cannot be read as a picture ({error}).") from None
+    array = torch.from_numpy(np.array(image if size is None else ImageOps.fit(image, size)))
+    return array.unsqueeze(0) if array.dim() == 2 else array.permute(2, 0, 1)
 
 
 class Arrays(DataModule):

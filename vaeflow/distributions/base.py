@@ -81,6 +81,9 @@ class Base(Density):
     def decode(self, code: Tensor, context: Tensor | None = None) -> Tensor:
         return code
 
+    def trajectory(self, code: Tensor, context: Tensor | None = None) -> Iterator[Tensor]:
+        yield code
+
     @property
     def latent_slices(self) -> dict[str, slice]:
         return {"z": slice(0, self.features)}
@@ -180,7 +183,9 @@ class FlowDensity(Density):
         return self.flow(self.base.decode(code, context), context)[0]
 
     def trajectory(self, code: Tensor, context: Tensor | None = None) -> Iterator[Tensor]:
-        yield from self.flow.trajectory(self.base.decode(code, context), context)
+        *before, z = self.base.trajectory(code, context)
+        yield from before
+        yield from self.flow.trajectory(z, context)
 
     def icdf(self, u: Tensor) -> Tensor:
         return self.base.icdf(u)

@@ -100,7 +100,9 @@ class ConditionedPosterior:
         return self._pushed(self.mean)
 
     def _pushed(self, z_0: Tensor) -> Tensor:
-        return z_0 if self.flow is None else self.flow(z_0, self.context)[0]
+        return (
+            z_0 if self.flow is None else check_mapped(type(self.flow).__name__, self.flow(z_0, self.context), z_0)[0]
+        )
 
     def kl_to_standard_normal(self) -> Tensor:
         """KL(q(z_i|x) ‖ N(0, 1)) = ½ (μ_i² + σ_i² − 1) − log σ_i in nats, without a flow: ``(batch, features)``."""

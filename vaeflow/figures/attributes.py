@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -15,8 +15,10 @@ from matplotlib.figure import Figure
 from torch import Tensor
 
 from vaeflow.errors import VaeflowError
-from vaeflow.figures.images import limits_of, row_of_tiles, tiles
+from vaeflow.figures.images import blocks_of_tiles, limits_of, tiles
+from vaeflow.figures.streaming import streamed
 from vaeflow.figures.style import styled
+from vaeflow.latents import LatentSpace
 
 Finding = Literal["means", "probe"]
 
@@ -31,11 +33,12 @@ class Direction:
 
 
 def direction(having: Tensor, lacking: Tensor, method: Finding = "means", seed: int = 0) -> Direction:
-    """The direction of an attribute, scaled so that 1 leads from the mean code without it to the mean code with it.
+    """The direction d ``(code_features,)`` of an attribute.
 
-    ``means``: d = μ₁ − μ₀. ``probe``: the normal w of a logistic regression's plane, in codes of unit variance,
-    as long as the way between the means is along it: w (w·(μ₁ − μ₀)) / (w·w). A probe sees no dimension that does not
-    tell the attribute, where a difference of means takes along whatever else differs.
+    ``means``: d = μ₁ − μ₀, from the mean code without it to the mean code with it. ``probe``: the normal w of a
+    logistic regression's plane, in codes of unit variance, as long as the way between the means is along it:
+    w (w·(μ₁ − μ₀)) / (w·w). A probe sees no dimension that does not tell the attribute, where a difference of means
+    takes along whatever else differs.
 
     Args:
         having, lacking: codes ``(N, code_features)`` with and without the attribute.
@@ -70,6 +73,41 @@ def direction(having: Tensor, lacking: Tensor, method: Finding = "means", seed: 
     return Direction((along * scale).to(having.dtype), float(accuracy))
 
 
+def resynthesise(
+    model: Any,
+    space: LatentSpace,
+    x: Tensor,
+    y: Tensor,
+    sets: tuple[Tensor, Tensor],
+    data: Any,
+    strength: Tensor,
+    method: Finding = "means",
+    rows: int = 256,
+) -> tuple[Tensor, Direction]:
+    """Examples ``(n, *shape)`` with an attribute added: D(E(x) + s d) at every strength s, ``(n, strengths, *shape)``,
+    and its direction d.
+
+    Args:
+        y: labels ``(n,)``.
+        sets: indices of training examples that have the attribute, and that lack it.
+        strength: ``(strengths,)``.
+        rows: that go through the model at once.
+    """
+
+    def encoded(x: Tensor, y: Tensor) -> Tensor:
+        encode = lambda x, y: space.encode(x, model.context_of(y))  # noqa: E731
+        return streamed(encode, x, y, device=model.device, rows=rows, what="encoding")
+
+    having, lacking = (encoded(*data.examples("train", index)) for index in sets)
+    found = direction(having, lacking, method)
+    codes = encoded(x, y)
+    moved = codes[:, None] + strength.to(codes.dtype)[:, None] * found.vector
+    decode = lambda z, y: space.decode(z, model.context_of(y))  # noqa: E731
+    labels = y.repeat_interleave(len(strength))
+    changed = streamed(decode, moved.flatten(0, 1), labels, device=model.device, rows=rows, what="decoding")
+    return changed.unflatten(0, moved.shape[:2]), found
+
+
 def strengths(text: str) -> Tensor:
     """``first:last:count``, such as -3:3:7, evenly spaced.
 
@@ -95,9 +133,9 @@ def draw(x: Tensor, changed: Tensor, strength: Tensor, title: str, levels: int |
         changed: ``(rows, strengths, *shape)``.
     """
     limits = limits_of(x, levels)
-    return row_of_tiles(
+    return blocks_of_tiles(
         [tiles(x[:, None], limits), tiles(changed, limits)],
         [["example"], [f"{s:+.2g}" if s else "0" for s in strength.tolist()]],
         title,
-        "strength: 0 is the example's own code, 1 adds the way from the mean code without to that with it",
+        "strength: 0 is the example's own code, 1 adds the way between the mean codes without and with it",
     )

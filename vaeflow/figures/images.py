@@ -59,19 +59,26 @@ def mosaic(pictures: np.ndarray, smallest: int = 32) -> np.ndarray:
         smallest: edge in pixels that every tile has at least, where that makes the page no wider than 2,048.
     """
     _, columns, height, width, _ = pictures.shape
-    zoom = max(1, min(-(-smallest // height), LARGEST // (columns * width)))
+    zoom = max(1, min(-(-smallest // min(height, width)), LARGEST // (columns * width)))
     pictures = pictures.repeat(zoom, axis=2).repeat(zoom, axis=3)
     framed = np.pad(pictures, ((0, 0), (0, 0), (GAP, 0), (GAP, 0), (0, 0)), constant_values=GREY)
     page = np.concatenate(np.concatenate(framed, axis=1), axis=1)
     return np.pad(page, ((0, GAP), (0, GAP), (0, 0)), constant_values=GREY)
 
 
-def grid(images: Tensor, levels: int | None, columns: int, limits: Limits | None = None) -> np.ndarray:
+def grid(images: Tensor, limits: Limits, columns: int) -> np.ndarray:
     """Images ``(N, channels, height, width)`` in rows of so many, the last row filled up with grey."""
-    pictures = tiles(images, limits or limits_of(images, levels))
+    pictures = tiles(images, limits)
     rows = -(-len(pictures) // columns)
     missing = np.full((rows * columns - len(pictures), *pictures.shape[1:]), GREY, np.uint8)
     return mosaic(np.concatenate([pictures, missing]).reshape(rows, columns, *pictures.shape[1:]))
+
+
+def rows_in_turn(first: Tensor, second: Tensor, limits: Limits, columns: int = 16) -> np.ndarray:
+    """Images ``(N, channels, height, width)`` in rows, and below each row that of their counterparts."""
+    columns = min(columns, len(first))
+    rows = [part[i : i + columns] for i in range(0, len(first), columns) for part in (first, second)]
+    return np.concatenate([grid(row, limits, columns) for row in rows])
 
 
 def show(axes: Axes, page: np.ndarray) -> None:
@@ -82,7 +89,7 @@ def show(axes: Axes, page: np.ndarray) -> None:
     axes.spines[:].set_visible(False)
 
 
-def row_of_tiles(blocks: Sequence[np.ndarray], names: Sequence[Sequence[str]], title: str, label: str) -> Figure:
+def blocks_of_tiles(blocks: Sequence[np.ndarray], names: Sequence[Sequence[str]], title: str, label: str) -> Figure:
     """Blocks of tiles ``(rows, columns, height, width, 3)`` beside one another, a gap between them.
 
     Args:

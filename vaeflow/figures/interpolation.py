@@ -13,7 +13,7 @@ from matplotlib.figure import Figure
 from torch import Tensor
 
 from vaeflow.errors import VaeflowError, check_positive
-from vaeflow.figures.images import limits_of, mosaic, row_of_tiles, show, tiles
+from vaeflow.figures.images import blocks_of_tiles, limits_of, mosaic, show, tiles
 from vaeflow.figures.plane import Plane, show_plane
 from vaeflow.figures.streaming import streamed
 from vaeflow.figures.style import WIDTH, styled
@@ -165,7 +165,7 @@ def draw(interpolation: Interpolation, title: str, levels: int | None, plane: Pl
     shown = tiles(interpolation.x[:, :: interpolation.every], limits)
     ends = tiles(interpolation.ends, limits)
     t = [f"{t:.2g}" for t in np.linspace(0, 1, shown.shape[1])]
-    return row_of_tiles(
+    return blocks_of_tiles(
         [ends[:, :1], shown, ends[:, 1:]],
         [["example"], t, ["example"]],
         title,

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from vaeflow.figures.images import limits_of, mosaic, show, tiles
 from vaeflow.figures.plane import Plane
+from vaeflow.figures.streaming import progress
 from vaeflow.figures.style import WIDTH, styled
 
 ROUND = LinearSegmentedColormap.from_list("round", ["#3f90da", "#ffa90e", "#bd1f01", "#832db6", "#3f90da"])
@@ -20,20 +21,37 @@ ROUND = LinearSegmentedColormap.from_list("round", ["#3f90da", "#ffa90e", "#bd1f
 
 
 @torch.no_grad()
-def layers(model: Any, z: Tensor, context: Tensor | None, columns: int) -> tuple[Tensor, list[int], int]:
-    """Values ``(columns, batch, *shape)`` on the way from codes to data, evenly chosen among all, both ends included;
-    how many layers each has passed; and how many there are."""
-    values = [value.cpu() for value in model.trajectory(z.to(model.device), context)]
-    last = len(values) - 1
-    chosen = sorted({round(i) for i in np.linspace(0, last, min(columns, last + 1))})
-    return torch.stack([values[i] for i in chosen]), chosen, last
+def layers(model: Any, z: Tensor, y: Tensor, columns: int = 6, rows: int = 256) -> tuple[Tensor, list[int], int]:
+    """Values ``(columns, n, *shape)`` on the way from codes ``(n, code_features)`` to data, evenly chosen among all,
+    both ends included; how many layers each has passed; and how many there are.
+
+    Args:
+        y: labels ``(n,)``.
+        columns: at most, at least 2.
+        rows: that go through the model at once.
+    """
+    parts, chosen, last = [], list[int](), 0
+    with progress(len(z), "layers") as bar:
+        for index in torch.arange(len(z)).split(rows):
+            context = model.context_of(y[index].to(model.device))
+            values = list(model.trajectory(z[index].to(model.device), context))
+            last = len(values) - 1
+            chosen = sorted({round(i) for i in np.linspace(0, last, min(columns, last + 1))})
+            parts.append(torch.stack([values[i].cpu() for i in chosen]))
+            bar.update(len(index))
+    return torch.cat(parts, dim=1), chosen, last
 
 
 @styled
 def draw(
-    to_noise: Tensor, to_data: Tensor, passed: list[int], last: int, title: str, levels: int | None,
+    to_noise: Tensor,
+    to_data: Tensor,
+    passed: list[int],
+    last: int,
+    title: str,
+    levels: int | None,
     plane: Plane | None,
-) -> Figure:  # fmt: skip
+) -> Figure:
     """Above, data on their way to noise; below, noise on its way to data.
 
     Args:

@@ -38,14 +38,11 @@ def plane_of_codes(model: Any, points: int) -> Tensor:
 
 
 @styled
-def draw(
-    decoded: Tensor, z: Tensor, codes: Tensor, y: Tensor, names: Sequence[str], limits: Limits, title: str
-) -> Figure:
+def draw(decoded: Tensor, codes: Tensor, y: Tensor, names: Sequence[str], limits: Limits, title: str) -> Figure:
     """The manifold beside the codes of data.
 
     Args:
         decoded: what lies at the codes of :func:`plane_of_codes`, ``(points², *shape)``.
-        z: those codes, ``(points², 2)``.
         codes, y: of data, ``(N, 2)`` and labels ``(N,)``.
         names: of the labels.
     """
@@ -56,10 +53,9 @@ def draw(
     left.imshow(page, aspect="auto")
     tile = [(size - GAP) / points for size in page.shape[:2]]
     shown = range(0, points, max(1, points // 6))
-    z = z.unflatten(0, (points, points))
-    left.set_xticks([(i + 0.5) * tile[1] for i in shown], [f"{z[0, i, 0]:.2g}" for i in shown])
-    left.set_yticks([(i + 0.5) * tile[0] for i in shown], [f"{z[i, 0, 1]:.2g}" for i in shown])
-    left.set(title=title, xlabel="$z_1$, equally probable steps", ylabel="$z_2$", box_aspect=1)
+    left.set_xticks([(i + 0.5) * tile[1] for i in shown], [f"{(i + 0.5) / points:.2g}" for i in shown])
+    left.set_yticks([(i + 0.5) * tile[0] for i in shown], [f"{1 - (i + 0.5) / points:.2g}" for i in shown])
+    left.set(title=title, xlabel="$u_1$, cumulative probability", ylabel="$u_2$", box_aspect=1)
     scatter(right, codes, y, names)
     right.set(title="codes of the data", box_aspect=1)
     return figure

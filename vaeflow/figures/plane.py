@@ -30,7 +30,7 @@ def plane_of(data: Any) -> Plane | None:
     if data.shape != (2,):
         return None
     across, up = data.window()
-    return Plane(across, up, None if data.measure == "energy" else data.splits["val"][0][:2000])
+    return Plane(across, up, data.splits["val"][0][:2000] if data.has_examples else None)
 
 
 def show_plane(axes: Axes, plane: Plane) -> None:

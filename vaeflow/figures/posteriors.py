@@ -5,6 +5,7 @@ Source: the pictures are those of Kingma et al. 2016, arXiv 1606.04934, figure 1
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -14,6 +15,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from torch import Tensor
 
+from vaeflow.errors import VaeflowError
 from vaeflow.figures.streaming import progress
 from vaeflow.figures.style import WIDTH, styled
 from vaeflow.noise import Noise
@@ -50,47 +52,83 @@ class PosteriorsOfOne:
 
 @torch.no_grad()
 def posteriors(
-    model: Any, x: Tensor, y: Tensor, name: str, num_samples: int = 2000, points: int = 161, half_width: float = 4.0,
-    seed: int = 0, rows: int = 20_000,
-) -> PosteriorsOfOne:  # fmt: skip
+    model: Any,
+    x: Tensor,
+    y: Tensor,
+    name: str,
+    num_samples: int = 2000,
+    points: int = 161,
+    half_width: float = 3.5,
+    seed: int = 0,
+    rows: int = 20_000,
+) -> PosteriorsOfOne:
     """q(z|x), and p(z|x) = p(x, z)/p(x) with p(x) = ∫ p(x, z) dz by quadrature on the grid.
 
         KL(q(z|x) ‖ p(z|x)) = E_q[log q(z|x) − log p(x, z)] + log p(x).
+
+    Where the likelihood is of integers with noise added, x + u, it is that of one u for each example.
 
     Args:
         x, y: examples ``(n, *shape)`` and labels.
         points: of the grid, each way, from −half_width to half_width.
         rows: pairs of a point and an example that are weighed at once.
+
+    Raises:
+        VaeflowError: if p(z|x) reaches beyond the grid, or is narrower than its steps.
     """
-    x, context = x.to(model.device), model.context_of(y.to(model.device))
-    q = model.infer(x, context)
-    noise = Noise(seed).at(torch.arange(len(x), device=model.device))
+    if model.context_features:
+        raise VaeflowError("a class-conditional model has another prior for each class: take one that is not.")
+    x, index = x.to(model.device), torch.arange(len(x), device=model.device)
+    noise, q = Noise(seed), model.infer(x)
     axis = torch.linspace(-half_width, half_width, points, dtype=model.dtype, device=model.device)
     z_2, z_1 = torch.meshgrid(axis, axis, indexing="ij")
     grid = torch.stack([z_1, z_2], dim=-1).flatten(0, 1).unsqueeze(1).expand(-1, len(x), -1)
-    log_q, log_joint, log_prior = [], [], []
-    with progress(len(grid), name) as bar:
-        for part in grid.split(max(1, rows // len(x))):
-            likelihood, prior = model.log_joint(x, part, noise, context)
-            log_q.append(q.log_prob(part))
-            log_joint.append(likelihood + prior)
-            log_prior.append(prior[:, 0])
+    samples, log_q_samples = q.rsample_with_log_prob(noise.at(index), num_samples)
+    weighed = []
+    with progress(len(grid) + num_samples, name) as bar:
+        for part in (part for z in (grid, samples) for part in z.split(max(1, rows // len(x)))):
+            # points go along the batch, not along the samples, so that each example keeps its u
+            at = noise.at(index.repeat(len(part)))
+            repeated = x.repeat(len(part), *(1 for _ in model.shape))
+            log_p, log_prior = model.log_joint(repeated, part.flatten(0, 1).unsqueeze(0), at)
+            weights = [(log_p + log_prior)[0].view(len(part), -1), log_prior[0].view(len(part), -1), q.log_prob(part)]
+            weighed.append(torch.stack(weights))
             bar.update(len(part))
-    cell = (axis[1] - axis[0]).log()
-    joint = torch.cat(log_joint).double()
-    log_p_x = torch.logsumexp(joint, 0) + 2 * cell
-    samples, log_q_samples = q.rsample_with_log_prob(noise, num_samples)
-    likelihood, prior = model.log_joint(x, samples, noise, context)
-    uniform = Noise(seed).at(torch.arange(num_samples, device=model.device)).uniform("prior", 1, 2, model.dtype)[0]
-    gap = (log_q_samples - likelihood - prior).double().mean(0) + log_p_x
-
-    def square(values: Tensor) -> Tensor:
-        return values.T.unflatten(-1, (points, points)).cpu()
-
+    on_grid, at_samples = torch.cat(weighed, dim=1).double().split([len(grid), num_samples], dim=1)
+    joint, log_prior, log_q = (values.T.unflatten(-1, (points, points)) for values in on_grid)
+    log_cell = 2 * math.log(2 * half_width / (points - 1))
+    log_p_x = torch.logsumexp(joint, (1, 2)) + log_cell
+    _check_grid(joint - log_p_x[:, None, None], log_cell, half_width, points)
+    uniform = noise.at(torch.arange(num_samples, device=model.device)).uniform("prior", 1, 2)[0].to(model.dtype)
     return PosteriorsOfOne(
-        name, samples.cpu(), model.icdf(uniform).cpu(), axis.cpu(), square(torch.cat(log_q)), square(joint - log_p_x),
-        square(torch.cat(log_prior).unsqueeze(-1))[0], gap.cpu(), -log_p_x.cpu(),
-    )  # fmt: skip
+        name=name,
+        samples=samples.cpu(),
+        prior_samples=model.icdf(uniform).cpu(),
+        axis=axis.cpu(),
+        q=log_q.cpu(),
+        p=(joint - log_p_x[:, None, None]).cpu(),
+        prior=log_prior[0].cpu(),
+        gap=((log_q_samples - at_samples[0]).mean(0) + log_p_x).cpu(),
+        nll=-log_p_x.cpu(),
+    )
+
+
+def _check_grid(log_p: Tensor, log_cell: float, half_width: float, points: int) -> None:
+    """Raise a :class:`VaeflowError` unless densities ``(n, points, points)`` are told by the grid: a thousandth of the
+    mass at most in its outermost cells, and a hundredth less or more on every second point."""
+    mass = (log_p + log_cell).exp()
+    inside = mass[:, 1:-1, 1:-1].sum((1, 2))
+    if bool((inside < 0.999).any()):
+        raise VaeflowError(
+            f"the posterior of example {int(inside.argmin()) + 1} reaches beyond the grid: --half-width is "
+            f"{half_width:g}, take more."
+        )
+    coarse = 4 * mass[:, ::2, ::2].sum((1, 2))
+    if bool(((coarse - 1).abs() > 0.01).any()):
+        raise VaeflowError(
+            f"the posterior of example {int((coarse - 1).abs().argmax()) + 1} is narrower than the steps of the grid: "
+            f"--points is {points}, take more."
+        )
 
 
 @styled

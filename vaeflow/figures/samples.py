@@ -10,7 +10,7 @@ import torch
 from matplotlib.figure import Figure
 from torch import Tensor
 
-from vaeflow.figures.images import Limits, grid, limits_of, row_of_tiles, show, tiles
+from vaeflow.figures.images import Limits, blocks_of_tiles, grid, limits_of, rows_in_turn, show, tiles
 from vaeflow.figures.plane import Plane, show_plane
 from vaeflow.figures.streaming import progress, streamed
 from vaeflow.figures.style import WIDTH, styled
@@ -40,36 +40,52 @@ def sample(
     return streamed(draw, torch.arange(n), y, device=model.device, rows=rows, what="sampling")
 
 
+def reconstruct(model: Any, x: Tensor, y: Tensor, noise: Noise, temperature: float = 0.0, rows: int = 256) -> Tensor:
+    """Examples ``(n, *shape)`` encoded and decoded again, in batches of ``rows``, on the CPU.
+
+    Args:
+        y: labels ``(n,)``.
+        temperature: of the draws from q(z|x); 0 for none, see the model's own ``reconstruct``.
+    """
+
+    def again(x: Tensor, y: Tensor, index: Tensor) -> Tensor:
+        return model.reconstruct(x, noise.at(index), model.context_of(y), temperature)
+
+    return streamed(again, x, y, torch.arange(len(x)), device=model.device, rows=rows, what="decoding")
+
+
 @torch.no_grad()
 def nearest(x: Tensor, data: Any, count: int = 1, rows: int = 2048) -> tuple[Tensor, Tensor]:
     """The training examples nearest to each x ``(n, *shape)``, by Euclidean distance in the data's units: distances and
     indices in the training split, ``(n, count)`` each, the nearest first.
 
     Args:
-        rows: training examples that are compared at once.
+        rows: of x, and of training examples, that are compared at once.
     """
-    flat = x.flatten(1).double()
     size = len(data.splits["train"][0])
-    distances = torch.full((len(x), 0), math.inf, dtype=torch.float64)
-    indices = torch.zeros(len(x), 0, dtype=torch.int64)
-    with progress(size, "comparing with training data") as bar:
-        for index in torch.arange(size).split(rows):
-            examples = data.examples("train", index)[0].flatten(1).double()
-            distances = torch.cat([distances, torch.cdist(flat, examples)], dim=1)
-            indices = torch.cat([indices, index.expand(len(x), -1)], dim=1)
-            distances, order = distances.topk(min(count, distances.shape[1]), largest=False)
-            indices = indices.gather(1, order)
-            bar.update(len(index))
-    return distances, indices
+    distances, indices = [], []
+    with progress(len(x), "comparing with training data") as bar:
+        for part in x.flatten(1).double().split(rows):
+            least, where = part.new_zeros(len(part), 0), torch.zeros(len(part), 0, dtype=torch.int64)
+            for index in torch.arange(size).split(rows):
+                examples = data.examples("train", index)[0].flatten(1).double()
+                least = torch.cat([least, torch.cdist(part, examples)], dim=1)
+                where = torch.cat([where, index.expand(len(part), -1)], dim=1)
+                least, order = least.topk(min(count, least.shape[1]), largest=False)
+                where = where.gather(1, order)
+            distances.append(least)
+            indices.append(where)
+            bar.update(len(part))
+    return torch.cat(distances), torch.cat(indices)
 
 
 @styled
-def draw_samples(x: Tensor, title: str, levels: int | None, limits: Limits | None, plane: Plane | None) -> Figure:
+def draw_samples(x: Tensor, title: str, limits: Limits, plane: Plane | None) -> Figure:
     """Samples ``(n, *shape)`` in a square grid; points of the plane where they lie."""
     if plane is not None:
         return _scatter({"samples": x}, title, plane)
     height, width = tiles(x[0], (0.0, 1.0)).shape[:2]
-    page = grid(x, levels, math.ceil(math.sqrt(len(x) * height / width)), limits)
+    page = grid(x, limits, math.ceil(math.sqrt(len(x) * height / width)))
     figure = Figure(figsize=(0.75 * WIDTH, 0.75 * WIDTH * len(page) / page.shape[1] + 0.4))
     axes = figure.subplots()
     show(axes, page)
@@ -82,21 +98,19 @@ def draw_reconstructions(x: Tensor, again: Tensor, title: str, levels: int | Non
     """Examples ``(n, *shape)``, and below each its reconstruction, sixteen to a row."""
     if plane is not None:
         return _scatter({"examples": x, "reconstructions": again}, title, plane)
-    limits = limits_of(x, levels)
-    columns = min(16, len(x))
-    rows = [part[i : i + columns] for i in range(0, len(x), columns) for part in (x, again)]
-    page = np.concatenate([grid(row, levels, columns, limits) for row in rows])
+    page = rows_in_turn(x, again, limits_of(x, levels))
     figure = Figure(figsize=(WIDTH, WIDTH * len(page) / page.shape[1] + 0.5))
     axes = figure.subplots()
     show(axes, page)
-    height = page.shape[0] / len(rows)
-    axes.set_yticks([(i + 0.5) * height for i in range(len(rows))], ["example", "decoded"] * (len(rows) // 2))
+    rows = 2 * -(-len(x) // 16)
+    height = len(page) / rows
+    axes.set_yticks([(i + 0.5) * height for i in range(rows)], ["example", "decoded"] * (rows // 2))
     axes.set_title(title)
     return figure
 
 
 @styled
-def draw_neighbours(x: Tensor, neighbours: Tensor, title: str, levels: int | None, limits: Limits) -> Figure:
+def draw_neighbours(x: Tensor, neighbours: Tensor, title: str, limits: Limits) -> Figure:
     """Samples ``(n, *shape)``, and right of each the training examples ``(n, count, *shape)`` nearest to it."""
     half = -(-len(x) // 2)
     count = neighbours.shape[1]
@@ -108,16 +122,16 @@ def draw_neighbours(x: Tensor, neighbours: Tensor, title: str, levels: int | Non
         blocks[2:] = [np.concatenate([b, np.full_like(b[:1], 255)]) for b in blocks[2:]]
     if len(x) == 1:
         blocks, names = blocks[:2], names[:2]
-    return row_of_tiles(blocks, names, title, "the nearest training examples, the nearest first")
+    return blocks_of_tiles(blocks, names, title, "the nearest training examples, the nearest first")
 
 
 @styled
-def draw_side_by_side(samples: dict[str, Tensor], title: str, levels: int | None) -> Figure:
+def draw_side_by_side(samples: dict[str, Tensor], title: str, limits: Limits) -> Figure:
     """Samples ``(n, *shape)`` of several models, each a square grid below its name."""
     figure = Figure(figsize=(WIDTH, WIDTH / len(samples) + 0.6))
     panels = figure.subplots(1, len(samples), squeeze=False)[0]
     for axes, (name, x) in zip(panels, samples.items(), strict=True):
-        show(axes, grid(x, levels, math.ceil(math.sqrt(len(x)))))
+        show(axes, grid(x, limits, math.ceil(math.sqrt(len(x)))))
         axes.set_title(name)
     figure.suptitle(title, x=0.01, ha="left", fontsize=10)
     return figure

@@ -171,9 +171,15 @@ class LikelihoodModel(LightningModule, ABC):
         """Points of the unit cube ``(batch, code_features)`` → codes: uniform points become codes of the prior."""
         raise VaeflowError(f"{type(self).__name__} has no latent space with a cumulative distribution.")
 
+    @torch.no_grad()
     def reconstruct(self, x: Tensor, noise: Noise, context: Tensor | None = None, temperature: float = 0.0) -> Tensor:
-        """x once more, from a code: that of :meth:`encode` at temperature 0, else a draw from q(z|x) whose noise has
-        its standard deviation multiplied by the temperature. Where z is a function of x, nothing is drawn."""
+        """x ``(batch, *shape)`` once more, from a code: that of :meth:`encode` at temperature 0, else a draw from
+        q(z|x) whose noise has its standard deviation multiplied by the temperature. A model whose code is a function
+        of x has no such draws, and raises a :class:`VaeflowError` at other temperatures."""
+        if temperature:
+            raise VaeflowError(
+                f"{type(self).__name__} draws no codes, they are functions of x: leave temperature at 0."
+            )
         return self.decode(self.encode(x, context), context)
 
     def trajectory(self, z: Tensor, context: Tensor | None = None) -> Iterator[Tensor]:
