@@ -132,6 +132,20 @@ def test_interpolation_in_all_its_ways(run: Run, tmp_path: Path) -> None:
     assert (code, "there is no level scale_3 in this latent space: it has scale_1, scale_2." in output) == (1, True)
 
 
+def test_small_data_have_pictures_without_options(run: Run, tmp_path: Path) -> None:
+    (tmp_path / "runs").unlink()
+    x = np.random.default_rng(0).integers(0, 17, (40, 4, 4)).astype(np.uint8)
+    np.save("small.npy", x)
+    short = ("--trainer.max_epochs", 1, "--pictures.every", 0, "--num_samples", 0)
+    own = ("--data", "Arrays", "--data.path", "small.npy", "--data.levels", 17)
+    assert run("train", "--config", "nice", "--experiment", "small", *short, *own)[0] == 0
+    for script in ("interpolate", "reconstruct", "layers", "sample"):  # four test examples
+        code, output = run(script, "--experiment", "small", "--out", f"{script}.png")
+        assert code == 0, output
+    code, output = run("reconstruct", "--experiment", "small", "--num", 5, "--out", "a.png")
+    assert (code, "--num is 5, but the test split has 4 examples." in output) == (1, True)
+
+
 def test_pictures_lie_in_the_runs_folder_unless_told_otherwise(run: Run, tmp_path: Path) -> None:
     folder = tmp_path / "runs/nice/version_0/pictures"
     code, output = run("interpolate", "--ckpt", best("nice"))
@@ -177,13 +191,14 @@ def test_neighbours_of_samples(run: Run, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("name", ["vae", "vae_iaf", "maf", "mnist/vae"])
-@pytest.mark.parametrize("method", ["means", "probe"])
-def test_attributes(name: str, method: str, run: Run, tmp_path: Path) -> None:
-    arguments = ("--attribute", 3, "--strength", "-3:3:7", "--num", 2, "--method", method, "--limit", 200)
-    code, output = run("attribute", "--experiment", name, *arguments, "--out", "a.png")
-    assert code == 0, output
-    assert "training examples with the attribute" in output
-    assert is_picture(tmp_path / "a.png")
+def test_attributes(name: str, run: Run, tmp_path: Path) -> None:
+    for method in ("means", "probe"):
+        arguments = ("--attribute", 3, "--strength", "-3:3:7", "--num", 2, "--method", method, "--limit", 100)
+        code, output = run("attribute", "--experiment", name, *arguments, "--out", f"{method}.png")
+        assert code == 0, output
+        assert "100 training examples with the attribute, 100 without" in output
+        assert is_picture(tmp_path / f"{method}.png")
+    assert (tmp_path / "means.png").read_bytes() != (tmp_path / "probe.png").read_bytes()
 
 
 def test_attributes_by_two_lists(run: Run, tmp_path: Path) -> None:
@@ -201,6 +216,13 @@ def test_planes_of_two_latents(run: Run, tmp_path: Path) -> None:
     assert "KL(q(z|x) ‖ p(z|x))" in output
     for picture in ("m.png", "p.png"):
         assert is_picture(tmp_path / picture)
+    shutil.copytree("runs/vae_2d/version_0", "other/a/version_0")
+    other = Path("other/a/version_0/checkpoints/best.ckpt")
+    checkpoint: Any = torch.load(other, weights_only=True)
+    checkpoint["vaeflow"]["data"]["init_args"]["split_seed"] = 7
+    torch.save(checkpoint, other)
+    code, output = run("posterior", "--ckpt", best("vae_2d"), other, "--half-width", 9, "--out", "q.png")
+    assert (code, "is of other examples than runs/vae_2d/" in output) == (1, True), output
 
 
 @pytest.mark.parametrize("name", ["nice", "realnvp", "maf", "toys/nice", "toys/iaf", "energy_u1_planar"])
@@ -325,7 +347,7 @@ def test_the_gallery_is_what_its_commands_make(run: Run, tmp_path: Path) -> None
     code, output = run("figures", "--only", "push_forward.png")
     assert code == 0, output
     assert is_picture(tmp_path / "docs/figures/push_forward.png")
-    assert (tmp_path / "docs/gallery.md").read_text() == gallery.page()
+    assert not (tmp_path / "docs/gallery.md").exists()  # which would show pictures that are not there
 
 
 def test_the_gallery_trains_what_it_shows(run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -366,3 +388,5 @@ def test_latent_dimensions_are_trained_once(run: Run, tmp_path: Path) -> None:
         )
     assert run("latent_dimensions", *arguments, "--out", "m.png")[0] == 0
     assert [path.name for path in (tmp_path / "runs/latent_dimensions/2").iterdir()] == ["version_0"]
+    assert run("latent_dimensions", *arguments, "--config", "vae_2d", "--out", "n.png")[0] == 0
+    assert len(list((tmp_path / "runs/latent_dimensions/2").iterdir())) == 2  # another model is another run

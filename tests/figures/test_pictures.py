@@ -19,6 +19,7 @@ from tests.conftest import redraw
 from tests.evaluation.linear_gaussian import LinearGaussian, all_binary, binary_vae
 from vaeflow import models
 from vaeflow.bijections import BatchNorm, Composition, InverseAutoregressive, MaskedAutoregressive, Planar
+from vaeflow.commands.latent import strengths
 from vaeflow.data import Digits, FreyFaces
 from vaeflow.data.examples import own_examples
 from vaeflow.distributions import FlowDensity, Gaussian, GaussianDensity, StandardLogistic, StandardNormal, Uniform
@@ -78,13 +79,13 @@ def test_an_attribute_is_added_along_its_direction() -> None:
 @pytest.mark.parametrize("text", ["3", "-3:3", "a:b:c", "0:1:0", "0:inf:3", "0:1:1", "1:2:3:4", "0:1:2.5", ""])
 def test_strengths_that_do_not_parse(text: str) -> None:
     with pytest.raises(VaeflowError, match=r"--strength is .*, expected .*such as -3:3:7"):
-        attributes.strengths(text)
+        strengths(text)
 
 
 def test_strengths() -> None:
-    assert attributes.strengths("-3:3:7").tolist() == [-3, -2, -1, 0, 1, 2, 3]
-    assert attributes.strengths("1:1:1").tolist() == [1]
-    assert attributes.strengths("2:-2:3").tolist() == [2, 0, -2]
+    assert strengths("-3:3:7").tolist() == [-3, -2, -1, 0, 1, 2, 3]
+    assert strengths("1:1:1").tolist() == [1]
+    assert strengths("2:-2:3").tolist() == [2, 0, -2]
 
 
 def test_too_few_examples_of_an_attribute() -> None:
@@ -175,6 +176,10 @@ def test_a_grid_that_does_not_hold_the_posterior_is_refused() -> None:
     vae, x = binary_vae(), all_binary()[:3]
     with pytest.raises(VaeflowError, match=r"the posterior of example \d reaches beyond the grid: --half-width is 1"):
         posteriors.posteriors(vae, x, torch.zeros(3), "a", 10, half_width=1.0)
+    vae.posterior.gaussian.bias.data[0] += 20  # q alone
+    with pytest.raises(VaeflowError, match=r"example 1 reaches beyond the grid: --half-width is 9"):
+        posteriors.posteriors(vae, x, torch.zeros(3), "a", 10, half_width=9.0)
+    vae.posterior.gaussian.bias.data[0] -= 20
     with pytest.raises(VaeflowError, match=r"narrower than the steps of the grid: --points is 5, take more"):
         posteriors.posteriors(vae, x, torch.zeros(3), "a", 10, points=5, half_width=9.0)
     conditional = binary_vae(num_classes=2, class_conditional=True)
@@ -447,6 +452,16 @@ def test_an_animation_runs_there_and_back(tmp_path: Path, ending: str) -> None:
     assert [p.name for p in tmp_path.iterdir()] == [f"a.{ending}"]
 
 
+def test_a_long_animation_is_as_fast_as_a_browser_shows_it(tmp_path: Path) -> None:
+    frames = [np.full((8, 8, 3), k // 2, np.uint8) for k in range(401)]
+    save_animation(tmp_path / "a.gif", frames)
+    with Image.open(tmp_path / "a.gif") as film:
+        assert film.n_frames == 198
+        assert film.info["duration"] == 20
+        film.seek(99)
+        assert np.asarray(film.convert("RGB")).max() == 200  # the last frame is among them
+
+
 def test_outputs_are_looked_at_before_the_work(tmp_path: Path) -> None:
     check_outputs([tmp_path / "new" / "a.png"], force=False)
     assert list(tmp_path.iterdir()) == []
@@ -469,10 +484,16 @@ def test_outputs_are_looked_at_before_the_work(tmp_path: Path) -> None:
 def test_examples_of_ones_own(tmp_path: Path) -> None:
     shape = (1, 4, 6)
     values = np.arange(24, dtype=np.uint8).reshape(4, 6) % 17
-    for name, array in (("one", values), ("many", values[None].repeat(3, 0)), ("last", values[None, :, :, None])):
+    for name, array in (
+        ("one", values),
+        ("float", values / 1.0),
+        ("many", values[None].repeat(3, 0)),
+        ("last", values[None, :, :, None]),
+    ):
         np.save(tmp_path / f"{name}.npy", array)
         x = own_examples([tmp_path / f"{name}.npy"], shape, 17)
         assert x.shape[1:] == shape
+        assert x.dtype == torch.float32
         assert torch.equal(x[0, 0], torch.from_numpy(values).float())
     np.savez(tmp_path / "x.npz", x=values[None, None], y=np.zeros(1))
     assert own_examples([tmp_path / "x.npz", tmp_path / "many.npy"], shape, 17).shape == (4, *shape)

@@ -121,13 +121,17 @@ def add_examples(parser: Parser, what: str) -> None:
     add("--split", type=str, default="test", help="train, val or test")
 
 
-def chosen_examples(args: Namespace, model: LikelihoodModel, data: DataModule, count: int) -> tuple[Tensor, Tensor]:
+def chosen_examples(
+    args: Namespace, model: LikelihoodModel, data: DataModule, num: int | None, default: int, at_once: int = 1
+) -> tuple[Tensor, Tensor]:
     """The examples ``(n, *shape)`` that were asked for, and labels ``(n,)``: those of ``--index``; those in ``--file``,
     whose labels are ``--label``; the first of each ``--label``, by turns; or else the first of the split.
 
     Args:
-        count: of each label, or of all.
+        num: how many the user asks for, of each label, or of all; None for ``default``, or what there is.
+        at_once: examples that each of them has, where no labels are given.
     """
+    count = num or default
     if args.index and (args.file or args.label):
         raise VaeflowError("--index names examples by itself: leave out --label and --file.")
     if args.file:
@@ -146,7 +150,12 @@ def chosen_examples(args: Namespace, model: LikelihoodModel, data: DataModule, c
                 raise VaeflowError(f"the {args.split} split has {few}, not {before + count}.")
             of_each.append(found[before : before + count])  # a label that comes again has other examples
         return data.examples(args.split, torch.stack(of_each, dim=1).flatten())
-    return data.examples(args.split, torch.tensor(args.index) if args.index else torch.arange(count))
+    if args.index:
+        return data.examples(args.split, torch.tensor(args.index))
+    there = data.count(args.split) // at_once
+    if num is not None and num > there:
+        raise VaeflowError(f"--num is {num}, but the {args.split} split has {data.count(args.split)} examples.")
+    return data.examples(args.split, torch.arange(at_once * min(count, there)))
 
 
 # ---------------------------------------------------------------------------------------------- where pictures go

@@ -23,7 +23,7 @@ from vaeflow.errors import VaeflowError
 from vaeflow.figures import density, layers, push_forward, samples
 from vaeflow.figures.images import check_drawable, is_drawable
 from vaeflow.figures.plane import plane_of
-from vaeflow.figures.streaming import streamed
+from vaeflow.figures.streaming import encoded, streamed
 from vaeflow.figures.style import save_arrays, save_figure
 from vaeflow.noise import Noise
 
@@ -88,20 +88,20 @@ def draw_layers() -> None:
     add_batch_size(parser)
     args = parser.parse_args()
     model, data, title, out, _ = opened(parser, args, "layers.png")
-    space_of(model)
+    space = space_of(model)
     check_drawable(model.shape)
     plane = plane_of(data)
-    count = args.num or (3 if plane is None else min(2000, len(data.splits["test"][0])))
-    noise = Noise(args.seed).at(torch.arange(count))
+    count = args.num or (3 if plane is None else 2000)
     if data.has_examples:
-        x, y = chosen_examples(args, model, data, count)
-        encode = lambda x, y: model.encode(x, model.context_of(y))  # noqa: E731
-        codes = streamed(encode, x, y, device=model.device, rows=args.batch_size, what="encoding")
-        noise = noise.at(torch.arange(len(x)))
+        x, y = chosen_examples(args, model, data, args.num, count)
+        codes = encoded(model, space, x, y, args.batch_size)
+    else:
+        y = torch.zeros(count, dtype=torch.int64)
+    noise = Noise(args.seed).at(torch.arange(len(y)))
     u = noise.uniform("layers", 1, model.code_features)[0].to(model.dtype)
     z = streamed(model.icdf, u, device=model.device)
     if not data.has_examples:  # both rows start from noise
-        codes, y = z, torch.zeros(count, dtype=torch.int64)
+        codes = z
     to_noise, passed, last = layers.layers(model, codes, y, args.columns, args.batch_size)
     to_data, *_ = layers.layers(model, z, y, args.columns, args.batch_size)
     title += ", layer by layer"

@@ -19,7 +19,7 @@ from vaeflow.commands.arguments import add_output, device, newest, output_of, pa
 from vaeflow.commands.training import train
 from vaeflow.errors import VaeflowError
 from vaeflow.figures import samples
-from vaeflow.figures.style import check_outputs, save_figure
+from vaeflow.figures.style import check_outputs, save_figure, write
 from vaeflow.noise import Noise
 
 
@@ -42,9 +42,8 @@ def latent_dimensions() -> None:
     shown: dict[str, torch.Tensor] = {}
     for dimension in args.dimensions:
         experiment = f"{args.experiment}/{dimension}"
-        if args.retrain or not _is_trained(experiment):
-            run(f"python scripts/train.py --config {args.config} --experiment {experiment} "
-                f"--model.latent_features {dimension} {args.train}")  # fmt: skip
+        options = f"--experiment {experiment} --model.latent_features {dimension} {args.train}".rstrip()
+        train_once(f"python scripts/train.py --config {args.config} {options}", args.retrain)
         best = newest(Path("runs"), experiment)
         model, data = load(best).to(device()), load_data(best)
         data.setup("")
@@ -225,26 +224,28 @@ def figures() -> None:
         print(f"\n[{k} of {len(wanted)}, {time.monotonic() - began:.0f} s] {picture.file}", flush=True)
         *before, last = picture.commands
         for command in before:
-            if command not in done and not (args.reuse and _is_trained(_experiment(command))):
+            if command not in done:
                 print(f"$ {command}", flush=True)
-                run(command)
+                train_once(command, not args.reuse) if "train.py" in command else run(command)
             done.add(command)
         last = f"{last} --out {shlex.quote(str(folder / 'figures' / picture.file))} --force"
         print(f"$ {last}", flush=True)
         run(last.replace(" --retrain", "") if args.reuse else last)
         (folder / "figures" / picture.file).with_suffix(".npz").unlink(missing_ok=True)  # the page shows pictures alone
-    (folder / "gallery.md").write_text(page())
-    print(f"\npage        {folder / 'gallery.md'}, after {time.monotonic() - began:.0f} s")
+    if all((folder / "figures" / name).is_file() for name in known):
+        write(folder / "gallery.md", lambda to: to.write_text(page()))
+        print(f"\npage        {folder / 'gallery.md'}, after {time.monotonic() - began:.0f} s")
 
 
-def _experiment(command: str) -> str:
-    """The experiment that a command line trains, empty for one that trains none."""
+def train_once(command: str, anew: bool) -> None:
+    """Run a command line of ``train.py`` unless, and not ``anew``, the newest run of its experiment was trained by the
+    very same and to the end, which a file in its folder says."""
     words = shlex.split(command)
-    return words[words.index("--experiment") + 1] if "--experiment" in words else ""
-
-
-def _is_trained(experiment: str) -> bool:
-    return bool(experiment and versions(Path("runs"), experiment))
+    experiment = words[words.index("--experiment") + 1]
+    said = lambda: newest(Path("runs"), experiment).parents[1] / "trained_by.txt"  # noqa: E731
+    if anew or not versions(Path("runs"), experiment) or not said().is_file() or said().read_text() != command:
+        run(command)
+        said().write_text(command)
 
 
 def page() -> str:

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from argparse import Namespace
 from typing import Literal
@@ -33,7 +34,7 @@ from vaeflow.errors import VaeflowError
 from vaeflow.figures import attributes, interpolation, manifold, posteriors, samples
 from vaeflow.figures.images import check_drawable
 from vaeflow.figures.plane import plane_of
-from vaeflow.figures.streaming import streamed
+from vaeflow.figures.streaming import encoded, streamed
 from vaeflow.figures.style import save_animation, save_arrays, save_figure
 from vaeflow.noise import Noise
 
@@ -46,8 +47,8 @@ def interpolate() -> None:
     parser = picture_parser("interpolate.py", interpolate, "interpolation.png")
     add_examples(parser, "pairs of examples, each a first and a last,")
     add = parser.add_argument
-    add("--num", type=PositiveInt, default=5, help="pairs, if --index and --file do not say which")
-    add("--steps", type=PositiveInt, default=11, help="columns of the picture, both ends counted")
+    add("--num", type=PositiveInt | None, default=None, help="pairs, if --index and --file do not say which; 5")
+    add("--steps", type=AtLeastTwo, default=11, help="columns of the picture, both ends counted")
     add("--method", type=Literal["linear", "spherical"], default="linear", help="a straight line, or a great circle")
     add("--space", type=str, default="z", help=SPACE)
     add("--levels", type=str, nargs="+", default=[], help="of a multi-scale code: move these alone")
@@ -59,7 +60,11 @@ def interpolate() -> None:
     model, data, title, out, (numbers, *animated) = opened(parser, args, "interpolation.png", endings)
     space = space_of(model, args.space)
     check_drawable(model.shape)
-    x, y = chosen_examples(args, model, data, _ends(args))
+    _check_ends(args)
+    if args.corners:
+        x, y = chosen_examples(args, model, data, None, 1 if args.label and not args.file else 4)
+    else:
+        x, y = chosen_examples(args, model, data, args.num, 5, at_once=1 if args.label else 2)
     walk = interpolation.interpolate(
         model, space, x, y, args.steps, args.method, args.levels, args.corners, rows=args.batch_size
     )
@@ -74,15 +79,14 @@ def interpolate() -> None:
         say(animation=animated[0])
 
 
-def _ends(args: Namespace) -> int:
-    """How many examples to take: of each label, or of all."""
+def _check_ends(args: Namespace) -> None:
+    """Raise a :class:`VaeflowError` unless labels are pairs, or of four corners."""
     if not args.label or args.file or args.index:
-        return 4 if args.corners else 2 * args.num
+        return
     if len(args.label) != 4 and args.corners:
         raise VaeflowError(f"--corners wants four labels, not {len(args.label)}.")
     if len(args.label) % 2:
         raise VaeflowError("--label wants pairs: the label that a path starts from, and the one that it leads to.")
-    return 1 if args.corners else args.num
 
 
 def reconstruct() -> None:
@@ -90,7 +94,7 @@ def reconstruct() -> None:
     parser = picture_parser("reconstruct.py", reconstruct, "reconstructions.png")
     add_examples(parser, "examples")
     add = parser.add_argument
-    add("--num", type=PositiveInt, default=32, help=NUM)
+    add("--num", type=PositiveInt | None, default=None, help=f"{NUM}; 32")
     add("--temperature", type=NonNegativeFloat, default=0.0, help="0: of the mean of q(z|x); 1: of a draw from it")
     add("--seed", type=NonNegativeInt, default=0, help="of the noise")
     add_batch_size(parser)
@@ -98,7 +102,7 @@ def reconstruct() -> None:
     model, data, title, out, _ = opened(parser, args, "reconstructions.png")
     space_of(model)
     check_drawable(model.shape)
-    x, y = chosen_examples(args, model, data, args.num)
+    x, y = chosen_examples(args, model, data, args.num, 32)
     decoded = samples.reconstruct(model, x, y, Noise(args.seed), args.temperature, args.batch_size)
     title += ": reconstructions"
     title += f" of draws from q(z|x) at temperature {args.temperature:g}" if args.temperature else ""
@@ -121,11 +125,11 @@ def attribute() -> None:
     add("--strength", type=str, default="-1:2:7", help="FIRST:LAST:COUNT, in ways between the means of both")
     add("--method", type=Literal["means", "probe"], default="means", help="difference of means, or logistic regression")
     add("--space", type=str, default="z", help=SPACE)
-    add("--num", type=PositiveInt, default=5, help=NUM)
+    add("--num", type=PositiveInt | None, default=None, help=f"{NUM}; 5")
     add("--limit", type=PositiveInt, default=10_000, help="training examples with it, and without it, at most")
     add_batch_size(parser)
     args = parser.parse_args()
-    strength = attributes.strengths(args.strength)
+    strength = strengths(args.strength)
     if (args.positive is None) != (args.negative is None) or (args.positive is None) == (args.attribute is None):
         parser.error("give --attribute NAME, or two lists of training examples, --positive and --negative.")
     if args.against and args.attribute is None:
@@ -142,8 +146,8 @@ def attribute() -> None:
             lacking = torch.cat([data.of_class("train", name) for name in args.against]).unique()
     if bool(torch.isin(having, lacking).any()):
         raise VaeflowError("some training examples both have the attribute and lack it: give sets without common ones.")
-    x, y = chosen_examples(args, model, data, args.num)
-    sets = (having[: args.limit], lacking[: args.limit])
+    x, y = chosen_examples(args, model, data, args.num, 5)
+    sets = (_spread(having, args.limit), _spread(lacking, args.limit))
     changed, found = attributes.resynthesise(model, space, x, y, sets, data, strength, args.method, args.batch_size)
     name = "an attribute by two lists" if args.attribute is None else args.attribute
     kind = f"label {name}" if data.num_classes and args.attribute else name
@@ -153,6 +157,11 @@ def attribute() -> None:
     save_figure(out, attributes.draw(x, changed, strength, title, model.levels))
     print(f"{len(sets[0])} training examples with the attribute, {len(sets[1])} without")
     say(picture=out)
+
+
+def _spread(index: Tensor, limit: int) -> Tensor:
+    """At most so many of the indices, evenly spread: a data set may be sorted."""
+    return index[torch.linspace(0, len(index) - 1, min(limit, len(index))).long()]
 
 
 def numbers(text: str) -> Tensor:
@@ -168,6 +177,22 @@ def numbers(text: str) -> Tensor:
             raise VaeflowError(f"{text!r} is no list of numbers, such as 3,8,20-40.")
         found += range(int(match[1]), int(match[2] or match[1]) + 1)
     return torch.tensor(found)
+
+
+def strengths(text: str) -> Tensor:
+    """``first:last:count``, such as -3:3:7, evenly spaced.
+
+    >>> strengths("-1:1:5")
+    tensor([-1.0000, -0.5000,  0.0000,  0.5000,  1.0000])
+    """
+    try:
+        first, last, count = text.split(":")
+        low, high, number = float(first), float(last), int(count)
+    except ValueError:
+        raise VaeflowError(f"--strength is {text}, expected FIRST:LAST:COUNT, such as -3:3:7.") from None
+    if not (math.isfinite(low) and math.isfinite(high)) or number < 1 or (number == 1 and low != high):
+        raise VaeflowError(f"--strength is {text}, expected two finite numbers and how many steps, such as -3:3:7.")
+    return torch.linspace(low, high, number)
 
 
 def draw_manifold() -> None:
@@ -187,9 +212,8 @@ def draw_manifold() -> None:
     manifold.check_plane(model)
     z = manifold.plane_of_codes(model, args.points)
     decoded = streamed(model.decode, z, device=model.device, rows=args.batch_size, what="decoding")
-    data.evaluate_on(args.split, args.num)
-    x, y = data.examples(args.split, torch.arange(data.num_evaluated))
-    codes = streamed(model.encode, x, device=model.device, rows=args.batch_size, what="encoding")
+    x, y = data.examples(args.split, torch.arange(min(args.num, data.count(args.split))))
+    codes = encoded(model, space_of(model), x, y, args.batch_size)
     save_figure(out, manifold.draw(decoded, codes, y, data.class_names, samples.limits_for(data), title))
     say(picture=out)
 
@@ -201,23 +225,30 @@ def draw_posteriors() -> None:
     add_checkpoint(parser, several=True)
     add_examples(parser, "examples")
     add = parser.add_argument
-    add("--num", type=PositiveInt, default=4, help=NUM)
+    add("--num", type=PositiveInt | None, default=None, help=f"{NUM}; 4")
     add("--samples", type=PositiveInt, default=2000, help="of each posterior")
     add("--points", type=AtLeastTwo, default=161, help="of the grid, each way")
-    add("--half-width", type=PositiveFloat, default=3.5, help="the grid goes from minus this to this, each way")
+    add("--half-width", type=PositiveFloat, default=4.0, help="the grid goes from minus this to this, each way")
     add("--seed", type=NonNegativeInt, default=0, help="of the noise")
     add_output(parser, "posterior.png", "pictures/ in the first run's folder")
     parser.set_defaults(split="train")
     args = parser.parse_args()
     paths = checkpoints_of(args, parser)
     (out,) = output_of(args, "posterior.png", paths[0])
-    found = []
+    found: list[posteriors.ModelPosteriors] = []
+    same: tuple[str, Tensor] | None = None
     for path in paths:
         model, data = open_checkpoint(path, args)
-        manifold.check_plane(model.to(device()))
-        x, y = chosen_examples(args, model, data, args.num)
+        manifold.check_plane(model)
+        x, y = chosen_examples(args, model, data, args.num, 4)
+        same = same or (data.measure, x)
+        if data.measure != same[0] or not torch.equal(x, same[1]):
+            raise VaeflowError(
+                f"{path} is of other examples than {paths[0]}: posteriors are compared of the same ones."
+            )
         name = run_name(path)
-        one = posteriors.posteriors(model, x, y, name, args.samples, args.points, args.half_width, args.seed)
+        how = (args.samples, args.points, args.half_width, args.seed)
+        one = posteriors.posteriors(model.to(device()), x, y, name, *how)
         print(f"{name:<24}−log p(x) {one.nll.mean():.3f} nats, KL(q(z|x) ‖ p(z|x)) {one.gap.mean():.3f} nats")
         found.append(one)
     save_figure(out, posteriors.draw(found, f"posteriors of {len(x)} examples of {data.label}"))

@@ -148,6 +148,10 @@ class DataModule(LightningDataModule, ABC):
         size = len(self._split(self.evaluation_split)[0])
         return size if self.limit is None else min(size, self.limit)
 
+    def count(self, split: str) -> int:
+        """Number of examples of a split."""
+        return len(self._split(split)[0])
+
     def examples(self, split: str, index: Tensor) -> Split:
         """Examples and labels of a split by index, as the test loop sees them."""
         x, y = self._split(split)

@@ -29,7 +29,7 @@ def own_examples(paths: Sequence[Path], shape: tuple[int, ...], levels: int | No
         raise VaeflowError(
             f"{where} has values from {x.min().item():g} to {x.max().item():g}, expected integers 0 to {levels - 1}."
         )
-    return x
+    return x if levels is None else x.float()
 
 
 def _picture(path: Path, shape: tuple[int, ...], levels: int | None) -> Tensor:

@@ -5,7 +5,6 @@ Sources: Larsen et al. 2016, arXiv 1512.09300, section 4.2 (difference of means)
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -16,7 +15,7 @@ from torch import Tensor
 
 from vaeflow.errors import VaeflowError
 from vaeflow.figures.images import blocks_of_tiles, limits_of, tiles
-from vaeflow.figures.streaming import streamed
+from vaeflow.figures.streaming import decoded, encoded
 from vaeflow.figures.style import styled
 from vaeflow.latents import LatentSpace
 
@@ -93,35 +92,12 @@ def resynthesise(
         strength: ``(strengths,)``.
         rows: that go through the model at once.
     """
-
-    def encoded(x: Tensor, y: Tensor) -> Tensor:
-        encode = lambda x, y: space.encode(x, model.context_of(y))  # noqa: E731
-        return streamed(encode, x, y, device=model.device, rows=rows, what="encoding")
-
-    having, lacking = (encoded(*data.examples("train", index)) for index in sets)
+    having, lacking = (encoded(model, space, x, y, rows) for x, y in (data.examples("train", index) for index in sets))
     found = direction(having, lacking, method)
-    codes = encoded(x, y)
+    codes = encoded(model, space, x, y, rows)
     moved = codes[:, None] + strength.to(codes.dtype)[:, None] * found.vector
-    decode = lambda z, y: space.decode(z, model.context_of(y))  # noqa: E731
-    labels = y.repeat_interleave(len(strength))
-    changed = streamed(decode, moved.flatten(0, 1), labels, device=model.device, rows=rows, what="decoding")
+    changed = decoded(model, space, moved.flatten(0, 1), y.repeat_interleave(len(strength)), rows)
     return changed.unflatten(0, moved.shape[:2]), found
-
-
-def strengths(text: str) -> Tensor:
-    """``first:last:count``, such as -3:3:7, evenly spaced.
-
-    >>> strengths("-1:1:5")
-    tensor([-1.0000, -0.5000,  0.0000,  0.5000,  1.0000])
-    """
-    try:
-        first, last, count = text.split(":")
-        low, high, number = float(first), float(last), int(count)
-    except ValueError:
-        raise VaeflowError(f"--strength is {text}, expected FIRST:LAST:COUNT, such as -3:3:7.") from None
-    if not (math.isfinite(low) and math.isfinite(high)) or number < 1 or (number == 1 and low != high):
-        raise VaeflowError(f"--strength is {text}, expected two finite numbers and how many steps, such as -3:3:7.")
-    return torch.linspace(low, high, number)
 
 
 @styled

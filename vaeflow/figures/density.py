@@ -21,8 +21,9 @@ def draw(model: Any, data: Any, points: int = 200) -> Figure:
     (left, right), (bottom, top) = data.window()
     axis_1, axis_2 = torch.linspace(left, right, points), torch.linspace(bottom, top, points)
     plane = torch.cartesian_prod(axis_1, axis_2).to(model.device, model.dtype)
-    estimate = log_likelihood(model, plane, Noise().at(torch.arange(len(plane), device=model.device)),
-                              min(64, model.evaluation_samples), rows=4_000)  # fmt: skip
+    num_samples = min(64, model.evaluation_samples)
+    noise = Noise().at(torch.arange(len(plane), device=model.device))
+    estimate = log_likelihood(model, plane, noise, num_samples, rows=4_000)
     ours = estimate.log_likelihood.exp().view(points, points).T.float().cpu().numpy()
     figure = Figure(figsize=(WIDTH, 0.5 * WIDTH))
     axes = figure.subplots(1, 2, sharex=True, sharey=True)
@@ -34,7 +35,8 @@ def draw(model: Any, data: Any, points: int = 200) -> Figure:
         theirs, title = theirs.T, "data"
     else:
         theirs, title = log_p.exp().view(points, points).T.float().cpu().numpy(), data.label
-    for ax, image, name in zip(axes, (theirs, ours), (title, type(model).__name__), strict=True):
+    bound = f", a bound: {model.kind}, K = {num_samples}" if num_samples > 1 else ""
+    for ax, image, name in zip(axes, (theirs, ours), (title, type(model).__name__ + bound), strict=True):
         shown = ax.imshow(image, origin="lower", extent=extent, aspect="auto", vmin=0, vmax=np.quantile(theirs, 0.999))
         ax.set(title=name, xlabel="$x_1$", ylabel="$x_2$", box_aspect=1)
     figure.colorbar(shown, ax=axes, label="density")

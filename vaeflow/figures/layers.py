@@ -14,7 +14,7 @@ from torch import Tensor
 from vaeflow.figures.images import limits_of, mosaic, show, tiles
 from vaeflow.figures.plane import Plane
 from vaeflow.figures.streaming import progress
-from vaeflow.figures.style import WIDTH, styled
+from vaeflow.figures.style import WIDTH, headline, styled
 
 ROUND = LinearSegmentedColormap.from_list("round", ["#3f90da", "#ffa90e", "#bd1f01", "#832db6", "#3f90da"])
 """Colours of angles, which tell where a point started."""
@@ -77,7 +77,7 @@ def draw(
         row[0].set_ylabel(f"{label}\n$x_2$")
     for axes in panels[1]:
         axes.set_xlabel("$x_1$")
-    figure.suptitle(title, x=0.01, ha="left", fontsize=10)
+    headline(figure, title)
     return figure
 
 
@@ -94,5 +94,5 @@ def _images(to_noise: Tensor, to_data: Tensor, names: list[str], title: str, lev
         tile = page.shape[1] / columns
         axes.set_xticks([(i + 0.5) * tile for i in range(columns)], row_names)
         axes.set_ylabel(label)
-    figure.suptitle(title, x=0.01, ha="left", fontsize=10)
+    headline(figure, title)
     return figure

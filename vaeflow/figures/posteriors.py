@@ -17,7 +17,7 @@ from torch import Tensor
 
 from vaeflow.errors import VaeflowError
 from vaeflow.figures.streaming import progress
-from vaeflow.figures.style import WIDTH, styled
+from vaeflow.figures.style import WIDTH, headline, styled
 from vaeflow.noise import Noise
 
 MASSES = (0.5, 0.9)
@@ -25,7 +25,7 @@ MASSES = (0.5, 0.9)
 
 
 @dataclass(frozen=True)
-class PosteriorsOfOne:
+class ModelPosteriors:
     """Of n examples under one model, all in nats.
 
     Args:
@@ -58,10 +58,10 @@ def posteriors(
     name: str,
     num_samples: int = 2000,
     points: int = 161,
-    half_width: float = 3.5,
+    half_width: float = 4.0,
     seed: int = 0,
     rows: int = 20_000,
-) -> PosteriorsOfOne:
+) -> ModelPosteriors:
     """q(z|x), and p(z|x) = p(x, z)/p(x) with p(x) = ∫ p(x, z) dz by quadrature on the grid.
 
         KL(q(z|x) ‖ p(z|x)) = E_q[log q(z|x) − log p(x, z)] + log p(x).
@@ -74,7 +74,7 @@ def posteriors(
         rows: pairs of a point and an example that are weighed at once.
 
     Raises:
-        VaeflowError: if p(z|x) reaches beyond the grid, or is narrower than its steps.
+        VaeflowError: if p(z|x) or q(z|x) reaches beyond the grid, or is narrower than its steps.
     """
     if model.context_features:
         raise VaeflowError("a class-conditional model has another prior for each class: take one that is not.")
@@ -83,56 +83,62 @@ def posteriors(
     axis = torch.linspace(-half_width, half_width, points, dtype=model.dtype, device=model.device)
     z_2, z_1 = torch.meshgrid(axis, axis, indexing="ij")
     grid = torch.stack([z_1, z_2], dim=-1).flatten(0, 1).unsqueeze(1).expand(-1, len(x), -1)
-    samples, log_q_samples = q.rsample_with_log_prob(noise.at(index), num_samples)
-    weighed = []
+    at_once = max(1, rows // len(x))
+
+    def weighed(z: Tensor) -> tuple[Tensor, Tensor]:
+        """log p(x, z) and log p(z) of z ``(m, n, 2)``, ``(m, n)`` each. Points go along the batch, not along the
+        samples, so that each example keeps its u."""
+        repeated = x.repeat(len(z), *(1 for _ in model.shape))
+        log_p, log_prior = model.log_joint(repeated, z.flatten(0, 1).unsqueeze(0), noise.at(index.repeat(len(z))))
+        return (log_p + log_prior).view(len(z), -1), log_prior.view(len(z), -1)
+
+    on_grid, drawn, ratios = [], [], []
     with progress(len(grid) + num_samples, name) as bar:
-        for part in (part for z in (grid, samples) for part in z.split(max(1, rows // len(x)))):
-            # points go along the batch, not along the samples, so that each example keeps its u
-            at = noise.at(index.repeat(len(part)))
-            repeated = x.repeat(len(part), *(1 for _ in model.shape))
-            log_p, log_prior = model.log_joint(repeated, part.flatten(0, 1).unsqueeze(0), at)
-            weights = [(log_p + log_prior)[0].view(len(part), -1), log_prior[0].view(len(part), -1), q.log_prob(part)]
-            weighed.append(torch.stack(weights))
-            bar.update(len(part))
-    on_grid, at_samples = torch.cat(weighed, dim=1).double().split([len(grid), num_samples], dim=1)
-    joint, log_prior, log_q = (values.T.unflatten(-1, (points, points)) for values in on_grid)
+        for z in grid.split(at_once):
+            on_grid.append(torch.stack([*weighed(z), q.log_prob(z)]))
+            bar.update(len(z))
+        for first in range(0, num_samples, at_once):
+            z, log_q = q.rsample_with_log_prob(noise.at(index).skip(first), min(at_once, num_samples - first))
+            drawn.append(z)
+            ratios.append(log_q - weighed(z)[0])
+            bar.update(len(z))
+    samples, ratio = torch.cat(drawn), torch.cat(ratios).double()
+    joint, log_prior, log_q = (part.double().T.unflatten(-1, (points, points)) for part in torch.cat(on_grid, dim=1))
     log_cell = 2 * math.log(2 * half_width / (points - 1))
     log_p_x = torch.logsumexp(joint, (1, 2)) + log_cell
-    _check_grid(joint - log_p_x[:, None, None], log_cell, half_width, points)
+    log_p = joint - log_p_x[:, None, None]
+    _check_grid(log_p, log_q, samples, log_cell, half_width)
     uniform = noise.at(torch.arange(num_samples, device=model.device)).uniform("prior", 1, 2)[0].to(model.dtype)
-    return PosteriorsOfOne(
+    return ModelPosteriors(
         name=name,
         samples=samples.cpu(),
         prior_samples=model.icdf(uniform).cpu(),
         axis=axis.cpu(),
         q=log_q.cpu(),
-        p=(joint - log_p_x[:, None, None]).cpu(),
+        p=log_p.cpu(),
         prior=log_prior[0].cpu(),
-        gap=((log_q_samples - at_samples[0]).mean(0) + log_p_x).cpu(),
+        gap=(ratio.mean(0) + log_p_x).cpu(),
         nll=-log_p_x.cpu(),
     )
 
 
-def _check_grid(log_p: Tensor, log_cell: float, half_width: float, points: int) -> None:
-    """Raise a :class:`VaeflowError` unless densities ``(n, points, points)`` are told by the grid: a thousandth of the
-    mass at most in its outermost cells, and a hundredth less or more on every second point."""
-    mass = (log_p + log_cell).exp()
-    inside = mass[:, 1:-1, 1:-1].sum((1, 2))
-    if bool((inside < 0.999).any()):
-        raise VaeflowError(
-            f"the posterior of example {int(inside.argmin()) + 1} reaches beyond the grid: --half-width is "
-            f"{half_width:g}, take more."
-        )
-    coarse = 4 * mass[:, ::2, ::2].sum((1, 2))
-    if bool(((coarse - 1).abs() > 0.01).any()):
-        raise VaeflowError(
-            f"the posterior of example {int((coarse - 1).abs().argmax()) + 1} is narrower than the steps of the grid: "
-            f"--points is {points}, take more."
-        )
+def _check_grid(log_p: Tensor, log_q: Tensor, samples: Tensor, log_cell: float, half_width: float) -> None:
+    """Raise a :class:`VaeflowError` unless a grid holds log p(z|x) and log q(z|x) ``(n, points, points)``: at most a
+    thousandth of p in its outermost cells and a hundredth of samples of q ``(num_samples, n, 2)`` beyond it, and a mass
+    of 1 to a hundredth or two, that of p on every second point alone."""
+    p, q = (log_p + log_cell).exp(), (log_q + log_cell).exp()
+    beyond = (1 - p[:, 1:-1, 1:-1].sum((1, 2)) > 1e-3) | ((samples.abs() > half_width).any(-1).double().mean(0) > 0.01)
+    narrow = ((4 * p[:, ::2, ::2].sum((1, 2)) - 1).abs() > 0.01) | ((q.sum((1, 2)) - 1).abs() > 0.02)
+    for wrong, what in (
+        (beyond, f"reaches beyond the grid: --half-width is {half_width:g}, take more"),
+        (narrow, f"is narrower than the steps of the grid: --points is {log_p.shape[-1]}, take more"),
+    ):
+        if bool(wrong.any()):
+            raise VaeflowError(f"the posterior of example {int(wrong.nonzero()[0]) + 1} {what}.")
 
 
 @styled
-def draw(models: Sequence[PosteriorsOfOne], title: str) -> Figure:
+def draw(models: Sequence[ModelPosteriors], title: str) -> Figure:
     """The prior, and for each model the posteriors of all examples: as samples above, as contours below."""
     columns = len(models) + 1
     figure = Figure(figsize=(WIDTH, 2 * WIDTH / columns + 0.9))
@@ -165,11 +171,11 @@ def draw(models: Sequence[PosteriorsOfOne], title: str) -> Figure:
         loc="outside lower center",
         ncols=2,
     )
-    figure.suptitle(title, x=0.01, ha="left", fontsize=10)
+    headline(figure, title)
     return figure
 
 
-def _levels(log_density: Tensor, one: PosteriorsOfOne) -> list[float]:
+def _levels(log_density: Tensor, one: ModelPosteriors) -> list[float]:
     """The densities whose contours hold the masses, rising."""
     cell = (one.axis[1] - one.axis[0]).item() ** 2
     values = log_density.double().flatten().exp().sort(descending=True).values

@@ -13,7 +13,7 @@ from torch import Tensor
 from vaeflow.figures.images import Limits, blocks_of_tiles, grid, limits_of, rows_in_turn, show, tiles
 from vaeflow.figures.plane import Plane, show_plane
 from vaeflow.figures.streaming import progress, streamed
-from vaeflow.figures.style import WIDTH, styled
+from vaeflow.figures.style import WIDTH, headline, styled
 from vaeflow.noise import Noise
 
 
@@ -133,7 +133,7 @@ def draw_side_by_side(samples: dict[str, Tensor], title: str, limits: Limits) ->
     for axes, (name, x) in zip(panels, samples.items(), strict=True):
         show(axes, grid(x, limits, math.ceil(math.sqrt(len(x)))))
         axes.set_title(name)
-    figure.suptitle(title, x=0.01, ha="left", fontsize=10)
+    headline(figure, title)
     return figure
 
 

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import math
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from threading import Event, Thread
+from typing import Any
 
 import torch
 from torch import Tensor
 from tqdm import tqdm
+
+from vaeflow.latents import LatentSpace
 
 
 @torch.no_grad()
@@ -32,6 +36,24 @@ def streamed(
     return torch.cat(done)
 
 
+def encoded(model: Any, space: LatentSpace, x: Tensor, y: Tensor, rows: int = 256) -> Tensor:
+    """Examples ``(n, *shape)`` with labels ``(n,)`` → their codes ``(n, code_features)``, streamed."""
+
+    def encode(x: Tensor, y: Tensor) -> Tensor:
+        return space.encode(x, model.context_of(y))
+
+    return streamed(encode, x, y, device=model.device, rows=rows, what="encoding")
+
+
+def decoded(model: Any, space: LatentSpace, codes: Tensor, y: Tensor, rows: int = 256) -> Tensor:
+    """Codes ``(n, code_features)`` with labels ``(n,)`` → what lies there, ``(n, *shape)``, streamed."""
+
+    def decode(codes: Tensor, y: Tensor) -> Tensor:
+        return space.decode(codes, model.context_of(y))
+
+    return streamed(decode, codes, y, device=model.device, rows=rows, what="decoding")
+
+
 @contextmanager
 def progress(total: int, what: str) -> Iterator[tqdm]:
     """A bar on stderr once the work takes two seconds, whose clock goes on within a batch: a sample of an
@@ -45,7 +67,7 @@ def progress(total: int, what: str) -> Iterator[tqdm]:
             bar.refresh()
             wait = interval
 
-    with tqdm(total=total, desc=what, delay=first, leave=False, dynamic_ncols=True, mininterval=interval) as bar:
+    with tqdm(total=total, desc=what, delay=first, leave=False, dynamic_ncols=True, mininterval=math.inf) as bar:
         thread = Thread(target=beat, daemon=True)
         thread.start()
         try:

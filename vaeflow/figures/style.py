@@ -29,6 +29,11 @@ def pixels(figure: Figure) -> np.ndarray:
     return np.asarray(canvas.buffer_rgba())[..., :3].copy()
 
 
+def headline(figure: Figure, title: str) -> None:
+    """The title of a figure of several panels."""
+    figure.suptitle(title, x=0.01, ha="left", fontsize=10)
+
+
 def check_outputs(paths: Sequence[Path], force: bool) -> None:
     """Raise a :class:`VaeflowError` if a file is there already, without ``force``, or cannot be written. Called
     before the work begins."""
@@ -51,21 +56,23 @@ def save_figure(path: Path, figure: Figure) -> None:
     """A figure as ``.png``, ``.pdf`` or ``.svg``."""
     kind = path.suffix[1:]
     options: dict[str, Any] = {"pil_kwargs": {"optimize": True}} if kind == "png" else {}
-    _renamed(path, lambda to: figure.savefig(to, format=kind, bbox_inches="tight", **options))
+    write(path, lambda to: figure.savefig(to, format=kind, bbox_inches="tight", **options))
 
 
 def save_animation(path: Path, frames: Sequence[np.ndarray], seconds: float = 4.0) -> None:
     """Frames ``(height, width, 3)`` of uint8, as a ``.gif`` or ``.webp`` that runs there and back for ever."""
-    pictures = [Image.fromarray(frame) for frame in (*frames, *frames[-2:0:-1])]
+    steps = np.linspace(0, len(frames) - 1, min(len(frames), 100)).round().astype(int)  # a browser shows 50 a second
+    there = [Image.fromarray(frames[i]) for i in steps]
+    pictures = [*there, *there[-2:0:-1]]
     options = {"lossless": True} if path.suffix == ".webp" else {}
-    _renamed(
+    write(
         path,
         lambda to: pictures[0].save(
             to,
             format=path.suffix[1:].upper(),
             save_all=True,
             append_images=pictures[1:],
-            duration=int(1000 * seconds / len(pictures)),
+            duration=max(20, int(1000 * seconds / len(pictures))),
             loop=0,
             **options,
         ),
@@ -79,14 +86,14 @@ def save_arrays(path: Path, arrays: dict[str, np.ndarray]) -> None:
         with to.open("wb") as file:
             np.savez_compressed(file, **arrays)  # type: ignore[arg-type]
 
-    _renamed(path, save)
+    write(path, save)
 
 
 def _beside(path: Path) -> Path:
     return path.with_name(f".{path.name}.{os.getpid()}.part")
 
 
-def _renamed(path: Path, save: Callable[[Path], None]) -> None:
+def write(path: Path, save: Callable[[Path], object]) -> None:
     """Save under another name first: a file is there whole, or not at all."""
     beside = _beside(path)
     try:

@@ -188,8 +188,13 @@ class LikelihoodModel(LightningModule, ABC):
         raise VaeflowError(f"{type(self).__name__} has no layers that lead from noise to data, only a decoder.")
 
     def infer(self, x: Tensor, context: Tensor | None = None) -> Any:
-        """q(z|x) for each example of a batch."""
+        """q(z|x) for each example of a batch ``(batch, *shape)``: a
+        :class:`~vaeflow.distributions.ConditionedPosterior`. A model whose code is a function of x has none."""
         raise VaeflowError(f"{type(self).__name__} has no approximate posterior: its code is a function of x.")
+
+    def log_joint(self, x: Tensor, z: Tensor, noise: Noise, context: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        """log p(x|z) and log p(z), both ``(num_samples, batch)`` in nats, of z ``(num_samples, batch, D)``."""
+        raise VaeflowError(f"{type(self).__name__} has no latent variable: its code is a function of x.")
 
     # -------------------------------------------------------------------------------------------------- training
 

@@ -114,9 +114,9 @@ class VAE(LikelihoodModel):
         return loss, {**values, "objective": values["nll"]}
 
     def infer(self, x: Tensor, context: Tensor | None = None) -> ConditionedPosterior:
-        """q(z|x) for each example of a batch."""
+        """q(z|x) for each example of a batch ``(batch, *shape)``."""
         check_context(context, self.context_features)
-        features = self._features(x, context)
+        features = self._features(self._checked(x), context)
         with full_precision(x):
             return self.posterior(features)
 
@@ -188,11 +188,11 @@ class VAE(LikelihoodModel):
         return self._in_units_of_data(self.likelihood.mean(output) if mean else self.likelihood.sample(output, noise))
 
     def encode(self, x: Tensor, context: Tensor | None = None) -> Tensor:
-        return self.infer(self._checked(x), context).centre()
+        return self.infer(x, context).centre()
 
     @torch.no_grad()
     def reconstruct(self, x: Tensor, noise: Noise, context: Tensor | None = None, temperature: float = 0.0) -> Tensor:
-        return self.decode(self.infer(self._checked(x), context).sample(noise, temperature), context)
+        return self.decode(self.infer(x, context).sample(noise, temperature), context)
 
     def decode(self, z: Tensor, context: Tensor | None = None) -> Tensor:
         check_shape("z", z, self.latent_features)
