@@ -132,6 +132,32 @@ def test_interpolation_in_all_its_ways(run: Run, tmp_path: Path) -> None:
     assert (code, "there is no level scale_3 in this latent space: it has scale_1, scale_2." in output) == (1, True)
 
 
+def test_names_are_those_of_the_runs(run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    titles = []
+    monkeypatch.setattr("vaeflow.figures.layers.headline", lambda figure, title: titles.append(title))
+    assert run("layers", "--experiment", "toys/nice", "--out", "l.png")[0] == 0
+    assert run("layers", "--ckpt", best("nice").resolve(), "--out", "m.png")[0] == 0
+    assert titles == [
+        "toys/nice (NICE on 8gaussians), layer by layer; from z to x there are 9",
+        "nice (NICE on Digits), layer by layer; from z to x there are 5",
+    ]
+
+
+def test_pictures_of_ones_own_are_scaled_and_inverted(run: Run, tmp_path: Path) -> None:
+    Image.fromarray(np.full((30, 20), 255, np.uint8)).save("white.png")
+    Image.fromarray(np.zeros((8, 8), np.uint8)).save("black.png")
+    own = ("interpolate", "--experiment", "nice", "--file", "white.png", "black.png", "--animation", "none")
+    code, output = run(*own, "--out", "a.png")
+    assert code == 0, output
+    assert "white.png is scaled and cut from 20 × 30 to 8 × 8 pixels" in output
+    assert "black.png is" not in output
+    assert run(*own, "--invert", "--out", "b.png")[0] == 0
+    for name, first in (("a", 16), ("b", 0)):
+        with np.load(f"{name}.npz") as arrays:
+            assert (arrays["ends"][0, 0] == first).all()
+            assert (arrays["ends"][0, 1] == 16 - first).all()
+
+
 def test_small_data_have_pictures_without_options(run: Run, tmp_path: Path) -> None:
     (tmp_path / "runs").unlink()
     x = np.random.default_rng(0).integers(0, 17, (40, 4, 4)).astype(np.uint8)
@@ -291,6 +317,11 @@ WRONG: dict[str, tuple[tuple[object, ...], int, str]] = {
     "points": (("posterior", "--experiment", "vae_2d", "--points", 1), 2, "`points` is 1, expected 2 or more."),
     "half width": (
         ("posterior", "--experiment", "vae_2d", "--half-width", 0.5), 1, "beyond the grid: --half-width is 0.5"),
+    "mean of a flow": (
+        ("sample", "--experiment", "nice", "--mean"), 1, "--mean is the mean of p(x|z), which NICE has not"),
+    "backwards": (
+        ("attribute", *VAE_CKPT, "--positive", "9-3", "--negative", 2), 1, "'9-3' runs backwards, expected"),
+    "no checkpoint, old output": (("sample", "--ckpt", "no.ckpt", "--out", "old.png"), 1, "there is no checkpoint"),
     "half a list": (("attribute", *VAE_CKPT, "--positive", "1,2"), 2, "give --attribute NAME, or two lists"),
     "no list": (
         ("attribute", *VAE_CKPT, "--positive", "1,x", "--negative", 2), 1, "'1,x' is no list of numbers, such as 3,8,"),

@@ -88,9 +88,12 @@ def device() -> str:
     return "cuda" if torch.cuda.is_available() else "cpu"
 
 
-def run_name(checkpoint: Path) -> str:
-    """The name of the run that a checkpoint lies in, or else its own."""
-    return checkpoint.parents[2].name if checkpoint.parent.name == "checkpoints" else checkpoint.stem
+def run_name(checkpoint: Path, runs: str) -> str:
+    """The name of the experiment that a checkpoint is of, or else its own."""
+    if checkpoint.parent.name != "checkpoints":
+        return checkpoint.stem
+    experiment = checkpoint.parents[2]
+    return str(experiment.relative_to(runs)) if experiment.is_relative_to(runs) else experiment.name
 
 
 def space_of(model: LikelihoodModel, name: str = "z") -> LatentSpace:
@@ -118,6 +121,7 @@ def add_examples(parser: Parser, what: str) -> None:
     add("--index", type=int, nargs="+", default=[], help=f"of {what} in their split")
     add("--label", type=str, nargs="+", default=[], help="take the first examples of these labels, by turns")
     add("--file", type=str, nargs="+", default=[], help="examples of your own: pictures, .npy or .npz")
+    add("--invert", action="store_true", help="examples of your own are dark where the data are light")
     add("--split", type=str, default="test", help="train, val or test")
 
 
@@ -136,6 +140,9 @@ def chosen_examples(
         raise VaeflowError("--index names examples by itself: leave out --label and --file.")
     if args.file:
         x = own_examples([Path(path) for path in args.file], model.shape, model.levels)
+        if args.invert and model.levels is None:
+            raise VaeflowError("--invert is for integers: these data are real numbers.")
+        x = model.levels - 1 - x if args.invert and model.levels is not None else x
         if args.label and len(args.label) != len(x):
             raise VaeflowError(f"there are {len(args.label)} labels for {len(x)} examples of your own.")
         if model.context_features and not args.label:
@@ -222,9 +229,11 @@ def opened(parser: Parser, args: Namespace, picture: str, more: Sequence[str] = 
         picture, more: see :func:`output_of`.
     """
     (path,) = checkpoints_of(args, parser)
-    out, *beside = output_of(args, picture, path, more)
     model, data = open_checkpoint(path, args)
-    return Opened(model.to(device()), data, f"{run_name(path)} ({type(model).__name__} on {data.label})", out, beside)
+    out, *beside = output_of(args, picture, path, more)
+    return Opened(
+        model.to(device()), data, f"{run_name(path, args.runs)} ({type(model).__name__} on {data.label})", out, beside
+    )
 
 
 def add_batch_size(parser: Parser) -> None:

@@ -47,6 +47,8 @@ def sample() -> None:
     if not args.npz:
         check_drawable(model.shape)
     count, y = args.num or (2000 if model.shape == (2,) else 64), None
+    if args.mean and not model.has_posterior:
+        raise VaeflowError(f"--mean is the mean of p(x|z), which {type(model).__name__} has not: x is a function of z.")
     if args.label and not model.context_features:
         raise VaeflowError("--label chooses what a class-conditional model samples, but this model has no classes.")
     if model.context_features:
@@ -63,8 +65,8 @@ def sample() -> None:
         ours, usual = (d[:, 0].median().item() for d in (distances, samples.nearest(test, data)[0]))
         print(f"distance to the nearest training example, median: {ours:.4g} of samples, {usual:.4g} of test examples")
         arrays |= {"distances": distances, "neighbours": index}
-        title += f"; nearest at {ours:.3g}, of test examples {usual:.3g} (medians)"
         if len(model.shape) == 3:
+            title += f"; nearest at {ours:.3g}, of test examples {usual:.3g} (medians)"
             shown = slice(0, SHOWN_WITH_NEIGHBOURS)
             title += f", the first {SHOWN_WITH_NEIGHBOURS}" if len(x) > SHOWN_WITH_NEIGHBOURS else ""
             near = data.examples("train", index[shown].flatten())[0].unflatten(0, index[shown].shape)
@@ -104,7 +106,7 @@ def draw_layers() -> None:
         codes = z
     to_noise, passed, last = layers.layers(model, codes, y, args.columns, args.batch_size)
     to_data, *_ = layers.layers(model, z, y, args.columns, args.batch_size)
-    title += ", layer by layer"
+    title += f", layer by layer; from z to x there are {last}"
     save_figure(out, layers.draw(to_noise, to_data, passed, last, title, model.levels, plane))
     say(picture=out)
 
@@ -112,12 +114,12 @@ def draw_layers() -> None:
 def draw_density() -> None:
     """Draw a model's density of the plane beside that of the data."""
     parser = picture_parser("density.py", draw_density, "density.png")
-    parser.add_argument("--points", type=PositiveInt, default=200, help="of the grid, each way")
+    parser.add_argument("--points", type=AtLeastTwo, default=200, help="of the grid, each way")
     args = parser.parse_args()
-    model, data, _, out, _ = opened(parser, args, "density.png")
+    model, data, title, out, _ = opened(parser, args, "density.png")
     if model.shape != (2,) or model.levels is not None or model.context_features:
         raise VaeflowError("a density is drawn of points of the plane, without labels; these data are others.")
-    save_figure(out, density.draw(model, data, args.points))
+    save_figure(out, density.draw(model, data, args.points, title))
     say(picture=out)
 
 

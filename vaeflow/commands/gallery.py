@@ -156,7 +156,7 @@ PICTURES = (
     Picture(
         "push_forward.png",
         "What K random planar maps make of a Gaussian and of a uniform density.",
-        ("python scripts/push_forward.py --steps [1,2,10]",),
+        ('python scripts/push_forward.py --steps "[1,2,10]"',),
     ),
     *(
         Picture(
@@ -246,6 +246,8 @@ def train_once(command: str, anew: bool) -> None:
     if anew or not versions(Path("runs"), experiment) or not said().is_file() or said().read_text() != command:
         run(command)
         said().write_text(command)
+    else:
+        print(f"kept        {said().parent}")
 
 
 def page() -> str:

@@ -30,6 +30,7 @@ from vaeflow.commands.arguments import (
     say,
     space_of,
 )
+from vaeflow.data import DataModule
 from vaeflow.errors import VaeflowError
 from vaeflow.figures import attributes, interpolation, manifold, posteriors, samples
 from vaeflow.figures.images import check_drawable
@@ -130,6 +131,7 @@ def attribute() -> None:
     add_batch_size(parser)
     args = parser.parse_args()
     strength = strengths(args.strength)
+    lists = [numbers(text) for text in (args.positive, args.negative) if text is not None]
     if (args.positive is None) != (args.negative is None) or (args.positive is None) == (args.attribute is None):
         parser.error("give --attribute NAME, or two lists of training examples, --positive and --negative.")
     if args.against and args.attribute is None:
@@ -139,24 +141,36 @@ def attribute() -> None:
     if len(model.shape) != 3:
         raise VaeflowError(f"an attribute is added to images, but these data have shape {model.shape}.")
     if args.attribute is None:
-        having, lacking = (data.in_training(numbers(text)) for text in (args.positive, args.negative))
+        having, lacking = (data.in_training(numbers) for numbers in lists)
     else:
         having, lacking = data.attribute(args.attribute)
         if args.against:
             lacking = torch.cat([data.of_class("train", name) for name in args.against]).unique()
     if bool(torch.isin(having, lacking).any()):
         raise VaeflowError("some training examples both have the attribute and lack it: give sets without common ones.")
+    if args.attribute in data.class_names and not (args.index or args.label or args.file):
+        args.index = _without(data, args.split, args.attribute)[: args.num or 5].tolist()
     x, y = chosen_examples(args, model, data, args.num, 5)
     sets = (_spread(having, args.limit), _spread(lacking, args.limit))
     changed, found = attributes.resynthesise(model, space, x, y, sets, data, strength, args.method, args.batch_size)
-    name = "an attribute by two lists" if args.attribute is None else args.attribute
+    name = "what two lists differ in" if args.attribute is None else args.attribute
     kind = f"label {name}" if data.num_classes and args.attribute else name
     against = f" against {', '.join(args.against)}" if args.against else ""
     how = "difference of means" if found.accuracy is None else f"a probe, balanced accuracy {found.accuracy:.0%}"
-    title = f"{title}: {kind}{against} in {space.title}, {how}"
+    title = f"{title}: adding {kind}{against} in {space.title} ({how})"
     save_figure(out, attributes.draw(x, changed, strength, title, model.levels))
     print(f"{len(sets[0])} training examples with the attribute, {len(sets[1])} without")
+    for numbers_of, index, flag in zip(lists, (having, lacking), ("--positive", "--negative"), strict=False):
+        if len(index) < len(numbers_of):
+            print(f"{len(numbers_of) - len(index)} examples of {flag} are in other splits, and left out")
     say(picture=out)
+
+
+def _without(data: DataModule, split: str, name: str) -> Tensor:
+    """The indices of a split's examples whose label has another name."""
+    has = torch.zeros(data.count(split), dtype=torch.bool)
+    has[data.of_class(split, name)] = True
+    return (~has).nonzero().flatten()
 
 
 def _spread(index: Tensor, limit: int) -> Tensor:
@@ -173,8 +187,10 @@ def numbers(text: str) -> Tensor:
     found: list[int] = []
     for part in text.split(","):
         match = re.fullmatch(r"\s*(\d{1,9})(?:\s*-\s*(\d{1,9}))?\s*", part)
-        if match is None or int(match[2] or match[1]) < int(match[1]):
+        if match is None:
             raise VaeflowError(f"{text!r} is no list of numbers, such as 3,8,20-40.")
+        if int(match[2] or match[1]) < int(match[1]):
+            raise VaeflowError(f"{part.strip()!r} runs backwards, expected the smaller number first.")
         found += range(int(match[1]), int(match[2] or match[1]) + 1)
     return torch.tensor(found)
 
@@ -214,7 +230,8 @@ def draw_manifold() -> None:
     decoded = streamed(model.decode, z, device=model.device, rows=args.batch_size, what="decoding")
     x, y = data.examples(args.split, torch.arange(min(args.num, data.count(args.split))))
     codes = encoded(model, space_of(model), x, y, args.batch_size)
-    save_figure(out, manifold.draw(decoded, codes, y, data.class_names, samples.limits_for(data), title))
+    shown = f"codes of {len(x)} examples, {args.split} split"
+    save_figure(out, manifold.draw(decoded, codes, y, data.class_names, samples.limits_for(data), title, shown))
     say(picture=out)
 
 
@@ -246,10 +263,15 @@ def draw_posteriors() -> None:
             raise VaeflowError(
                 f"{path} is of other examples than {paths[0]}: posteriors are compared of the same ones."
             )
-        name = run_name(path)
+        name = run_name(path, args.runs)
+        if name in {other.name for other in found} or [run_name(p, args.runs) for p in paths].count(name) > 1:
+            name += f" {path.parents[1].name}"
         how = (args.samples, args.points, args.half_width, args.seed)
         one = posteriors.posteriors(model.to(device()), x, y, name, *how)
         print(f"{name:<24}−log p(x) {one.nll.mean():.3f} nats, KL(q(z|x) ‖ p(z|x)) {one.gap.mean():.3f} nats")
         found.append(one)
-    save_figure(out, posteriors.draw(found, f"posteriors of {len(x)} examples of {data.label}"))
+    names = [data.class_names[label] for label in y.tolist()] if data.num_classes and not args.file else None
+    title = f"posteriors of {len(x)} examples of {data.label}"
+    title += "" if args.file else f", {args.split} split"
+    save_figure(out, posteriors.draw(found, title, names))
     say(picture=out)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import zipfile
 from collections.abc import Sequence
 from pathlib import Path
@@ -36,7 +37,12 @@ def _picture(path: Path, shape: tuple[int, ...], levels: int | None) -> Tensor:
     modes = {1: "L", 3: "RGB"}
     if len(shape) != 3 or shape[0] not in modes or levels is None:
         raise VaeflowError(f"{path} is a picture, but the data are no grey or coloured ones: give a .npy of them.")
-    picture = read_picture(path, modes[shape[0]], (shape[2], shape[1]))
+    picture = read_picture(path, modes[shape[0]])
+    _, height, width = picture.shape
+    if (height, width) != shape[1:]:
+        change = f"from {width} × {height} to {shape[2]} × {shape[1]} pixels"
+        print(f"{path} is scaled and cut {change}", file=sys.stderr)
+        picture = read_picture(path, modes[shape[0]], (shape[2], shape[1]))
     return picture.float().mul((levels - 1) / 255).round().unsqueeze(0)
 
 

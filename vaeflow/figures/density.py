@@ -15,7 +15,7 @@ from vaeflow.noise import Noise
 
 @styled
 @torch.no_grad()
-def draw(model: Any, data: Any, points: int = 200) -> Figure:
+def draw(model: Any, data: Any, points: int = 200, title: str | None = None) -> Figure:
     """p(x) of a model of the plane on a grid, beside the data's own density where it is known, or a histogram of them.
     Both in one scale of colours."""
     (left, right), (bottom, top) = data.window()
@@ -32,11 +32,11 @@ def draw(model: Any, data: Any, points: int = 200) -> Figure:
     if log_p is None:
         x_1, x_2 = data.splits["val"][0].double().T.numpy()
         theirs, *_ = np.histogram2d(x_1, x_2, bins=80, range=[extent[:2], extent[2:]], density=True)
-        theirs, title = theirs.T, "data"
+        theirs, data_name = theirs.T, f"data ({data.label})"
     else:
-        theirs, title = log_p.exp().view(points, points).T.float().cpu().numpy(), data.label
+        theirs, data_name = log_p.exp().view(points, points).T.float().cpu().numpy(), data.label
     bound = f", a bound: {model.kind}, K = {num_samples}" if num_samples > 1 else ""
-    for ax, image, name in zip(axes, (theirs, ours), (title, type(model).__name__ + bound), strict=True):
+    for ax, image, name in zip(axes, (theirs, ours), (data_name, (title or type(model).__name__) + bound), strict=True):
         shown = ax.imshow(image, origin="lower", extent=extent, aspect="auto", vmin=0, vmax=np.quantile(theirs, 0.999))
         ax.set(title=name, xlabel="$x_1$", ylabel="$x_2$", box_aspect=1)
     figure.colorbar(shown, ax=axes, label="density")

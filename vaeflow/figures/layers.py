@@ -65,6 +65,9 @@ def draw(
     columns = len(names)
     figure = Figure(figsize=(WIDTH, 2 * WIDTH / columns + 0.9))
     panels = figure.subplots(2, columns, sharex=True, sharey=True)
+    seen = torch.cat([to_noise, to_data]).flatten(0, 1)
+    low, high = (torch.quantile(seen[:: len(seen) // 100_000 + 1], q, dim=0).tolist() for q in (0.005, 0.995))
+    window = [(min(low[i], ends[0]), max(high[i], ends[1])) for i, ends in enumerate((plane.across, plane.up))]
     rows = ((to_noise.flip(0), names[::-1], "data → noise"), (to_data, names, "noise → data"))
     for row, (values, row_names, label) in zip(panels, rows, strict=True):
         start = values[0].numpy()
@@ -73,7 +76,8 @@ def draw(
         for axes, value, name in zip(row, values, row_names, strict=True):
             axes.scatter(value[:, 0], value[:, 1], s=2, c=angle, cmap=ROUND, vmin=-math.pi, vmax=math.pi, lw=0)
             axes.set_title(name)
-            axes.set(xlim=plane.across, ylim=plane.up, box_aspect=1)
+            axes.set(xlim=window[0], ylim=window[1], box_aspect=1)
+            axes.locator_params(nbins=3)
         row[0].set_ylabel(f"{label}\n$x_2$")
     for axes in panels[1]:
         axes.set_xlabel("$x_1$")

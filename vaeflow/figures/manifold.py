@@ -38,7 +38,9 @@ def plane_of_codes(model: Any, points: int) -> Tensor:
 
 
 @styled
-def draw(decoded: Tensor, codes: Tensor, y: Tensor, names: Sequence[str], limits: Limits, title: str) -> Figure:
+def draw(
+    decoded: Tensor, codes: Tensor, y: Tensor, names: Sequence[str], limits: Limits, title: str, codes_title: str
+) -> Figure:
     """The manifold beside the codes of data.
 
     Args:
@@ -57,7 +59,7 @@ def draw(decoded: Tensor, codes: Tensor, y: Tensor, names: Sequence[str], limits
     left.set_yticks([(i + 0.5) * tile[0] for i in shown], [f"{1 - (i + 0.5) / points:.2g}" for i in shown])
     left.set(title=title, xlabel="$u_1$, cumulative probability", ylabel="$u_2$", box_aspect=1)
     scatter(right, codes, y, names)
-    right.set(title="codes of the data", box_aspect=1)
+    right.set(title=codes_title, box_aspect=1)
     return figure
 
 

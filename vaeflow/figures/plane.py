@@ -24,6 +24,11 @@ class Plane:
     up: Range
     data: Tensor | None
 
+    def holds(self, x: Tensor) -> Tensor:
+        """Which points ``(n, 2)`` lie within the ranges, ``(n,)``."""
+        (left, right), (bottom, top) = self.across, self.up
+        return (x[:, 0] >= left) & (x[:, 0] <= right) & (x[:, 1] >= bottom) & (x[:, 1] <= top)
+
 
 def plane_of(data: Any) -> Plane | None:
     """That of data in the plane, None of others."""
@@ -36,5 +41,5 @@ def plane_of(data: Any) -> Plane | None:
 def show_plane(axes: Axes, plane: Plane) -> None:
     """Axes of the plane, the data in light grey."""
     if plane.data is not None:
-        axes.scatter(plane.data[:, 0], plane.data[:, 1], s=3, color="0.85", lw=0, label="data", zorder=0)
+        axes.scatter(plane.data[:, 0], plane.data[:, 1], s=3, color="0.75", lw=0, label="data", zorder=0)
     axes.set(xlabel="$x_1$", ylabel="$x_2$", xlim=plane.across, ylim=plane.up, aspect="equal")

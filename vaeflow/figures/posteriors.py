@@ -138,8 +138,13 @@ def _check_grid(log_p: Tensor, log_q: Tensor, samples: Tensor, log_cell: float, 
 
 
 @styled
-def draw(models: Sequence[ModelPosteriors], title: str) -> Figure:
-    """The prior, and for each model the posteriors of all examples: as samples above, as contours below."""
+def draw(models: Sequence[ModelPosteriors], title: str, names: Sequence[str] | None = None) -> Figure:
+    """The prior, and for each model the posteriors of all examples: as samples above, as contours below; and the means
+    over the examples of −log p(x) and of the gap.
+
+    Args:
+        names: of the examples' labels.
+    """
     columns = len(models) + 1
     figure = Figure(figsize=(WIDTH, 2 * WIDTH / columns + 0.9))
     panels = figure.subplots(2, columns, sharex=True, sharey=True)
@@ -157,7 +162,9 @@ def draw(models: Sequence[ModelPosteriors], title: str) -> Figure:
         panels[0, k].contour(axis, axis, one.prior.exp().numpy(), levels=_levels(one.prior, one), colors="0.5",
                              linewidths=0.8)  # fmt: skip
         panels[0, k].set_title(one.name)
-        panels[1, k].set_title(f"−log p(x) {one.nll.mean():.2f} nats\ngap {one.gap.mean():.2f} nats", fontsize=8)
+        panels[1, k].set_title(
+            f"mean −log p(x) {one.nll.mean():.2f} nats\nmean gap {one.gap.mean():.2f} nats", fontsize=8
+        )
     for axes in panels[1]:
         axes.set_xlabel("$z_1$")
     for axes in panels[:, 0]:
@@ -165,12 +172,11 @@ def draw(models: Sequence[ModelPosteriors], title: str) -> Figure:
     for axes in panels.flat:
         axes.set(aspect="equal", xlim=(axis[0], axis[-1]), ylim=(axis[0], axis[-1]))
     lines = [Line2D([], [], color="black", ls=style) for style in ("solid", "dotted")]
-    figure.legend(
-        lines,
-        ["q(z|x), half and nine tenths of it", "p(z|x), exact"],
-        loc="outside lower center",
-        ncols=2,
-    )
+    labels = ["q(z|x), half and nine tenths of it", "p(z|x), exact"]
+    if names is not None and len(names) <= 10:
+        lines += [Line2D([], [], marker="o", ls="", color=f"C{i}") for i in range(len(names))]
+        labels += [f"label {name}" for name in names]
+    figure.legend(lines, labels, loc="outside lower center", ncols=6)
     headline(figure, title)
     return figure
 

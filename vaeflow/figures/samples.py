@@ -141,10 +141,13 @@ def _scatter(sets: dict[str, Tensor], title: str, plane: Plane) -> Figure:
     figure = Figure(figsize=(0.6 * WIDTH, 0.6 * WIDTH))
     axes = figure.subplots()
     show_plane(axes, plane)
+    beyond = 0
     for (name, x), marker in zip(sets.items(), ("o", "x"), strict=False):
-        axes.scatter(x[:, 0], x[:, 1], s=4 if len(sets) == 1 else 24, marker=marker, label=name, lw=1, zorder=2)
-    axes.legend(loc="upper right")
-    axes.set_title(title)
+        one = len(sets) == 1
+        axes.scatter(x[:, 0], x[:, 1], s=3 if one else 24, marker=marker, label=name, lw=0 if one else 1, alpha=0.6)
+        beyond += int((~plane.holds(x)).sum())
+    axes.legend(loc="upper right", frameon=True, markerscale=2)
+    axes.set_title(f"{title}, {beyond} outside" if beyond else title, wrap=True)
     return figure
 
 

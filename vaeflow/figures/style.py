@@ -16,12 +16,14 @@ from PIL import Image
 from vaeflow.errors import VaeflowError
 
 styled = matplotlib.rc_context(fname=str(Path(__file__).with_name("vaeflow.mplstyle")))
-"""Decorates what draws: the style is that of the file beside this one, whatever the user's own settings are."""
+"""Decorates what draws and what saves, when some colours are looked up: the style is that of the file beside this one,
+whatever the user's own settings are."""
 FIGURES = (".png", ".pdf", ".svg")
 WIDTH = 8.0
 """Of a figure in inches, at 120 dots each: what a README shows without scaling it down."""
 
 
+@styled
 def pixels(figure: Figure) -> np.ndarray:
     """A figure as an image ``(height, width, 3)`` of uint8."""
     canvas = FigureCanvasAgg(figure)
@@ -52,6 +54,7 @@ def check_outputs(paths: Sequence[Path], force: bool) -> None:
             raise VaeflowError(f"{path} cannot be written ({reason.lower()}): --out takes another name.") from None
 
 
+@styled
 def save_figure(path: Path, figure: Figure) -> None:
     """A figure as ``.png``, ``.pdf`` or ``.svg``."""
     kind = path.suffix[1:]

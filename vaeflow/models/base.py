@@ -46,6 +46,8 @@ class LikelihoodModel(LightningModule, ABC):
     objective_name: str
     evaluation_samples: int
     """How many samples of noise evaluation draws for each example where nobody says."""
+    has_posterior = False
+    """Whether z is a latent variable, with q(z|x) and p(x|z), rather than a function of x."""
     started: Tensor
     logged: tuple[str, ...] = ("objective", "nll")
     reported: tuple[str, ...] = ()

@@ -52,6 +52,7 @@ class VAE(LikelihoodModel):
     """
 
     kind = "importance-sampled"
+    has_posterior = True
     evaluation_samples = 1000
     data_mean: Tensor
 
