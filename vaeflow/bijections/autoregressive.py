@@ -9,7 +9,7 @@ from typing import Literal
 from torch import Tensor
 
 from vaeflow.bijections.base import Bijection, Composition, Context
-from vaeflow.bijections.solve import solve_autoregressive
+from vaeflow.bijections.sequential import solve
 from vaeflow.bijections.transformers import Affine, Gated, Transformer
 from vaeflow.errors import check_positive, check_shape
 from vaeflow.nets.made import MADE
@@ -67,15 +67,10 @@ class AutoregressiveStep(Bijection):
         image, log_slopes = transform(value, self.made(value, context))
         return image, log_slopes.sum(-1)
 
-    def _sequential(
-        self, transform: Callable[[Tensor, Tensor], tuple[Tensor, Tensor]], value: Tensor, context: Context
-    ) -> tuple[Tensor, Tensor]:
-        """D passes: every feature is mapped with parameters of the images before it, found one after the other."""
+    def _sequential(self, inverse: bool, value: Tensor, context: Context) -> tuple[Tensor, Tensor]:
+        """D steps: every feature is mapped with parameters of the images before it, found one after the other."""
         check_shape("the vector", value, self.made.features)
-        context = self.condition(context)
-        return solve_autoregressive(
-            lambda image, i: transform(value[..., i], self.made(image, context)[..., i, :]), value, self.made.order
-        )
+        return solve(self.made, self.transformer, inverse, value, context)
 
     @abstractmethod
     def forward(self, z: Tensor, context: Context = None) -> tuple[Tensor, Tensor]: ...
@@ -91,14 +86,14 @@ class InverseAutoregressiveStep(AutoregressiveStep):
         return self._parallel(self.transformer.forward, z, context)
 
     def inverse(self, x: Tensor, context: Context = None) -> tuple[Tensor, Tensor]:
-        return self._sequential(self.transformer.inverse, x, context)
+        return self._sequential(True, x, context)
 
 
 class MaskedAutoregressiveStep(AutoregressiveStep):
     """x_i = τ(z_i; θ_i(x_<i, context)): normalises in one pass. One step of :class:`MaskedAutoregressive`."""
 
     def forward(self, z: Tensor, context: Context = None) -> tuple[Tensor, Tensor]:
-        return self._sequential(self.transformer.forward, z, context)
+        return self._sequential(False, z, context)
 
     def inverse(self, x: Tensor, context: Context = None) -> tuple[Tensor, Tensor]:
         return self._parallel(self.transformer.inverse, x, context)

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
-
 import torch
 from torch import Tensor
 
@@ -29,29 +27,3 @@ def solve_tanh(p: Tensor, q: Tensor, c: Tensor, t: Tensor) -> Tensor:
         h = torch.tanh(q * root + c)
         root = root - (root + p * h - t) / (1 + p * q * (1 - h * h))
     return root
-
-
-def solve_autoregressive(
-    step: Callable[[Tensor, int], tuple[Tensor, Tensor]], like: Tensor, order: Iterable[int]
-) -> tuple[Tensor, Tensor]:
-    """The image y of a map whose y_i depends on y_<i, one feature after the other: D passes for D features.
-
-    At step i only column i is written. The columns that come later hold zeros until it is their turn, so that no
-    value which is not yet valid, however large, can reach a valid one.
-
-    Args:
-        step: (y ``(..., features)``, i) → y_i and log |∂y_i/∂v_i|, both ``(...)``, of the y_<i that are there.
-        like: of the shape and number type of y.
-        order: the features' order.
-
-    Returns:
-        y ``(..., features)`` and log |det ∂y/∂v| ``(...)``.
-    """
-    image = torch.zeros_like(like)
-    log_det = like.new_zeros(like.shape[:-1])
-    columns = torch.arange(like.shape[-1], device=like.device)
-    for i in order:
-        image_i, log_slope = step(image, i)
-        image = torch.where(columns == i, image_i.unsqueeze(-1), image)
-        log_det = log_det + log_slope
-    return image, log_det

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from vaeflow.bijections.elementwise import bounded
-from vaeflow.bijections.solve import solve_autoregressive
+from vaeflow.bijections.sequential import solve_in_steps
 from vaeflow.distributions.base import Density, check_temperature
 from vaeflow.distributions.gaussians import pick
 from vaeflow.errors import check_positive, check_shape
@@ -67,15 +67,15 @@ class AutoregressiveMixture(Density):
         dtype = self.zero.dtype
         epsilon = check_temperature(temperature) * noise.normal("base", 1, self.features, dtype)[0]
         uniform = noise.uniform("component", 1, self.features, dtype)[0]
-        context = self.made.condition(context)
+        (conditioned,) = self.made.condition(context)
 
-        def draw(x: Tensor, i: int) -> tuple[Tensor, Tensor]:
-            log_pi, mu, log_sigma = self._mixture(self.made(x, context)[..., i, :])
+        def draw(i: int, theta: Tensor) -> tuple[Tensor, Tensor]:
+            log_pi, mu, log_sigma = self._mixture(theta)
             c = pick(log_pi.exp(), uniform[..., i, None]).unsqueeze(-1)
             log_scale = log_sigma.gather(-1, c).squeeze(-1)
             return mu.gather(-1, c).squeeze(-1) + log_scale.exp() * epsilon[..., i], log_scale
 
-        return solve_autoregressive(draw, epsilon, self.made.order)[0]
+        return solve_in_steps(self.made, draw, epsilon, conditioned)[0]
 
     def _mixture(self, theta: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """log π, μ and log σ, each ``(..., components)``."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from itertools import pairwise
 from typing import Any
 
@@ -44,16 +44,26 @@ class Conditioner(nn.Module):
 
     def hidden(self, x: Tensor, context: Any) -> Tensor:
         """What the output layer reads."""
+        for value in self.sums(x, context):  # noqa: B007
+            pass
+        return self.activation(value)
+
+    def sums(self, x: Tensor, context: Any) -> Iterator[Tensor]:
+        """What the activation is applied to, stage by stage."""
         first, *others = self.layers
         hidden = first(x)
         (conditioned,) = self.condition(context)
         if conditioned is not None:
             hidden = hidden + self.spread(conditioned)
+        yield hidden
         for layer in others:
             hidden = layer(self.activation(hidden))
+            yield hidden
         for inner, outer in self.blocks:
-            hidden = hidden + outer(self.activation(inner(self.activation(hidden))))
-        return self.activation(hidden)
+            between = inner(self.activation(hidden))
+            yield between
+            hidden = hidden + outer(self.activation(between))
+            yield hidden
 
     def spread(self, context: Tensor) -> Tensor:
         """The context's part in the shape of the first layer's output."""

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Sequence
 from typing import Any, Literal
 
+import numpy as np
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from vaeflow.errors import check_positive
 from vaeflow.nets.conditioner import Conditioner
+from vaeflow.nets.masked import MaskedLinear
+from vaeflow.noise import Noise
 
 
 class MADE(Conditioner):
@@ -19,6 +22,8 @@ class MADE(Conditioner):
     Every unit has a degree: input i has i (1 … D), a hidden unit m may read what has a degree of at most m, and the
     outputs of feature i read hidden units of a degree below i. The context has degree 0, below every feature, so
     with a context there are hidden units of degree 0 as well, and every output depends on it, the first one too.
+
+    Hidden units lie in the order of their degrees, so that each unit reads the first so many of the layer below.
 
     Sources: Germain, Gregor, Murray & Larochelle 2015, "MADE: Masked Autoencoder for Distribution Estimation",
     arXiv 1502.03509; residual blocks as in Nash & Durkan 2019, arXiv 1904.05626.
@@ -30,7 +35,7 @@ class MADE(Conditioner):
         context_features: dimension of the context; 0 for none.
         activation: relu, elu, silu, tanh, softplus, leaky_relu or gelu.
         reverse: the order is D … 1 instead of 1 … D.
-        degrees: of hidden units, sequential (evenly spread and ascending) or random.
+        degrees: of hidden units, sequential (evenly spread) or random.
         residual_blocks: after the hidden layers, each of two more of the last one's size, added to their input.
         seed: of random degrees.
 
@@ -53,48 +58,56 @@ class MADE(Conditioner):
     ) -> None:
         super().__init__(hidden, context_features, activation)
         check_positive(features=features)
-        self.features, self.outputs = features, outputs
+        self.features, self.outputs, self.reverse = features, outputs, reverse
+        self.order = list(range(features))[:: -1 if reverse else 1]
         lowest = 0 if context_features or features == 1 else 1
-        generator, kept = torch.Generator().manual_seed(seed), degrees == "random"
+        noise = Noise(seed, "degrees", index=torch.zeros(1, dtype=torch.long))
 
-        def degrees_of(size: int) -> Tensor:
-            if degrees == "random":
-                drawn = torch.randint(lowest, max(lowest + 1, features), (size,), generator=generator)
-                drawn[0] = lowest  # of the first feature, or the context alone
-                return drawn
-            return lowest + torch.arange(size) * (features - lowest) // size
+        def degrees_of(layer: int, size: int) -> Tensor:
+            """Ascending, the lowest one among them: of the first feature, or the context alone."""
+            if degrees == "sequential":
+                return lowest + torch.arange(size) * (features - lowest) // size
+            drawn = noise.uniform(f"layer {layer}", 1, size, torch.float64)[0, 0] * max(1, features - lowest)
+            drawn[0] = 0
+            return lowest + drawn.long().sort().values
 
-        ascending = torch.arange(1, features + 1)
-        self.order = list(reversed(range(features))) if reverse else list(range(features))
-        degrees_in = below = ascending.flip(0) if reverse else ascending
-        self.layers = nn.ModuleList()
-        for size in hidden:
-            above = degrees_of(size)
-            self.layers.append(MaskedLinear(above[:, None] >= below, kept))
-            below = above
-        self.blocks = nn.ModuleList(
-            nn.ModuleList(MaskedLinear(below[:, None] >= below, kept) for _ in range(2)) for _ in range(residual_blocks)
-        )
-        self.out = MaskedLinear((degrees_in[:, None] > below).repeat(outputs, 1), kept)
+        of_layers = [degrees_of(k, size) for k, size in enumerate(hidden)]
+        of_layers += [of_layers[-1]] * (2 * residual_blocks)
+        counts = [torch.arange(features + 1)]
+        for of_layer in of_layers:
+            counts.append(torch.searchsorted(of_layer, counts[0], right=True))
+        self.counts: list[list[int]] = [count.tolist() for count in counts]
+        """How many units of each stage, the inputs first, have a degree of at most t, for t = 0 … D."""
+        stages = [
+            MaskedLinear(int(below[-1]), below[of_layer].tolist(), from_end=reverse and k == 0)
+            for k, (below, of_layer) in enumerate(zip(counts[:-1], of_layers, strict=True))
+        ]
+        self.layers = nn.ModuleList(stages[: len(hidden)])
+        blocks = zip(stages[len(hidden) :: 2], stages[len(hidden) + 1 :: 2], strict=True)
+        self.blocks = nn.ModuleList(nn.ModuleList(block) for block in blocks)
+        reads = counts[-1][:-1].tolist()  # feature i of degree i reads the units of degrees below
+        self.out = MaskedLinear(int(counts[-1][-1]), reads[:: -1 if reverse else 1], groups=outputs)
+
+    @functools.cached_property
+    def table(self) -> np.ndarray:
+        """``counts`` as an array, ``(stages, D + 1)``."""
+        return np.array(self.counts)
+
+    @property
+    def stages(self) -> list[MaskedLinear]:
+        """All layers, in the order in which they are applied."""
+        return [*self.layers, *(layer for block in self.blocks for layer in block), self.out]  # type: ignore[list-item]
+
+    def is_added(self, k: int) -> bool:
+        """Whether stage k ends a residual block, and the sum of stage k − 2 is added to its own."""
+        return len(self.layers) < k < len(self.stages) - 1 and (k - len(self.layers)) % 2 == 1
+
+    def units(self, k: int, first: int, last: int) -> slice:
+        """The units that stage k reads, which have degrees from ``first`` to ``last`` − 1; of stage 0, features."""
+        counts = self.counts[k]
+        start, stop = counts[first - 1] if first else 0, counts[last - 1] if last else 0
+        return slice(self.features - stop, self.features - start) if self.reverse and k == 0 else slice(start, stop)
 
     def forward(self, x: Tensor, context: Any = None) -> Tensor:
         """``(..., batch, features)`` → ``(..., batch, features, outputs)``."""
         return self.out(self.hidden(x, context)).unflatten(-1, (self.outputs, self.features)).movedim(-2, -1)
-
-
-class MaskedLinear(nn.Linear):
-    """A linear layer whose weight is multiplied by a constant mask ``(out_features, in_features)``.
-
-    Args:
-        mask: of ones and zeros.
-        kept: whether checkpoints keep it, as they must what a random generator made.
-    """
-
-    mask: Tensor
-
-    def __init__(self, mask: Tensor, kept: bool = False) -> None:
-        super().__init__(mask.shape[1], mask.shape[0])
-        self.register_buffer("mask", mask.to(self.weight.dtype), persistent=kept)
-
-    def forward(self, x: Tensor) -> Tensor:
-        return F.linear(x, self.weight * self.mask, self.bias)

@@ -1,0 +1,269 @@
+"""The sequential solve: what a strict pass for each feature gives, in steps and in machine code, and its gradients."""
+
+from __future__ import annotations
+
+import builtins
+import functools
+import warnings
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+import vaeflow.bijections as B
+from tests.conftest import redraw
+from vaeflow.bijections import compiled, sequential
+from vaeflow.bijections.autoregressive import AutoregressiveStep
+
+C = 3
+spline = functools.partial(B.RationalQuadraticSpline, bins=4, bound=2.0)
+ARCHITECTURES: dict[str, dict[str, Any]] = {
+    "one layer": {"features": 20, "hidden": [32]},
+    "three layers": {"features": 37, "hidden": [30, 64, 9], "activation": "tanh"},
+    "reversed": {"features": 33, "hidden": [40, 21], "reverse": True},
+    "fewer units than features": {"features": 40, "hidden": [7, 5], "activation": "silu"},
+    "random degrees": {"features": 18, "hidden": [40, 30], "degrees": "random", "activation": "softplus"},
+    "residual": {"features": 19, "hidden": [25], "residual_blocks": 2, "activation": "gelu"},
+    "residual, reversed, random": {
+        "features": 35, "hidden": [16, 50], "residual_blocks": 1, "reverse": True, "degrees": "random",
+    },
+    "gated": {"features": 21, "hidden": [48], "transformer": B.Gated},
+    "additive": {"features": 17, "hidden": [16], "transformer": B.Additive, "activation": "leaky_relu"},
+    "spline": {"features": 12, "hidden": [24], "transformer": spline, "activation": "relu"},
+    "spline, reversed": {"features": 9, "hidden": [24], "transformer": spline, "reverse": True},
+    "one feature": {"features": 1, "hidden": [5]},
+    "two features": {"features": 2, "hidden": [1]},
+}  # fmt: skip
+
+architectures = pytest.mark.parametrize("name", ARCHITECTURES)
+conditional_or_not = pytest.mark.parametrize("conditional", [False, True])
+
+
+@pytest.fixture(params=["machine code", "steps"])
+def way(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
+    """Both ways of solving."""
+    if request.param == "steps":
+        monkeypatch.setattr(sequential, "_machine_code", lambda: None)
+    return request.param
+
+
+def make(
+    name: str, conditional: bool, gain: float, dtype: torch.dtype = torch.float64, inverse: bool = False
+) -> AutoregressiveStep:
+    cls = B.InverseAutoregressiveStep if inverse else B.MaskedAutoregressiveStep
+    arguments = dict(ARCHITECTURES[name])
+    step = cls(arguments.pop("features"), C if conditional else 0, **arguments)
+    return redraw(step.double(), gain).to(dtype)  # type: ignore[return-value]
+
+
+def inputs(name: str, conditional: bool, batch: int, dtype: torch.dtype) -> tuple[Tensor, Tensor | None]:
+    generator = torch.Generator().manual_seed(1)
+    value = torch.randn(batch, ARCHITECTURES[name]["features"], generator=generator, dtype=torch.float64)
+    context = torch.randn(batch, C, generator=generator, dtype=torch.float64)
+    return value.to(dtype), context.to(dtype) if conditional else None
+
+
+def solve(step: AutoregressiveStep, value: Tensor, context: Tensor | None) -> tuple[Tensor, Tensor]:
+    return (step.inverse if isinstance(step, B.InverseAutoregressiveStep) else step.forward)(value, context)
+
+
+def back(step: AutoregressiveStep, value: Tensor, context: Tensor | None) -> tuple[Tensor, Tensor]:
+    return (step.forward if isinstance(step, B.InverseAutoregressiveStep) else step.inverse)(value, context)
+
+
+def strict(step: AutoregressiveStep, value: Tensor, context: Tensor | None) -> tuple[Tensor, Tensor]:
+    """The definition: a pass of the whole net for each feature, of which only that feature is written."""
+    inverse = isinstance(step, B.InverseAutoregressiveStep)
+    transform = step.transformer.inverse if inverse else step.transformer.forward
+    image, log_det = torch.zeros_like(value), value.new_zeros(value.shape[:-1])
+    columns = torch.arange(value.shape[-1])
+    for i in step.made.order:
+        image_i, log_slope = transform(value[..., i], step.made(image, context)[..., i, :])
+        image = torch.where(columns == i, image_i.unsqueeze(-1), image)
+        log_det = log_det + log_slope
+    return image, log_det
+
+
+def condition_numbers(step: AutoregressiveStep, value: Tensor, context: Tensor | None) -> Tensor:
+    """Of the Jacobian of the solve at each example."""
+    numbers = []
+    for n in range(len(value)):
+        c = None if context is None else context[n : n + 1]
+        j = torch.autograd.functional.jacobian(lambda v, c=c: strict(step, v, c)[0][0], value[n : n + 1])[:, 0]
+        numbers.append(torch.linalg.cond(j))
+    return torch.stack(numbers)
+
+
+@architectures
+@conditional_or_not
+@pytest.mark.parametrize("gain", [1.0, 2.0, 4.0])
+@pytest.mark.parametrize("inverse", [False, True])
+@torch.no_grad()
+def test_it_is_what_strict_passes_give(name: str, conditional: bool, gain: float, inverse: bool, way: str) -> None:
+    step = make(name, conditional, gain, inverse=inverse)
+    value, context = inputs(name, conditional, 7, torch.float64)
+    (wanted, wanted_log_det), (got, log_det) = strict(step, value, context), solve(step, value, context)
+    kept = wanted.norm(dim=-1) <= 1e4
+    with torch.enable_grad():
+        tolerance = 1e-10 * (1 + wanted.norm(dim=-1)) * condition_numbers(step, value, context)
+    assert kept.any() or gain > 1
+    assert ((got - wanted).norm(dim=-1) <= tolerance)[kept].all()
+    assert ((log_det - wanted_log_det).abs() <= tolerance)[kept].all()
+    assert not torch.allclose(wanted, value, atol=1e-3)
+    assert not (got.isnan() & ~wanted.isnan()).any()
+
+
+@architectures
+@pytest.mark.parametrize("batch", [0, 1, 7, 128])
+@pytest.mark.parametrize("gain", [1.0, 2.0, 4.0])
+@torch.no_grad()
+def test_single_precision_is_as_good_as_that_of_strict_passes(name: str, batch: int, gain: float, way: str) -> None:
+    step = make(name, True, gain, torch.float32)
+    value, context = inputs(name, True, batch, torch.float32)
+    (wanted, wanted_log_det), (got, log_det) = strict(step, value, context), solve(step, value, context)
+    assert got.dtype == log_det.dtype == torch.float32
+    assert got.shape == value.shape
+    assert log_det.shape == (batch,)
+    exact = strict(make(name, True, gain), *(t.double() for t in (value, context)))[0]  # type: ignore[union-attr]
+    kept = exact.norm(dim=-1) <= 1e4
+
+    def residual(image: Tensor) -> Tensor:
+        return (back(step.double(), image.double(), context.double())[0] - value).norm(dim=-1)  # type: ignore[union-attr]
+
+    least = 4 * torch.finfo(torch.float32).eps * (1 + value.norm(dim=-1))
+    allowed = 10 * residual(wanted).maximum(least)[kept]
+    assert (residual(got)[kept] <= allowed.max()).all() if kept.any() else gain > 1 or not batch
+    assert not (got.isnan() & ~wanted.isnan()).any()
+    assert not (log_det.isnan() & ~wanted_log_det.isnan()).any()
+
+
+@torch.no_grad()
+def test_huge_weights_bring_no_nan_of_their_own(way: str) -> None:
+    """Where libraries that write every column in each pass overflow, and inf times a zero of the mask is NaN."""
+    step = make("three layers", False, 1e6, torch.float32)
+    value, _ = inputs("three layers", False, 7, torch.float32)
+    (wanted, _), (got, _) = strict(step, value, None), solve(step, value, None)
+    assert wanted.isfinite().any()
+    assert not (got.isnan() & ~wanted.isnan()).any()
+
+
+@torch.no_grad()
+def test_what_is_masked_is_never_read(way: str) -> None:
+    step = make("residual, reversed, random", False, 1.0)
+    value, _ = inputs("residual, reversed, random", False, 7, torch.float64)
+    clean = solve(step, value, None), back(step, value, None)
+    for junk in (1e30, float("inf"), float("nan")):
+        for stage in step.made.stages:
+            stage.weight[~stage.mask] = junk
+        for got, wanted in zip((solve(step, value, None), back(step, value, None)), clean, strict=True):
+            assert torch.equal(got[0], wanted[0])
+            assert torch.equal(got[1], wanted[1])
+
+
+@torch.no_grad()
+def test_samples_share_contexts_and_strides_do_not_matter(way: str) -> None:
+    step = make("gated", True, 1.0)
+    value, context = inputs("gated", True, 5, torch.float64)
+    many = torch.stack([value * k for k in (1, 2, 3, 4, 5, 6)]).unflatten(0, (2, 3))
+    got, log_det = solve(step, many.mT.contiguous().mT, context)
+    for i in range(2):
+        for j in range(3):
+            wanted, wanted_log_det = strict(step, many[i, j], context)
+            torch.testing.assert_close(got[i, j], wanted)
+            torch.testing.assert_close(log_det[i, j], wanted_log_det)
+    torch.testing.assert_close(solve(step, many, context.expand(3, 5, C))[0], got)  # type: ignore[union-attr]
+    assert solve(step, many[:0], context)[0].shape == (0, 3, 5, 21)
+
+
+@torch.no_grad()
+def test_thousands_of_samples_are_the_same_in_chunks(way: str) -> None:
+    step = make("one layer", True, 1.0)
+    value, context = inputs("one layer", True, 1003, torch.float64)
+    together = solve(step, value, context)
+    apart = [solve(step, value[n : n + 1], context[n : n + 1]) for n in (0, 1, 500, 1002)]  # type: ignore[index]
+    for n, one in zip((0, 1, 500, 1002), apart, strict=True):
+        torch.testing.assert_close(together[0][n], one[0][0])
+        torch.testing.assert_close(together[1][n], one[1][0])
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+@torch.no_grad()
+def test_half_precision_is_taken_in_steps(dtype: torch.dtype) -> None:
+    step = make("one layer", True, 1.0, dtype)
+    value, context = inputs("one layer", True, 7, dtype)
+    got, log_det = solve(step, value, context)
+    assert got.dtype == log_det.dtype == dtype
+    wanted = strict(make("one layer", True, 1.0), *(t.double() for t in (value, context)))[0]  # type: ignore[union-attr]
+    torch.testing.assert_close(got.double(), wanted, rtol=0.2, atol=0.2)
+
+
+@architectures
+@conditional_or_not
+@pytest.mark.parametrize("inverse", [False, True])
+def test_gradients_are_those_of_strict_passes(name: str, conditional: bool, inverse: bool, way: str) -> None:
+    """Of the value, the context and every parameter."""
+    step = make(name, conditional, 1.0, inverse=inverse)
+    value, context = inputs(name, conditional, 3, torch.float64)
+    sources = [value.requires_grad_(), *step.parameters()]
+    if context is not None:
+        sources.append(context.requires_grad_())
+    weight = torch.randn(value.shape, dtype=value.dtype)
+
+    def gradients(of: Callable[..., tuple[Tensor, Tensor]]) -> tuple[Tensor, ...]:
+        image, log_det = of(step, value, context)
+        loss = (weight * image).sin().sum() + (log_det * (1 + torch.arange(3))).sum()
+        return torch.autograd.grad(loss, sources, materialize_grads=True, allow_unused=True)
+
+    for got, wanted in zip(gradients(solve), gradients(strict), strict=True):
+        torch.testing.assert_close(got, wanted, rtol=1e-7, atol=1e-8)
+
+
+@pytest.mark.parametrize("name", ["reversed", "residual", "gated", "spline", "one feature"])
+def test_gradcheck(name: str, way: str) -> None:
+    step = make(name, True, 1.0)
+    value, context = inputs(name, True, 2, torch.float64)
+    assert torch.autograd.gradcheck(
+        lambda v, c: solve(step, v, c),
+        (value.requires_grad_(), context.requires_grad_()),
+        atol=1e-5,  # type: ignore[union-attr]
+    )
+
+
+@pytest.fixture
+def no_numba(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """numba is not installed."""
+    real = builtins.__import__
+
+    def without(name: str, *args: Any) -> Any:
+        if name == "vaeflow.bijections" and args[2] and "compiled" in args[2]:
+            raise ImportError("No module named 'numba'")
+        return real(name, *args)
+
+    monkeypatch.setattr(builtins, "__import__", without)
+    sequential._machine_code.cache_clear()
+    yield
+    sequential._machine_code.cache_clear()
+
+
+@torch.no_grad()
+def test_without_numba_one_warning_says_so(no_numba: None) -> None:
+    step = make("one layer", False, 1.0)
+    value, _ = inputs("one layer", False, 7, torch.float64)
+    with pytest.warns(UserWarning, match=r"numba cannot be used \(No module named 'numba'\)"):
+        got = solve(step, value, None)[0]
+    torch.testing.assert_close(got, strict(step, value, None)[0])
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        solve(step, value, None)
+
+
+def test_what_machine_code_cannot_do_is_known() -> None:
+    made = make("gated", False, 1.0).made
+    value = inputs("gated", False, 2, torch.float64)[0]
+    assert compiled.is_able(made, B.Gated(), value)
+    assert not compiled.is_able(made, spline(), value)
+    assert not compiled.is_able(made, B.Gated(), value.float())
+    made.activation = torch.nn.Identity()  # type: ignore[assignment]
+    assert not compiled.is_able(made, B.Gated(), value)
