@@ -157,11 +157,11 @@ def _cotangents(
         (by_theta,) = torch.autograd.grad(
             transform(value, theta.movedim(-2, -1))[0].sum(), theta, allow_unused=True, materialize_grads=True
         )
-    slopes = [slope.flatten(0, -2).T for slope in slopes]
+    by_sums = [slope.flatten(0, -2).T for slope in slopes]
     by_theta = by_theta.flatten(0, -3).movedim(0, -1)  # (outputs, features, batch)
     g = cotangent.flatten(0, -2).T
     u, of_theta = torch.empty_like(g), torch.empty_like(by_theta)
-    of_sums = [torch.empty_like(slope) for slope in slopes]
+    of_sums = [torch.empty_like(slope) for slope in by_sums]
     weight = out.weight.unflatten(0, (made.outputs, -1))
     D = made.features
     for t in reversed(range(D)):
@@ -176,7 +176,7 @@ def _cotangents(
             else:
                 readers = made.units(k + 2, t + 1, D)
                 back = stages[k + 1].weight[readers, units].T @ of_sums[k + 1][readers]
-            back = slopes[k][units] * back
+            back = by_sums[k][units] * back
             if made.is_added(k + 2):
                 back = back + of_sums[k + 2][units]
             of_sums[k][units] = back

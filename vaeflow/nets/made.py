@@ -96,7 +96,7 @@ class MADE(Conditioner):
     @property
     def stages(self) -> list[MaskedLinear]:
         """All layers, in the order in which they are applied."""
-        return [*self.layers, *(layer for block in self.blocks for layer in block), self.out]  # type: ignore[list-item]
+        return [*self.layers, *(layer for block in self.blocks for layer in block), self.out]
 
     def is_added(self, k: int) -> bool:
         """Whether stage k ends a residual block, and the sum of stage k − 2 is added to its own."""
