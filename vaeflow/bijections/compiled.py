@@ -51,12 +51,18 @@ def solve(
     """The image y of v, and log |det ∂y/∂v|; see :func:`vaeflow.bijections.sequential.solve`.
 
     Args:
-        value: v ``(batch, D)``.
-        conditioned: the context's part of the first layer, ``(c, hidden[0])``, where sample n has row n mod c.
+        value: v ``(..., batch, D)``.
+        conditioned: the context's part of the first layer, ``(batch, hidden[0])``, or with more of the dimensions of v.
     """
-    v = value.detach().contiguous().numpy()
+    lead = value.shape[:-1]
+    v = value.detach().flatten(0, -2).contiguous().numpy()
     y, log_det = np.empty_like(v), np.empty(len(v), v.dtype)
-    context = np.zeros((0, 0), v.dtype) if conditioned is None else conditioned.detach().contiguous().numpy()
+    if conditioned is None:
+        context = np.zeros((0, 0), v.dtype)
+    else:  # sample n of all has row n modulo the number of rows
+        if conditioned.shape[:-1] != lead[len(lead) + 1 - conditioned.dim() :]:
+            conditioned = conditioned.expand(*lead, -1)
+        context = conditioned.detach().flatten(0, -2).contiguous().numpy()
     stages = made.stages
     weights, biases = (
         tuple(getattr(stage, name).detach().contiguous().numpy() for stage in stages) for name in ("weight", "bias")
@@ -77,7 +83,7 @@ def solve(
     work()
     for helper in helpers:
         helper.result()
-    return torch.from_numpy(y), torch.from_numpy(log_det)
+    return torch.from_numpy(y).view(value.shape), torch.from_numpy(log_det).view(lead)
 
 
 @functools.cache
@@ -90,20 +96,21 @@ os.register_at_fork(after_in_child=_pool.cache_clear)  # threads do not survive 
 
 @njit(nogil=True, cache=True, fastmath=SUM)
 def _add_product(out: Any, top: int, weight: Any, rows: Any, known: Any, columns: Any, shift: int) -> None:
-    """out[top + r] += Σ_c weight[rows[0] + r, c] known[:, shift + c] for c in range(*columns)."""
+    """out[top + r] += Σ_c weight[rows[0] + r, c] known[:, shift + c] for c in range(*columns).
+
+    Four samples and four rows at a time, and one by one the rows that remain.
+    """
     first, last = columns
     zero = weight.dtype.type(0)
-    samples = known.shape[0]
-    r = rows[0]
-    while r + 4 <= rows[1]:
-        w0, w1 = weight[r, first:last], weight[r + 1, first:last]
-        w2, w3 = weight[r + 2, first:last], weight[r + 3, first:last]
-        to = top + r - rows[0]
-        for s in range(0, samples, 4):
-            x0 = known[s, shift + first : shift + last]
-            x1 = known[s + 1, shift + first : shift + last]
-            x2 = known[s + 2, shift + first : shift + last]
-            x3 = known[s + 3, shift + first : shift + last]
+    for s in range(0, known.shape[0], 4):
+        x0 = known[s, shift + first : shift + last]
+        x1 = known[s + 1, shift + first : shift + last]
+        x2 = known[s + 2, shift + first : shift + last]
+        x3 = known[s + 3, shift + first : shift + last]
+        r = rows[0]
+        while r + 4 <= rows[1]:
+            w0, w1 = weight[r, first:last], weight[r + 1, first:last]
+            w2, w3 = weight[r + 2, first:last], weight[r + 3, first:last]
             a00 = a01 = a02 = a03 = a10 = a11 = a12 = a13 = zero
             a20 = a21 = a22 = a23 = a30 = a31 = a32 = a33 = zero
             for c in range(last - first):
@@ -113,40 +120,28 @@ def _add_product(out: Any, top: int, weight: Any, rows: Any, known: Any, columns
                 a10, a11, a12, a13 = a10 + q * g, a11 + q * h, a12 + q * i, a13 + q * j
                 a20, a21, a22, a23 = a20 + t * g, a21 + t * h, a22 + t * i, a23 + t * j
                 a30, a31, a32, a33 = a30 + u * g, a31 + u * h, a32 + u * i, a33 + u * j
-            out[to, s] += a00
-            out[to, s + 1] += a01
-            out[to, s + 2] += a02
-            out[to, s + 3] += a03
-            out[to + 1, s] += a10
-            out[to + 1, s + 1] += a11
-            out[to + 1, s + 2] += a12
-            out[to + 1, s + 3] += a13
-            out[to + 2, s] += a20
-            out[to + 2, s + 1] += a21
-            out[to + 2, s + 2] += a22
-            out[to + 2, s + 3] += a23
-            out[to + 3, s] += a30
-            out[to + 3, s + 1] += a31
-            out[to + 3, s + 2] += a32
-            out[to + 3, s + 3] += a33
-        r += 4
-    while r < rows[1]:
-        w0 = weight[r, first:last]
-        to = top + r - rows[0]
-        for s in range(0, samples, 4):
-            x0 = known[s, shift + first : shift + last]
-            x1 = known[s + 1, shift + first : shift + last]
-            x2 = known[s + 2, shift + first : shift + last]
-            x3 = known[s + 3, shift + first : shift + last]
+            to = top + r - rows[0]
+            _add_four(out[to], s, a00, a01, a02, a03)
+            _add_four(out[to + 1], s, a10, a11, a12, a13)
+            _add_four(out[to + 2], s, a20, a21, a22, a23)
+            _add_four(out[to + 3], s, a30, a31, a32, a33)
+            r += 4
+        while r < rows[1]:
+            w0 = weight[r, first:last]
             a00 = a01 = a02 = a03 = zero
             for c in range(last - first):
                 p = w0[c]
                 a00, a01, a02, a03 = a00 + p * x0[c], a01 + p * x1[c], a02 + p * x2[c], a03 + p * x3[c]
-            out[to, s] += a00
-            out[to, s + 1] += a01
-            out[to, s + 2] += a02
-            out[to, s + 3] += a03
-        r += 1
+            _add_four(out[top + r - rows[0]], s, a00, a01, a02, a03)
+            r += 1
+
+
+@njit(nogil=True, cache=True, inline="always")
+def _add_four(row: Any, s: int, a0: Any, a1: Any, a2: Any, a3: Any) -> None:
+    row[s] += a0
+    row[s + 1] += a1
+    row[s + 2] += a2
+    row[s + 3] += a3
 
 
 @njit(nogil=True, cache=True, fastmath=ROUND)
@@ -199,7 +194,7 @@ def _transform(transformer: int, inverse: bool, value: Any, theta: Any, out: Any
             out[s] = v - theta[0, s] if inverse else v + theta[0, s]
             continue
         raw = theta[0, s] if transformer == AFFINE else theta[1, s]
-        scale = bound - two * bound / (math.exp(two * raw / bound) + one)  # B tanh(raw/B), at a quarter of the time
+        scale = bound - two * bound / (math.exp(two * raw / bound) + one)  # B tanh(raw/B), in a quarter of the time
         if transformer == AFFINE:
             t = theta[1, s]
             out[s] = (v - t) * math.exp(-scale) if inverse else v * math.exp(scale) + t

@@ -15,17 +15,20 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.autograd.function import once_differentiable
+from torch.func import functional_call
 
 from vaeflow.bijections.transformers import Transformer
 from vaeflow.nets.made import MADE
+
+Transform = Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]
+"""A transformer's forward or inverse."""
 
 
 def solve(made: MADE, transformer: Transformer, inverse: bool, value: Tensor, context: Any) -> tuple[Tensor, Tensor]:
     """The image y of v under y_i = τ(v_i; θ_i(y_<i, context)), and log |det ∂y/∂v|.
 
     With y = F(v, y) known, the implicit function theorem gives dy = (I − ∂F/∂y)⁻¹ dF|_y, where ∂F/∂y is strictly
-    triangular: gradients cost two passes of the net and one more sequential solve, and no more memory than that.
+    triangular: gradients cost one pass of the net and one more sequential solve, and no more memory than that.
 
     Args:
         transformer: τ, or with ``inverse`` its inverse.
@@ -35,51 +38,48 @@ def solve(made: MADE, transformer: Transformer, inverse: bool, value: Tensor, co
     transform = transformer.inverse if inverse else transformer.forward
     (conditioned,) = context = made.condition(context)
     if torch.compiler.is_compiling():  # it differentiates the steps themselves
-        return _solve(made, transformer, inverse, value, conditioned)
+        return _solve_in_steps_of(transform, made, value, conditioned)
     with torch.no_grad():
-        y, log_det = _solve(made, transformer, inverse, value, conditioned)
-    if not torch.is_grad_enabled() or not _is_differentiated(value, conditioned, *made.parameters()):
+        solved = _in_machine_code(made, transformer, inverse, value, conditioned)
+        y, log_det = solved or _solve_in_steps_of(transform, made, value, conditioned)
+    sources = [source for source in (value, conditioned, *made.parameters()) if source is not None]
+    if not torch.is_grad_enabled() or not any(source.requires_grad for source in sources):
         return y, log_det
-    y, _ = transform(value, made(y, context))
-    y = _Implicit.apply(y, made, transform, value.detach(), None if conditioned is None else conditioned.detach())
+    y = _Implicit.apply(y, made, transform, value, conditioned, *made.parameters())
     return y, transform(value, made(y, context))[1].sum(-1)
 
 
-def _is_differentiated(*sources: Tensor | None) -> bool:
-    return any(source is not None and source.requires_grad for source in sources)
-
-
-def _solve(
-    made: MADE, transformer: Transformer, inverse: bool, value: Tensor, conditioned: Tensor | None
+def _solve_in_steps_of(
+    transform: Transform, made: MADE, value: Tensor, conditioned: Tensor | None
 ) -> tuple[Tensor, Tensor]:
     flat = value.flatten(0, -2)
-    machine = _machine_code()
-    if machine and not torch.compiler.is_compiling() and machine.is_able(made, transformer, value):
-        if conditioned is not None:
-            lead = value.shape[:-1]
-            shares = conditioned.shape[:-1] == lead[len(lead) - conditioned.dim() + 1 :]
-            conditioned = (conditioned if shares else conditioned.expand(*lead, -1)).flatten(0, -2)
-        y, log_det = machine.solve(made, transformer, inverse, flat, conditioned)
-        return y.view_as(value), log_det.view(value.shape[:-1])
     if conditioned is not None:
         conditioned = conditioned.expand(*value.shape[:-1], -1).flatten(0, -2)
-    transform = transformer.inverse if inverse else transformer.forward
     y, log_det = solve_in_steps(made, lambda i, theta: transform(flat[:, i], theta), flat, conditioned)
     return y.view_as(value), log_det.view(value.shape[:-1])
 
 
-@functools.cache
-def _machine_code() -> Any:
-    """The module that does the same in machine code, or None."""
+def _in_machine_code(
+    made: MADE, transformer: Transformer, inverse: bool, value: Tensor, conditioned: Tensor | None
+) -> tuple[Tensor, Tensor] | None:
+    """The same in machine code, None where there is none."""
     try:
         from vaeflow.bijections import compiled
-    except Exception as error:  # whatever keeps numba from loading
-        warnings.warn(
-            f"numba cannot be used ({error}), so that sampling from autoregressive flows takes 5 to 15 times longer.",
-            stacklevel=2,
-        )
+
+        if not compiled.is_able(made, transformer, value):
+            return None
+        return compiled.solve(made, transformer, inverse, value, conditioned)
+    except (ImportError, OSError, RuntimeError) as error:  # numba is missing, does not load, or cannot build
+        _warn_of(f"{type(error).__name__}: {str(error).strip().splitlines()[0] if str(error) else ''}")
         return None
-    return compiled
+
+
+@functools.cache
+def _warn_of(trouble: str) -> None:
+    warnings.warn(
+        f"numba cannot be used ({trouble}), so that sampling from autoregressive flows takes 5 to 15 times longer.",
+        stacklevel=2,
+    )
 
 
 def solve_in_steps(
@@ -126,23 +126,45 @@ def solve_in_steps(
 
 
 class _Implicit(torch.autograd.Function):
-    """The identity of y, whose cotangent g becomes (I − ∂F/∂y)⁻ᵀ g."""
+    """y as a function of v, the context and the parameters: the cotangent g of y becomes u = (I − ∂F/∂y)⁻ᵀ g, and
+    theirs are uᵀ ∂F/∂·, with y held fixed."""
 
     @staticmethod
-    def forward(ctx: Any, y: Tensor, made: MADE, transform: Any, value: Tensor, conditioned: Tensor | None) -> Tensor:
+    def forward(ctx: Any, y: Tensor, made: MADE, transform: Transform, *sources: Tensor | None) -> Tensor:
+        y = y.view_as(y)
         ctx.made, ctx.transform = made, transform
-        ctx.save_for_backward(y, value, conditioned)
-        return y.view_as(y)
+        ctx.save_for_backward(y, *sources)
+        return y
 
     @staticmethod
-    @once_differentiable
-    def backward(ctx: Any, cotangent: Tensor) -> Any:
-        y, value, conditioned = ctx.saved_tensors
-        return _cotangents(ctx.made, ctx.transform, y, value, conditioned, cotangent), None, None, None, None
+    def backward(ctx: Any, g: Tensor) -> Any:
+        twice = torch.is_grad_enabled()  # the gradient will be differentiated as well
+
+        def fixed(tensor: Any) -> Any:
+            """The same value, of which a derivative is a partial one."""
+            if tensor is None:
+                return None
+            return tensor.view_as(tensor) if twice else tensor.detach().requires_grad_(tensor.requires_grad)
+
+        y, *sources = map(fixed, ctx.saved_tensors)
+        value, conditioned, *parameters = sources
+        names = [name for name, _ in ctx.made.named_parameters()]
+        with torch.enable_grad():
+            theta = functional_call(ctx.made, dict(zip(names, parameters, strict=True)), (y, (conditioned,)))
+            image, _ = ctx.transform(value, theta)
+            if twice:
+                u = _differentiable_cotangents(image, y, g)
+            else:
+                u = _cotangents(ctx.made, ctx.transform, y, value, conditioned, g)
+            wanted = [source for source in sources if source is not None and source.requires_grad]
+            gradients = torch.autograd.grad(image, wanted, u, create_graph=twice, allow_unused=True)
+        found = dict(zip(map(id, wanted), gradients, strict=True))
+        return None, None, None, *(found.get(id(source)) for source in sources)
 
 
+@torch.no_grad()
 def _cotangents(
-    made: MADE, transform: Any, y: Tensor, value: Tensor, conditioned: Tensor | None, cotangent: Tensor
+    made: MADE, transform: Transform, y: Tensor, value: Tensor, conditioned: Tensor | None, g: Tensor
 ) -> Tensor:
     """The u with u_i = g_i + Σ_j u_j ∂F_j/∂y_i, where j runs over the features after i, from the last to the first.
 
@@ -159,14 +181,12 @@ def _cotangents(
         )
     by_sums = [slope.flatten(0, -2).T for slope in slopes]
     by_theta = by_theta.flatten(0, -3).movedim(0, -1)  # (outputs, features, batch)
-    g = cotangent.flatten(0, -2).T
-    u, of_theta = torch.empty_like(g), torch.empty_like(by_theta)
+    u, of_theta = torch.empty_like(y.flatten(0, -2).T), torch.empty_like(by_theta)
     of_sums = [torch.empty_like(slope) for slope in by_sums]
     weight = out.weight.unflatten(0, (made.outputs, -1))
-    D = made.features
-    for t in reversed(range(D)):
+    for t in reversed(range(made.features)):
         i = made.order[t]
-        after = slice(0, i) if made.reverse else slice(i + 1, D)
+        after = slice(0, i) if made.reverse else slice(i + 1, made.features)
         for k in reversed(range(len(stages))):
             units = made.units(k + 1, t + 1, t + 2)
             if units.start == units.stop:
@@ -174,13 +194,21 @@ def _cotangents(
             if k == len(stages) - 1:
                 back = torch.einsum("pfu,pfb->ub", weight[:, after, units], of_theta[:, after])
             else:
-                readers = made.units(k + 2, t + 1, D)
+                readers = made.units(k + 2, t + 1, made.features)
                 back = stages[k + 1].weight[readers, units].T @ of_sums[k + 1][readers]
             back = by_sums[k][units] * back
             if made.is_added(k + 2):
                 back = back + of_sums[k + 2][units]
             of_sums[k][units] = back
-        readers = made.units(1, t + 1, D)
-        u[i] = g[i] + stages[0].weight[readers, i] @ of_sums[0][readers]
+        readers = made.units(1, t + 1, made.features)
+        u[i] = g[..., i].flatten() + stages[0].weight[readers, i] @ of_sums[0][readers]
         of_theta[:, i] = u[i] * by_theta[:, i]
-    return u.T.reshape(cotangent.shape)
+    return u.T.reshape(y.shape)
+
+
+def _differentiable_cotangents(image: Tensor, y: Tensor, g: Tensor) -> Tensor:
+    """The same, for derivatives of it: u = g + (∂F/∂y)ᵀ u, D times, when all of the triangle is through."""
+    u = g
+    for _ in range(y.shape[-1] - 1):
+        u = g + torch.autograd.grad(image, y, u, create_graph=True)[0]
+    return u

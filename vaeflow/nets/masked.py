@@ -1,4 +1,4 @@
-"""Linear layers whose weight is block-triangular, without the products that a mask would throw away."""
+"""Linear layers in which each unit reads a range of the columns."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from torch import Tensor, nn
 class MaskedLinear(nn.Linear):
     """A linear layer whose unit r reads the first ``reads[r]`` columns of its input alone, or the last.
 
-    Whatever stands elsewhere in the weight is never read: no value there, not even NaN, can reach an output.
+    What stands elsewhere in the weight has no part in anything: no value there, not even NaN, can reach an output.
 
     Args:
         in_features: number of columns.
