@@ -109,7 +109,7 @@ class InverseAutoregressive(Composition):
     | direction | cost |
     |---|---|
     | ``forward``, z → x: sampling, with the density of the sample | one pass of K nets |
-    | ``inverse``, x → z: the density of a point from outside | features × K passes |
+    | ``inverse``, x → z: the density of a point from outside | features × K steps, together the products of one pass |
 
     For a cheap density, as of a learned prior, take :class:`MaskedAutoregressive`.
 
@@ -161,7 +161,7 @@ class MaskedAutoregressive(Composition):
     | direction | cost |
     |---|---|
     | ``inverse``, x → z: the density of any point | one pass of K nets |
-    | ``forward``, z → x: sampling | features × K passes |
+    | ``forward``, z → x: sampling | features × K steps, together the products of one pass |
 
     Source: Papamakarios, Pavlakou & Murray 2017, "Masked Autoregressive Flow for Density Estimation",
     arXiv 1705.07057, section 3.

@@ -21,7 +21,7 @@ from vaeflow.noise import Noise
 class AutoregressiveMixture(Density):
     """p(x) = Π_i Σ_c π_ic N(x_i; μ_ic, σ_ic²), all functions of x_<i and of the context by one MADE.
 
-    The logarithms of the σ are bounded smoothly to ±7. A sample takes D passes, a density one.
+    The logarithms of the σ are bounded smoothly to ±7. A density takes one pass, a sample D steps.
 
     Sources: Germain et al. 2015, arXiv 1502.03509; Papamakarios et al. 2017, arXiv 1705.07057, "MADE MoG".
 

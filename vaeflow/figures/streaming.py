@@ -57,7 +57,7 @@ def decoded(model: Any, space: LatentSpace, codes: Tensor, y: Tensor, rows: int 
 @contextmanager
 def progress(total: int, what: str) -> Iterator[tqdm]:
     """A bar on stderr once the work takes two seconds, whose clock goes on within a batch: a sample of an
-    autoregressive flow takes as many passes as it has dimensions. A log file gets a line every ten seconds."""
+    autoregressive flow takes as many steps as it has dimensions. A log file gets a line every ten seconds."""
     first, interval = (2.0, 1.0) if sys.stderr.isatty() else (10.0, 10.0)
     done = Event()
 

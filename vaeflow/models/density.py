@@ -102,7 +102,7 @@ class DensityModel(LikelihoodModel):
         y, _ = self.preprocess.inverse(self._middle(self._checked(x)))
         return self.density.encode(y.to(self.dtype), context)
 
-    @torch.no_grad()  # the graph of an autoregressive flow's D passes fills any memory
+    @torch.no_grad()
     def decode(self, z: Tensor, context: Tensor | None = None, floor: bool = True) -> Tensor:
         """x = f(z), ``(batch, D)`` → ``(batch, *shape)`` in the data's units.
 

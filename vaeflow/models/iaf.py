@@ -16,8 +16,8 @@ class IAF(DensityModel):
 
     Its steps are affine, x_i = z_i exp(s_i(z_<i)) + m_i(z_<i), since the paper's gates only contract.
 
-    The density of any other point takes D passes of each of the K nets, in training too, so it is for data of few
-    dimensions; for others take :class:`MAF`.
+    The density of any other point takes D steps in each of the K nets, and its gradient as many, so that it trains
+    slowly where D is large; there take :class:`MAF`.
 
     Source: Kingma et al. 2016, arXiv 1606.04934.
 

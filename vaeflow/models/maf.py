@@ -17,7 +17,7 @@ class MAF(DensityModel):
 
         z_i = (y_i − μ_i(y_<i)) exp(−α_i(y_<i))   in every step,    log p(y) = log p(z) − Σ α + …
 
-    The density is one pass of K nets; a sample takes D passes of each. The base is N(0, I), or with more than one
+    The density is one pass of K nets; a sample takes D steps in each. The base is N(0, I), or with more than one
     component a MADE whose conditionals are mixtures of Gaussians, and then there is no latent space.
 
     Source: Papamakarios, Pavlakou & Murray 2017, arXiv 1705.07057.

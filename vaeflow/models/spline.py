@@ -30,7 +30,7 @@ class NeuralSplineFlow(DensityModel):
 
     Args:
         steps: K.
-        variant: coupling, fast both ways, or autoregressive, of which a sample takes D passes.
+        variant: coupling, fast both ways, or autoregressive, of which a sample takes D steps.
         bins: of each spline.
         bound: the splines act on [−bound, bound], beyond which they are the identity.
         hidden: sizes of the hidden layers of each net.
