@@ -253,21 +253,37 @@ def no_numba(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
         return real(name, *args)
 
     monkeypatch.setattr(builtins, "__import__", without)
-    sequential._warn_of.cache_clear()
+    for known in (sequential._compiled, sequential._warn_of):
+        known.cache_clear()
     yield
-    sequential._warn_of.cache_clear()
+    for known in (sequential._compiled, sequential._warn_of):
+        known.cache_clear()
 
 
 @torch.no_grad()
 def test_without_numba_one_warning_says_so(no_numba: None) -> None:
     step = make("one layer", False, 1.0)
     value, _ = inputs("one layer", False, 7, torch.float64)
-    with pytest.warns(UserWarning, match=r"numba cannot be used \(ImportError: No module named 'numba'\)"):
+    with pytest.warns(UserWarning, match=r"numba cannot be used \(No module named 'numba'\)"):
         got = solve(step, value, None)[0]
     torch.testing.assert_close(got, strict(step, value, None)[0])
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         solve(step, value, None)
+
+
+@torch.no_grad()
+def test_a_numba_that_cannot_build_is_done_without(monkeypatch: pytest.MonkeyPatch) -> None:
+    def broken(*arguments: Any) -> None:
+        raise compiled.NumbaError("no LLVM today\nand more lines")
+
+    monkeypatch.setattr(compiled, "_solve", broken)
+    step = make("one layer", False, 1.0)
+    value, _ = inputs("one layer", False, 7, torch.float64)
+    with pytest.warns(UserWarning, match=r"numba cannot be used \(no LLVM today\), so that .* up to 15 times longer"):
+        got = solve(step, value, None)[0]
+    torch.testing.assert_close(got, strict(step, value, None)[0])
+    sequential._warn_of.cache_clear()
 
 
 def test_what_machine_code_cannot_do_is_known() -> None:

@@ -19,6 +19,7 @@ from typing import Any
 import numpy as np
 import torch
 from numba import njit
+from numba.core.errors import NumbaError as NumbaError
 from torch import Tensor, nn
 
 from vaeflow.bijections.elementwise import LOG_SCALE_BOUND
@@ -91,7 +92,8 @@ def _pool(threads: int) -> ThreadPoolExecutor:
     return ThreadPoolExecutor(threads, "vaeflow")
 
 
-os.register_at_fork(after_in_child=_pool.cache_clear)  # threads do not survive a fork
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_pool.cache_clear)  # threads do not survive a fork
 
 
 @njit(nogil=True, cache=True, fastmath=SUM)

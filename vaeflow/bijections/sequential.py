@@ -63,21 +63,32 @@ def _in_machine_code(
     made: MADE, transformer: Transformer, inverse: bool, value: Tensor, conditioned: Tensor | None
 ) -> tuple[Tensor, Tensor] | None:
     """The same in machine code, None where there is none."""
+    compiled = _compiled()
+    if compiled is None or not compiled.is_able(made, transformer, value):
+        return None
+    try:
+        return compiled.solve(made, transformer, inverse, value, conditioned)
+    except compiled.NumbaError as error:  # it does not build
+        _warn_of(str(error))
+        return None
+
+
+@functools.cache
+def _compiled() -> Any:
+    """The module with the machine code, None where numba is missing or does not load."""
     try:
         from vaeflow.bijections import compiled
-
-        if not compiled.is_able(made, transformer, value):
-            return None
-        return compiled.solve(made, transformer, inverse, value, conditioned)
-    except (ImportError, OSError, RuntimeError) as error:  # numba is missing, does not load, or cannot build
-        _warn_of(f"{type(error).__name__}: {str(error).strip().splitlines()[0] if str(error) else ''}")
+    except (ImportError, OSError, RuntimeError) as error:
+        _warn_of(str(error))
         return None
+    return compiled
 
 
 @functools.cache
 def _warn_of(trouble: str) -> None:
     warnings.warn(
-        f"numba cannot be used ({trouble}), so that sampling from autoregressive flows takes 5 to 15 times longer.",
+        f"numba cannot be used ({trouble.strip().partition(chr(10))[0]}), so that sampling from autoregressive flows "
+        "takes up to 15 times longer.",
         stacklevel=2,
     )
 
