@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import builtins
 import functools
+import os
+import signal
+import threading
 import warnings
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -284,6 +287,33 @@ def test_a_numba_that_cannot_build_is_done_without(monkeypatch: pytest.MonkeyPat
         got = solve(step, value, None)[0]
     torch.testing.assert_close(got, strict(step, value, None)[0])
     sequential._warn_of.cache_clear()
+
+
+@pytest.mark.parametrize("has_openmp", [True, False])
+def test_threads_share_the_chunks_and_pass_on_errors(has_openmp: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    if not has_openmp:
+        monkeypatch.setattr(compiled, "_start_team", None)
+    met, threads = threading.Barrier(2, timeout=20), set()
+
+    def work() -> None:
+        threads.add(threading.get_ident())
+        met.wait()
+
+    compiled._together(work, 2)
+    assert len(threads) == 2
+    with pytest.raises(ZeroDivisionError):
+        compiled._together(lambda: print(1 / 0), 2)
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="there are no forks")
+def test_a_forked_process_has_threads_of_its_own() -> None:
+    compiled._together(lambda: None, 2)
+    child = os.fork()
+    if not child:
+        signal.alarm(20)
+        compiled._together(lambda: None, 2)
+        os._exit(7)
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 7
 
 
 def test_what_machine_code_cannot_do_is_known() -> None:

@@ -1,18 +1,20 @@
 """The sequential solve of an autoregressive map in machine code, for the CPU.
 
 :mod:`vaeflow.bijections.sequential` says what is computed. Here the features are taken in blocks. What a block reads of
-the blocks before it is a product of matrices, whose inner loop runs along the columns of a weight with sixteen sums in
-registers; what it reads of itself is a small triangle, taken feature by feature for all samples of a chunk at once.
-Every chunk of samples is a task of its own, so that threads never wait for each other.
+the blocks before it is a product of matrices; what it reads of itself is a small triangle, taken feature by feature for
+all samples of a chunk at once. Every chunk is a task of its own, so that threads never wait for each other, and holds
+its numbers unit by unit, the samples side by side.
 
 numba compiles it at the first call for each number of layers and number type, and keeps the result on disk.
 """
 
 from __future__ import annotations
 
+import ctypes
 import functools
 import math
 import os
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
@@ -31,8 +33,9 @@ RELU, ELU, SILU, TANH, SOFTPLUS, LEAKY_RELU, GELU = range(7)
 TRANSFORMERS = (Additive, Affine, Gated)
 ADDITIVE, AFFINE, GATED = range(3)
 BLOCK = 16  # features in a block
-CHUNK = 64  # samples in a chunk
-SUM, ROUND = {"contract", "reassoc"}, {"contract"}  # never fast where there are infinities and NaN
+CHUNK, FEW = 64, 16  # samples in a chunk, and lanes for it where there are few
+PANEL = 128  # columns, of which those of a chunk stay in the nearest cache
+ROUND = {"contract"}  # never fast where there are infinities and NaN
 
 
 def is_able(made: MADE, transformer: Transformer, value: Tensor) -> bool:
@@ -72,7 +75,7 @@ def solve(
     net = (weights, biases, made.table, added, made.reverse)
     codes = (ACTIVATIONS.index(type(made.activation)), TRANSFORMERS.index(type(transformer)), inverse)
     threads = torch.get_num_threads()
-    chunk = min(CHUNK, max(4, -(-len(v) // threads)))
+    chunk = min(CHUNK, max(1, -(-len(v) // threads)))
     starts = iter(range(0, len(v), chunk))
 
     def work() -> None:
@@ -80,11 +83,33 @@ def solve(
             part = slice(start, start + chunk)
             _solve(v[part], context, start, *net, *codes, y[part], log_det[part])
 
-    helpers = [_pool(threads).submit(work) for _ in range(min(threads, -(-len(v) // chunk)) - 1)]
-    work()
-    for helper in helpers:
-        helper.result()
+    _together(work, min(threads, -(-len(v) // chunk)))
     return torch.from_numpy(y).view(value.shape), torch.from_numpy(log_det).view(lead)
+
+
+def _together(work: Callable[[], None], threads: int) -> None:
+    """Do the same work in so many threads, those of torch's own OpenMP: they go on spinning for some milliseconds after
+    an operation of torch, and would keep any others from running. A pool of our own where torch has another OpenMP."""
+    if threads < 2:
+        return work()
+    if _start_team is None:
+        helpers = [_pool(threads).submit(work) for _ in range(threads - 1)]
+        work()
+        for helper in helpers:
+            helper.result()
+        return None
+    errors = []
+
+    def member(_: Any) -> None:
+        try:
+            work()
+        except BaseException as error:
+            errors.append(error)
+
+    _start_team(_Member(member), None, threads, 0)
+    if errors:
+        raise errors[0]
+    return None
 
 
 @functools.cache
@@ -92,75 +117,79 @@ def _pool(threads: int) -> ThreadPoolExecutor:
     return ThreadPoolExecutor(threads, "vaeflow")
 
 
+_Member = ctypes.CFUNCTYPE(None, ctypes.c_void_p)
+try:
+    _start_team: Any = ctypes.CDLL(None).GOMP_parallel
+    _start_team.argtypes = [_Member, ctypes.c_void_p, ctypes.c_uint, ctypes.c_uint]
+except (AttributeError, OSError, TypeError):  # LLVM's OpenMP, or Windows
+    _start_team = None
+
+
+def _after_fork() -> None:
+    """Threads do not survive a fork, and GNU's OpenMP would wait for them for ever."""
+    global _start_team
+    _start_team = None
+    _pool.cache_clear()
+
+
 if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_pool.cache_clear)  # threads do not survive a fork
+    os.register_at_fork(after_in_child=_after_fork)
 
 
-@njit(nogil=True, cache=True, fastmath=SUM)
-def _add_product(out: Any, top: int, weight: Any, rows: Any, known: Any, columns: Any, shift: int) -> None:
-    """out[top + r] += Σ_c weight[rows[0] + r, c] known[:, shift + c] for c in range(*columns).
+@njit(nogil=True, forceinline=True, fastmath=ROUND)
+def _add_product(
+    lanes: int, out: Any, to: int, weight: Any, first: int, last: int, known: Any, shift: int, columns: Any
+) -> None:
+    """out[to + r] += Σ_c weight[first + r, c] known[shift + c] for c in range(*columns), as long as first + r < last.
 
-    Four samples and four rows at a time, and one by one the rows that remain.
+    A unit has ``lanes`` numbers, one of each sample. How many is known when this is compiled, so that the inner loops
+    have no remainder, and four units read four columns with all that is in flight held in registers.
     """
-    first, last = columns
-    zero = weight.dtype.type(0)
-    for s in range(0, known.shape[0], 4):
-        x0 = known[s, shift + first : shift + last]
-        x1 = known[s + 1, shift + first : shift + last]
-        x2 = known[s + 2, shift + first : shift + last]
-        x3 = known[s + 3, shift + first : shift + last]
-        r = rows[0]
-        while r + 4 <= rows[1]:
-            w0, w1 = weight[r, first:last], weight[r + 1, first:last]
-            w2, w3 = weight[r + 2, first:last], weight[r + 3, first:last]
-            a00 = a01 = a02 = a03 = a10 = a11 = a12 = a13 = zero
-            a20 = a21 = a22 = a23 = a30 = a31 = a32 = a33 = zero
-            for c in range(last - first):
-                p, q, t, u = w0[c], w1[c], w2[c], w3[c]
-                g, h, i, j = x0[c], x1[c], x2[c], x3[c]
-                a00, a01, a02, a03 = a00 + p * g, a01 + p * h, a02 + p * i, a03 + p * j
-                a10, a11, a12, a13 = a10 + q * g, a11 + q * h, a12 + q * i, a13 + q * j
-                a20, a21, a22, a23 = a20 + t * g, a21 + t * h, a22 + t * i, a23 + t * j
-                a30, a31, a32, a33 = a30 + u * g, a31 + u * h, a32 + u * i, a33 + u * j
-            to = top + r - rows[0]
-            _add_four(out[to], s, a00, a01, a02, a03)
-            _add_four(out[to + 1], s, a10, a11, a12, a13)
-            _add_four(out[to + 2], s, a20, a21, a22, a23)
-            _add_four(out[to + 3], s, a30, a31, a32, a33)
+    for begin in range(columns[0], columns[1], PANEL):
+        end = min(begin + PANEL, columns[1])
+        r = first
+        while r + 4 <= last:
+            o = out[(to + r - first) * lanes : (to + r - first + 4) * lanes]
+            c = begin
+            while c + 4 <= end:
+                x = known[(shift + c) * lanes : (shift + c + 4) * lanes]
+                a0, a1, a2, a3 = weight[r, c], weight[r, c + 1], weight[r, c + 2], weight[r, c + 3]
+                b0, b1, b2, b3 = weight[r + 1, c], weight[r + 1, c + 1], weight[r + 1, c + 2], weight[r + 1, c + 3]
+                c0, c1, c2, c3 = weight[r + 2, c], weight[r + 2, c + 1], weight[r + 2, c + 2], weight[r + 2, c + 3]
+                d0, d1, d2, d3 = weight[r + 3, c], weight[r + 3, c + 1], weight[r + 3, c + 2], weight[r + 3, c + 3]
+                for s in range(lanes):
+                    x0, x1, x2, x3 = x[s], x[lanes + s], x[2 * lanes + s], x[3 * lanes + s]
+                    o[s] = o[s] + a0 * x0 + a1 * x1 + a2 * x2 + a3 * x3
+                    o[lanes + s] = o[lanes + s] + b0 * x0 + b1 * x1 + b2 * x2 + b3 * x3
+                    o[2 * lanes + s] = o[2 * lanes + s] + c0 * x0 + c1 * x1 + c2 * x2 + c3 * x3
+                    o[3 * lanes + s] = o[3 * lanes + s] + d0 * x0 + d1 * x1 + d2 * x2 + d3 * x3
+                c += 4
+            while c < end:
+                x = known[(shift + c) * lanes : (shift + c + 1) * lanes]
+                a0, b0, c0, d0 = weight[r, c], weight[r + 1, c], weight[r + 2, c], weight[r + 3, c]
+                for s in range(lanes):
+                    o[s] += a0 * x[s]
+                    o[lanes + s] += b0 * x[s]
+                    o[2 * lanes + s] += c0 * x[s]
+                    o[3 * lanes + s] += d0 * x[s]
+                c += 1
             r += 4
-        while r < rows[1]:
-            w0 = weight[r, first:last]
-            a00 = a01 = a02 = a03 = zero
-            for c in range(last - first):
-                p = w0[c]
-                a00, a01, a02, a03 = a00 + p * x0[c], a01 + p * x1[c], a02 + p * x2[c], a03 + p * x3[c]
-            _add_four(out[top + r - rows[0]], s, a00, a01, a02, a03)
+        while r < last:
+            o = out[(to + r - first) * lanes : (to + r - first + 1) * lanes]
+            c = begin
+            while c + 4 <= end:
+                x = known[(shift + c) * lanes : (shift + c + 4) * lanes]
+                a0, a1, a2, a3 = weight[r, c], weight[r, c + 1], weight[r, c + 2], weight[r, c + 3]
+                for s in range(lanes):
+                    o[s] = o[s] + a0 * x[s] + a1 * x[lanes + s] + a2 * x[2 * lanes + s] + a3 * x[3 * lanes + s]
+                c += 4
+            while c < end:
+                x = known[(shift + c) * lanes : (shift + c + 1) * lanes]
+                a0 = weight[r, c]
+                for s in range(lanes):
+                    o[s] += a0 * x[s]
+                c += 1
             r += 1
-
-
-@njit(nogil=True, cache=True, inline="always")
-def _add_four(row: Any, s: int, a0: Any, a1: Any, a2: Any, a3: Any) -> None:
-    row[s] += a0
-    row[s + 1] += a1
-    row[s + 2] += a2
-    row[s + 3] += a3
-
-
-@njit(nogil=True, cache=True, fastmath=ROUND)
-def _add_columns(out: Any, weight: Any, columns: Any, values: Any, shift: int) -> None:
-    """out += Σ_c weight[c] values[c − shift] for c in range(*columns)."""
-    c, last = columns
-    while c + 4 <= last:
-        w0, w1, w2, w3 = weight[c], weight[c + 1], weight[c + 2], weight[c + 3]
-        v0, v1, v2, v3 = values[c - shift], values[c + 1 - shift], values[c + 2 - shift], values[c + 3 - shift]
-        for s in range(len(out)):
-            out[s] += w0 * v0[s] + w1 * v1[s] + w2 * v2[s] + w3 * v3[s]
-        c += 4
-    while c < last:
-        w0, v0 = weight[c], values[c - shift]
-        for s in range(len(out)):
-            out[s] += w0 * v0[s]
-        c += 1
 
 
 @njit(nogil=True, cache=True, fastmath=ROUND)
@@ -186,22 +215,28 @@ def _activate(activation: int, sums: Any, out: Any) -> None:
             out[s] = half * a * (one + math.erf(a * root))
 
 
-@njit(nogil=True, cache=True, fastmath=ROUND)
-def _transform(transformer: int, inverse: bool, value: Any, theta: Any, out: Any, log_det: Any) -> None:
-    """out = τ(value; theta) or its inverse, for all samples; the logarithm of the slope is added to log_det."""
+@njit(nogil=True, forceinline=True, fastmath=ROUND)
+def _transform(
+    transformer: int, inverse: bool, lanes: int, value: Any, theta: Any, apart: int, out: Any, log_det: Any
+) -> None:
+    """out = τ(value; θ) or its inverse, for all samples; the logarithm of the slope is added to log_det.
+
+    Args:
+        theta: θ, its numbers ``apart`` from each other.
+    """
     one, two, bound = value.dtype.type(1), value.dtype.type(2), value.dtype.type(LOG_SCALE_BOUND)
-    for s in range(len(value)):
+    for s in range(lanes):
         v = value[s]
         if transformer == ADDITIVE:
-            out[s] = v - theta[0, s] if inverse else v + theta[0, s]
+            out[s] = v - theta[s] if inverse else v + theta[s]
             continue
-        raw = theta[0, s] if transformer == AFFINE else theta[1, s]
+        raw = theta[s] if transformer == AFFINE else theta[apart + s]
         scale = bound - two * bound / (math.exp(two * raw / bound) + one)  # B tanh(raw/B), in a quarter of the time
         if transformer == AFFINE:
-            t = theta[1, s]
+            t = theta[apart + s]
             out[s] = (v - t) * math.exp(-scale) if inverse else v * math.exp(scale) + t
         else:
-            m = theta[0, s]
+            m = theta[s]
             odds = math.exp(-scale - two)
             out[s] = v + (v - m) * odds if inverse else m + (v - m) / (one + odds)
             scale = -math.log1p(odds)
@@ -213,17 +248,29 @@ def _solve(
     value: Any, context: Any, start: int, weights: Any, biases: Any, counts: Any, added: Any, reverse: bool,
     activation: int, transformer: int, inverse: bool, image: Any, log_det: Any,
 ) -> None:  # fmt: skip
-    """The samples ``start``, start + 1, … of one chunk.
+    """The samples ``start``, start + 1, … of one chunk."""
+    arguments = (value, context, start, weights, biases, counts, added, reverse, activation, transformer, inverse)
+    if len(value) <= FEW:
+        _solve_in_lanes(FEW, *arguments, image, log_det)
+    else:
+        _solve_in_lanes(CHUNK, *arguments, image, log_det)
 
-    Arrays of sums and activations are unit by unit and hold the units of one block; ``known`` is sample by sample and
-    holds all that is finished: the features, then the activations of stage after stage.
+
+@njit(nogil=True, forceinline=True, fastmath=ROUND)
+def _solve_in_lanes(
+    lanes: int, value: Any, context: Any, start: int, weights: Any, biases: Any, counts: Any, added: Any, reverse: bool,
+    activation: int, transformer: int, inverse: bool, image: Any, log_det: Any,
+) -> None:  # fmt: skip
+    """The same, of at most ``lanes`` samples.
+
+    ``known`` holds all that is finished, the features first and then the activations of stage after stage; ``sums``
+    those of the units of one block, and ``thetas`` its outputs. They are unit by unit, each of so many lanes.
     """
     samples, features = image.shape
-    n = (samples + 3) // 4 * 4  # the last ones are made up
     dtype = value.dtype
     hidden = len(weights) - 1
     outputs = weights[hidden].shape[0] // features
-    shifts = np.zeros(hidden + 1, np.int64)  # where the input of each stage begins in a row of `known`
+    shifts = np.zeros(hidden + 1, np.int64)  # where the input of each stage begins among what is known
     width, widest = features, 0
     for k in range(hidden):
         shifts[k + 1] = width
@@ -231,11 +278,9 @@ def _solve(
         for t in range(0, features, BLOCK):
             before = counts[k + 1, t - 1] if t else 0
             widest = max(widest, counts[k + 1, min(t + BLOCK, features) - 1] - before)
-    known = np.empty((n, width), dtype)
-    sums, active = np.empty((hidden, widest, n), dtype), np.empty((hidden, widest, n), dtype)
-    block = np.empty((BLOCK, n), dtype)
-    thetas, theta = np.empty((outputs * BLOCK, n), dtype), np.empty((outputs, n), dtype)
-    v, total = np.zeros(n, dtype), np.zeros(n, np.float64)
+    known = np.empty(width * lanes, dtype)
+    sums, thetas = np.empty(hidden * widest * lanes, dtype), np.empty(outputs * BLOCK * lanes, dtype)
+    v, total = np.zeros(lanes, dtype), np.zeros(lanes, np.float64)
     begin = np.zeros(hidden + 1, np.int64)  # units of each stage, the features first, in the blocks before
     for t0 in range(0, features, BLOCK):
         t1 = min(t0 + BLOCK, features)
@@ -247,47 +292,41 @@ def _solve(
         for k in range(hidden):
             first, last = begin[k + 1], counts[k + 1, t1 - 1]
             for r in range(first, last):
-                sums[k, r - first] = biases[k][r]
+                row = sums[(k * widest + r - first) * lanes :][:lanes]
+                row[:] = biases[k][r]
                 if k == 0 and len(context):
                     for s in range(samples):
-                        sums[0, r - first, s] += context[(start + s) % len(context), r]
+                        row[s] += context[(start + s) % len(context), r]
             columns = (features - t0, features) if k == 0 and reverse else (0, begin[k])
-            _add_product(sums[k], 0, weights[k], (first, last), known, columns, shifts[k])
+            _add_product(lanes, sums, k * widest, weights[k], first, last, known, shifts[k], columns)
         for p in range(outputs):
             first = p * features + lowest
             for r in range(t1 - t0):
-                thetas[p * BLOCK + r] = biases[hidden][first + r]
-            rows = (first, first + t1 - t0)
-            _add_product(thetas, p * BLOCK, weights[hidden], rows, known, (0, begin[hidden]), shifts[hidden])
+                thetas[(p * BLOCK + r) * lanes :][:lanes] = biases[hidden][first + r]
+            last, columns = first + t1 - t0, (0, begin[hidden])
+            _add_product(lanes, thetas, p * BLOCK, weights[hidden], first, last, known, shifts[hidden], columns)
 
         # What it contributes to itself
         for t in range(t0, t1):
             for k in range(hidden):
-                first = begin[k + 1]
-                below = block if k == 0 else active[k - 1]
-                columns = (begin[k], t if k == 0 else counts[k, t])
-                if k == 0 and reverse:
-                    columns = (features - t, features - t0)
-                shift = lowest if k == 0 else begin[k]
-                for r in range(counts[k + 1, t - 1] if t else 0, counts[k + 1, t]):
-                    _add_columns(sums[k, r - first], weights[k][r], columns, below, shift)
+                first, last = counts[k + 1, t - 1] if t else 0, counts[k + 1, t]
+                to = k * widest + first - begin[k + 1]
+                columns = (features - t, features - t0) if k == 0 and reverse else (begin[k], counts[k, t])
+                _add_product(lanes, sums, to, weights[k], first, last, known, shifts[k], columns)
+                if first < last:
+                    row = sums[to * lanes : (to + last - first) * lanes]
                     if added[k]:
-                        sums[k, r - first] += sums[k - 2, r - first]
-                    _activate(activation, sums[k, r - first], active[k, r - first])
+                        row += sums[(to - 2 * widest) * lanes :][: len(row)]
+                    _activate(activation, row, known[(shifts[k + 1] + first) * lanes :])
             i = features - 1 - t if reverse else t
             columns = (begin[hidden], counts[hidden, t])
             for p in range(outputs):
-                row = thetas[p * BLOCK + i - lowest]
-                _add_columns(row, weights[hidden][p * features + i], columns, active[hidden - 1], begin[hidden])
-                theta[p] = row
+                row, to = p * features + i, p * BLOCK + i - lowest
+                _add_product(lanes, thetas, to, weights[hidden], row, row + 1, known, shifts[hidden], columns)
             v[:samples] = value[:, i]
-            _transform(transformer, inverse, v, theta, block[i - lowest], total)
-
-        # It is finished
-        for r in range(t1 - t0):
-            known[:, lowest + r] = block[r]
-        for k in range(hidden):
-            for r in range(begin[k + 1], counts[k + 1, t1 - 1]):
-                known[:, shifts[k + 1] + r] = active[k, r - begin[k + 1]]
-    image[:] = known[:samples, :features]
+            theta, out = thetas[(i - lowest) * lanes :], known[i * lanes :]
+            _transform(transformer, inverse, lanes, v, theta, BLOCK * lanes, out, total)
+    for i in range(features):
+        for s in range(samples):
+            image[s, i] = known[i * lanes + s]
     log_det[:] = total[:samples]

@@ -42,8 +42,10 @@ def solve(made: MADE, transformer: Transformer, inverse: bool, value: Tensor, co
     with torch.no_grad():
         solved = _in_machine_code(made, transformer, inverse, value, conditioned)
         y, log_det = solved or _solve_in_steps_of(transform, made, value, conditioned)
+    if not torch.is_grad_enabled():
+        return y, log_det
     sources = [source for source in (value, conditioned, *made.parameters()) if source is not None]
-    if not torch.is_grad_enabled() or not any(source.requires_grad for source in sources):
+    if not any(source.requires_grad for source in sources):
         return y, log_det
     y = _Implicit.apply(y, made, transform, value, conditioned, *made.parameters())
     return y, transform(value, made(y, context))[1].sum(-1)
