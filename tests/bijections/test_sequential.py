@@ -2,13 +2,8 @@
 
 from __future__ import annotations
 
-import builtins
 import functools
-import os
-import signal
-import threading
-import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -17,8 +12,9 @@ from torch import Tensor
 
 import vaeflow.bijections as B
 from tests.conftest import redraw
-from vaeflow.bijections import compiled, sequential
+from vaeflow.bijections import sequential
 from vaeflow.bijections.autoregressive import AutoregressiveStep
+from vaeflow.compiled.solve import is_able
 
 C = 3
 spline = functools.partial(B.RationalQuadraticSpline, bins=4, bound=2.0)
@@ -48,7 +44,7 @@ conditional_or_not = pytest.mark.parametrize("conditional", [False, True])
 def way(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
     """Both ways of solving."""
     if request.param == "steps":
-        monkeypatch.setattr(sequential, "_in_machine_code", lambda *arguments: None)
+        monkeypatch.setattr(sequential, "attempt", lambda *arguments: None)
     return request.param
 
 
@@ -245,82 +241,11 @@ def test_gradgradcheck(name: str) -> None:
     assert torch.autograd.gradgradcheck(lambda v, c, *_: solve(step, v, c), sources, atol=1e-5)
 
 
-@pytest.fixture
-def no_numba(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """numba is not installed."""
-    real = builtins.__import__
-
-    def without(name: str, *args: Any) -> Any:
-        if name == "vaeflow.bijections" and args[2] and "compiled" in args[2]:
-            raise ImportError("No module named 'numba'")
-        return real(name, *args)
-
-    monkeypatch.setattr(builtins, "__import__", without)
-    for known in (sequential._compiled, sequential._warn_of):
-        known.cache_clear()
-    yield
-    for known in (sequential._compiled, sequential._warn_of):
-        known.cache_clear()
-
-
-@torch.no_grad()
-def test_without_numba_one_warning_says_so(no_numba: None) -> None:
-    step = make("one layer", False, 1.0)
-    value, _ = inputs("one layer", False, 7, torch.float64)
-    with pytest.warns(UserWarning, match=r"numba cannot be used \(No module named 'numba'\)"):
-        got = solve(step, value, None)[0]
-    torch.testing.assert_close(got, strict(step, value, None)[0])
-    with warnings.catch_warnings():
-        warnings.simplefilter("error")
-        solve(step, value, None)
-
-
-@torch.no_grad()
-def test_a_numba_that_cannot_build_is_done_without(monkeypatch: pytest.MonkeyPatch) -> None:
-    def broken(*arguments: Any) -> None:
-        raise compiled.NumbaError("no LLVM today\nand more lines")
-
-    monkeypatch.setattr(compiled, "_solve", broken)
-    step = make("one layer", False, 1.0)
-    value, _ = inputs("one layer", False, 7, torch.float64)
-    with pytest.warns(UserWarning, match=r"numba cannot be used \(no LLVM today\), so that .* up to 15 times longer"):
-        got = solve(step, value, None)[0]
-    torch.testing.assert_close(got, strict(step, value, None)[0])
-    sequential._warn_of.cache_clear()
-
-
-@pytest.mark.parametrize("has_openmp", [True, False])
-def test_threads_share_the_chunks_and_pass_on_errors(has_openmp: bool, monkeypatch: pytest.MonkeyPatch) -> None:
-    if not has_openmp:
-        monkeypatch.setattr(compiled, "_start_team", None)
-    met, threads = threading.Barrier(2, timeout=20), set()
-
-    def work() -> None:
-        threads.add(threading.get_ident())
-        met.wait()
-
-    compiled._together(work, 2)
-    assert len(threads) == 2
-    with pytest.raises(ZeroDivisionError):
-        compiled._together(lambda: print(1 / 0), 2)
-
-
-@pytest.mark.skipif(not hasattr(os, "fork"), reason="there are no forks")
-def test_a_forked_process_has_threads_of_its_own() -> None:
-    compiled._together(lambda: None, 2)
-    child = os.fork()
-    if not child:
-        signal.alarm(20)
-        compiled._together(lambda: None, 2)
-        os._exit(7)
-    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 7
-
-
 def test_what_machine_code_cannot_do_is_known() -> None:
     made = make("gated", False, 1.0).made
     value = inputs("gated", False, 2, torch.float64)[0]
-    assert compiled.is_able(made, B.Gated(), value)
-    assert not compiled.is_able(made, spline(), value)
-    assert not compiled.is_able(made, B.Gated(), value.float())
+    assert is_able(made, B.Gated(), value)
+    assert not is_able(made, spline(), value)
+    assert not is_able(made, B.Gated(), value.float())
     made.activation = torch.nn.Identity()  # type: ignore[assignment]
-    assert not compiled.is_able(made, B.Gated(), value)
+    assert not is_able(made, B.Gated(), value)

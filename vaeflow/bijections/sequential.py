@@ -8,8 +8,6 @@ products of one pass in which no masked product is computed.
 
 from __future__ import annotations
 
-import functools
-import warnings
 from collections.abc import Callable
 from typing import Any
 
@@ -18,6 +16,7 @@ from torch import Tensor
 from torch.func import functional_call
 
 from vaeflow.bijections.transformers import Transformer
+from vaeflow.compiled import attempt
 from vaeflow.nets.made import MADE
 
 Transform = Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]
@@ -40,7 +39,7 @@ def solve(made: MADE, transformer: Transformer, inverse: bool, value: Tensor, co
     if torch.compiler.is_compiling():  # it differentiates the steps themselves
         return _solve_in_steps_of(transform, made, value, conditioned)
     with torch.no_grad():
-        solved = _in_machine_code(made, transformer, inverse, value, conditioned)
+        solved = attempt("solve", "solve", made, transformer, inverse, value, conditioned)
         y, log_det = solved or _solve_in_steps_of(transform, made, value, conditioned)
     if not torch.is_grad_enabled():
         return y, log_det
@@ -59,40 +58,6 @@ def _solve_in_steps_of(
         conditioned = conditioned.expand(*value.shape[:-1], -1).flatten(0, -2)
     y, log_det = solve_in_steps(made, lambda i, theta: transform(flat[:, i], theta), flat, conditioned)
     return y.view_as(value), log_det.view(value.shape[:-1])
-
-
-def _in_machine_code(
-    made: MADE, transformer: Transformer, inverse: bool, value: Tensor, conditioned: Tensor | None
-) -> tuple[Tensor, Tensor] | None:
-    """The same in machine code, None where there is none."""
-    compiled = _compiled()
-    if compiled is None or not compiled.is_able(made, transformer, value):
-        return None
-    try:
-        return compiled.solve(made, transformer, inverse, value, conditioned)
-    except compiled.NumbaError as error:  # it does not build
-        _warn_of(str(error))
-        return None
-
-
-@functools.cache
-def _compiled() -> Any:
-    """The module with the machine code, None where numba is missing or does not load."""
-    try:
-        from vaeflow.bijections import compiled
-    except (ImportError, OSError, RuntimeError) as error:
-        _warn_of(str(error))
-        return None
-    return compiled
-
-
-@functools.cache
-def _warn_of(trouble: str) -> None:
-    warnings.warn(
-        f"numba cannot be used ({trouble.strip().partition(chr(10))[0]}), so that sampling from autoregressive flows "
-        "takes up to 15 times longer.",
-        stacklevel=2,
-    )
 
 
 def solve_in_steps(

@@ -1,0 +1,142 @@
+"""Times of several contenders that take turns, and ratios between them."""
+
+from __future__ import annotations
+
+import gc
+import math
+import resource
+import statistics
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+
+import torch
+
+SLOW = 1.0
+"""What takes longer, in seconds, is repeated less often than the others."""
+
+
+@dataclass
+class Timing:
+    """Seconds of each turn of one contender, with what else is known of it.
+
+    Args:
+        seconds: NaN where it did not take part in a turn.
+        memory_mb: how far one turn raised the peak of memory, in MiB.
+        failed: why there is no time.
+    """
+
+    seconds: list[float] = field(default_factory=list)
+    memory_mb: float = math.nan
+    failed: str | None = None
+
+    @property
+    def median(self) -> float:
+        taken = [s for s in self.seconds if not math.isnan(s)]
+        return statistics.median(taken) if taken else math.nan
+
+
+def take_turns(
+    contenders: Mapping[str, Callable[[], object]], repeats: int, device: torch.device, say: Callable[[str], None]
+) -> dict[str, Timing]:
+    """Time every contender ``repeats`` times, each round in another order; one warm-up first, on which the memory is
+    measured. A contender that raises is left out with its error, one slower than :data:`SLOW` takes part once in ten
+    rounds."""
+    timings = {name: Timing() for name in contenders}
+    every = dict.fromkeys(contenders, 1)
+    for name, run in contenders.items():
+        say(f"{name}, first")
+        try:
+            timings[name].memory_mb = _memory_of(run, device)
+            run()
+            first = _seconds(run, device)
+        except Exception as error:
+            timings[name].failed = failure(error)
+            continue
+        if first > SLOW:
+            every[name] = max(1, repeats // 3)
+    names = [name for name in contenders if timings[name].failed is None]
+    for turn in range(repeats):
+        say(f"turn {turn + 1} of {repeats}")
+        for name in names[turn % len(names) :] + names[: turn % len(names)] if names else []:
+            taken = _seconds(contenders[name], device) if turn % every[name] == 0 else math.nan
+            timings[name].seconds.append(taken)
+    return timings
+
+
+def failure(error: Exception) -> str:
+    """Why a contender has no time, in a few words."""
+    text = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+    short_of = isinstance(error, (MemoryError, torch.OutOfMemoryError)) or "allocate memory" in str(error)
+    return f"needs more memory than there is: {text}" if short_of else f"{type(error).__name__}: {text}"
+
+
+def _seconds(run: Callable[[], object], device: torch.device) -> float:
+    start = time.perf_counter()
+    run()
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+    return time.perf_counter() - start
+
+
+def _memory_of(run: Callable[[], object], device: torch.device) -> float:
+    """How far one run raises the peak of memory above what is in use before it, in MiB. On a CPU it is the peak of the
+    process that the kernel keeps, reset before where the kernel allows it."""
+    gc.collect()
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+        torch.cuda.reset_peak_memory_stats(device)
+        before = torch.cuda.memory_allocated(device)
+        run()
+        torch.cuda.synchronize(device)
+        return (torch.cuda.max_memory_allocated(device) - before) / 2**20
+    try:
+        with open("/proc/self/clear_refs", "w") as file:
+            file.write("5")  # the peak begins anew
+    except OSError:
+        pass
+    before = _peak()
+    run()
+    return max(0.0, _peak() - before)
+
+
+def _peak() -> float:
+    """Peak of the resident memory in MiB."""
+    try:
+        with open("/proc/self/status") as file:
+            return next(int(line.split()[1]) for line in file if line.startswith("VmHWM")) / 1024
+    except (OSError, StopIteration):
+        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+
+
+@dataclass(frozen=True)
+class Ratio:
+    """Median of paired ratios and its 95 % interval, from as many turns."""
+
+    median: float
+    low: float
+    high: float
+    turns: int
+
+    def __str__(self) -> str:
+        return f"{self.median:.2f} [{self.low:.2f}, {self.high:.2f}]"
+
+
+def ratio(mine: Sequence[float], other: Sequence[float]) -> Ratio | None:
+    """Of the turns that both took part in. The interval is the exact one for a median: between the order statistics
+    whose ranks a binomial variable of as many fair tosses lies between with 95 %; all of them where there are few."""
+    pairs = sorted(a / b for a, b in zip(mine, other, strict=True) if not math.isnan(a / b))
+    n = len(pairs)
+    if not n:
+        return None
+    tail, rank = 0.0, 0
+    while rank < n // 2 and (tail := tail + math.comb(n, rank) / 2**n) <= 0.025:
+        rank += 1
+    rank = max(0, rank - 1)
+    return Ratio(statistics.median(pairs), pairs[rank], pairs[n - 1 - rank], n)
+
+
+def slope(sizes: Sequence[float], values: Sequence[float]) -> float:
+    """b of the least squares fit log y = a + b log x."""
+    x, y = [math.log(size) for size in sizes], [math.log(value) for value in values]
+    return statistics.linear_regression(x, y).slope
