@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -13,6 +13,7 @@ from torch import Tensor, nn
 import vaeflow.bijections as B
 from vaeflow.benchmark import floors, peers
 from vaeflow.benchmark.peers import AutoEncoder, Flow
+from vaeflow.benchmark.timing import failure
 from vaeflow.distributions import FlowDensity
 from vaeflow.distributions.heads import Bernoulli
 from vaeflow.evaluation.log_likelihood import log_likelihood
@@ -63,8 +64,6 @@ class Work:
 
 def build(makers: dict[str, Callable[[], Any]]) -> tuple[dict[str, Any], dict[str, str]]:
     """What could be built, with the same seed each; and why the others could not."""
-    from vaeflow.benchmark.timing import failure
-
     built, failed = {}, {}
     for name, make in makers.items():
         torch.manual_seed(0)
@@ -75,9 +74,7 @@ def build(makers: dict[str, Callable[[], Any]]) -> tuple[dict[str, Any], dict[st
     return built, failed
 
 
-def training_step(
-    module: nn.Module, loss: Callable[[], Tensor], device: torch.device, fused: bool = False
-) -> Callable[[], object]:
+def training_step(module: nn.Module, loss: Callable[[], Tensor], fused: bool = False) -> Callable[[], object]:
     """Loss, gradient and a step of Adam, as every library's own loop does it."""
     optimizer = torch.optim.Adam(module.parameters(), 1e-4, fused=fused or None)
 
@@ -90,7 +87,7 @@ def training_step(
 
 
 def _without_gradient(run: Callable[[], object]) -> Callable[[], object]:
-    return torch.no_grad()(run)  # type: ignore[no-any-return]
+    return torch.no_grad()(run)
 
 
 def flow_works(
@@ -99,10 +96,12 @@ def flow_works(
     features: int,
     batch: int,
     device: torch.device,
-    goals: dict[str, Sequence[Goal]],
+    goals: Mapping[str, Sequence[Goal]],
 ) -> Iterator[Work]:
     """log_prob, training step and sampling of flows."""
-    flows, failed = build({name: lambda make=make: _on(make(), device) for name, make in makers.items()})  # type: ignore[misc]
+    flows, failed = build(makers)
+    for flow in flows.values():
+        flow.module.to(device)
     generator = torch.Generator().manual_seed(1)
     x = torch.randn(batch, features, generator=generator).to(device)
     z = torch.randn(batch, features, generator=generator).to(device)
@@ -123,12 +122,9 @@ def flow_works(
         failed,
         items=batch,
     )
-    steps = {
-        name: training_step(flow.module, lambda flow=flow: -flow.log_prob(x).mean(), device)  # type: ignore[misc]
-        for name, flow in flows.items()
-    }
+    steps = {name: training_step(flow.module, functools.partial(_mean_nll, flow, x)) for name, flow in flows.items()}
     fused = {
-        name + FUSED: training_step(flow.module, lambda flow=flow: -flow.log_prob(x).mean(), device, True)  # type: ignore[misc]
+        name + FUSED: training_step(flow.module, functools.partial(_mean_nll, flow, x), True)
         for name, flow in flows.items()
         if name in (OURS, FLOOR)
     }
@@ -148,9 +144,8 @@ def flow_works(
     )
 
 
-def _on(flow: Flow, device: torch.device) -> Flow:
-    flow.module.to(device)
-    return flow
+def _mean_nll(flow: Flow, x: Tensor) -> Tensor:
+    return -flow.log_prob(x).mean()
 
 
 def _density(flow: Any, features: int) -> Flow:
@@ -174,7 +169,7 @@ def maf(features: int, hidden: Sequence[int], device: torch.device, batch: int =
         return _density(lambda d, c: B.MaskedAutoregressive(d, c, steps=steps, hidden=hidden), features)
 
     makers = {OURS: ours, FLOOR: floor}
-    makers |= {name: lambda make=make: make(features, steps, hidden) for name, make in peers.MAF.items()}  # type: ignore[misc]
+    makers |= {name: functools.partial(make, features, steps, hidden) for name, make in peers.MAF.items()}
     goals = {"sampling": [Goal(OURS, FLOOR, 1.0)]}
     if features == 784:
         goals |= {
@@ -210,7 +205,7 @@ def couplings(
 
     makers = {OURS: ours, FLOOR: floor}
     makers |= {
-        peer: lambda make=make: make(features, steps, hidden, affine)  # type: ignore[misc]
+        peer: functools.partial(make, features, steps, hidden, affine)
         for peer, make in peers.COUPLING.items()
         if affine or peer != "pyro"
     }
@@ -229,8 +224,10 @@ def planar(device: torch.device, features: int = 40, steps: int = 16, batch: int
         OURS: lambda: B.Planar(features, steps=steps),
         FLOOR: lambda: floors.GramPlanar(features, steps),
     }
-    makers |= {name: lambda make=make: make(features, steps) for name, make in peers.PLANAR.items()}  # type: ignore[misc]
-    flows, failed = build({name: lambda make=make: make().to(device) for name, make in makers.items()})  # type: ignore[misc]
+    makers |= {name: functools.partial(make, features, steps) for name, make in peers.PLANAR.items()}
+    flows, failed = build(makers)
+    for flow in flows.values():
+        flow.to(device)
     z = torch.randn(batch, features, generator=torch.Generator().manual_seed(1)).to(device)
 
     def both(flow: nn.Module) -> None:
@@ -252,28 +249,35 @@ def planar(device: torch.device, features: int = 40, steps: int = 16, batch: int
     )
 
 
-def vae(
-    device: torch.device,
-    pixels: int = 784,
-    hidden: Sequence[int] = (200, 200),
-    latent: int = 50,
-    steps: int = 4,
-    width: int = 320,
-    batch: int = 128,
-) -> Iterator[Work]:
+def vae_model(
+    pixels: int = 784, hidden: Sequence[int] = (200, 200), latent: int = 50, steps: int = 4, width: int = 320
+) -> VAE:
+    """A VAE of binary vectors with an IAF that has no context."""
+
+    class Flow(B.InverseAutoregressive):
+        def __init__(self, features: int, context_features: int) -> None:
+            super().__init__(features, 0, steps, [width])
+
+        def condition(self, context: Any) -> Any:
+            return super().condition(None if isinstance(context, Tensor) else context)
+
+    return VAE(
+        shape=(pixels,),
+        levels=2,
+        latent_features=latent,
+        encoder=lambda shape, c: MLPEncoder(shape, c, hidden=list(hidden), activation="tanh"),
+        decoder=lambda z, c, shape: MLPDecoder(z, c, shape, hidden=list(hidden), activation="tanh"),
+        flow=Flow,
+        likelihood=Bernoulli,
+    )
+
+
+def vae(device: torch.device, batch: int = 128) -> Iterator[Work]:
     """A VAE with an IAF: a step of training, and an importance-sampled likelihood."""
-    sizes = (pixels, hidden, latent, steps, width)
+    pixels, hidden, latent, steps, width = sizes = (784, (200, 200), 50, 4, 320)
 
     def ours() -> AutoEncoder:
-        model = VAE(
-            shape=(pixels,),
-            levels=2,
-            latent_features=latent,
-            encoder=lambda shape, c: MLPEncoder(shape, c, hidden=list(hidden), activation="tanh"),
-            decoder=lambda z, c, shape: MLPDecoder(z, c, shape, hidden=list(hidden), activation="tanh"),
-            flow=lambda d, c: B.InverseAutoregressive(d, 0, steps=steps, hidden=[width]),
-            likelihood=Bernoulli,
-        )
+        model = vae_model(*sizes)
 
         def loss(x: Tensor) -> Tensor:
             noise = Noise(0, "train", 0, torch.arange(len(x), device=x.device))
@@ -292,16 +296,15 @@ def vae(
         )
 
     makers: dict[str, Callable[[], AutoEncoder]] = {OURS: ours, FLOOR: floor}
-    makers |= {name: lambda make=make: make(*sizes) for name, make in peers.VAE.items()}  # type: ignore[misc]
+    makers |= {name: functools.partial(make, *sizes) for name, make in peers.VAE.items()}
     models, failed = build(makers)
     for model in models.values():
         model.module.to(device)
     x = torch.rand(batch, pixels, generator=torch.Generator().manual_seed(1)).round().to(device)
     case = f"VAE + IAF, {pixels}-{'-'.join(map(str, hidden))}-{latent}, K = {steps}, hidden {width}"
-    train = {n: training_step(m.module, lambda m=m: m.loss(x), device) for n, m in models.items()}  # type: ignore[misc]
+    train = {n: training_step(m.module, functools.partial(m.loss, x)) for n, m in models.items()}
     fused = {
-        n + FUSED: training_step(models[n].module, lambda n=n: models[n].loss(x), device, True)  # type: ignore[misc]
-        for n in (OURS, FLOOR)
+        n + FUSED: training_step(models[n].module, functools.partial(models[n].loss, x), True) for n in (OURS, FLOOR)
     }
     goals = [Goal(OURS, "best peer", 1 / 1.3), Goal(OURS + FUSED, "best peer", 1 / 1.3)]
     yield Work(f"{case}, batch {batch}", "train step", train | fused, goals, failed, items=batch)
@@ -314,6 +317,7 @@ def vae(
         for _ in range(samples * len(examples) // ROWS):
             decoder.log_likelihood(examples, draws)
 
+    estimate: dict[str, Callable[[], object]]
     estimate = {n: functools.partial(m.log_likelihood, examples, samples) for n, m in models.items()}
     estimate["decoder + likelihood"] = decoder_alone
     yield Work(

@@ -43,12 +43,12 @@ class DenseCouplings(nn.Module):
 
     def __init__(self, features: int, steps: int, hidden: Sequence[int], affine: bool) -> None:
         super().__init__()
-        self.half, self.affine = features // 2, affine
-        outputs = (2 if affine else 1) * self.half
-        self.nets = nn.ModuleList(mlp([self.half, *hidden, outputs]) for _ in range(steps))
+        self.kept, self.affine = features // 2, affine
+        outputs = (2 if affine else 1) * self.kept
+        self.nets = nn.ModuleList(mlp([self.kept, *hidden, outputs]) for _ in range(steps))
 
     def to_noise(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        a, b = x[:, : self.half], x[:, self.half :]
+        a, b = x[:, : self.kept], x[:, self.kept :]
         log_det = x.new_zeros(())
         for net in self.nets:
             if self.affine:
@@ -61,7 +61,7 @@ class DenseCouplings(nn.Module):
         return torch.cat([a, b], -1), log_det
 
     def to_data(self, z: Tensor) -> Tensor:
-        a, b = z[:, : self.half], z[:, self.half :]
+        a, b = z[:, : self.kept], z[:, self.kept :]
         for net in reversed(self.nets):
             if self.affine:
                 log_scale, shift = net(b).chunk(2, -1)

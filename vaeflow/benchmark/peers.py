@@ -37,7 +37,7 @@ class Flow:
 # -------------------------------------------------------------------------------------------------------------- MAF
 
 
-def nflows_maf(features: int, steps: int, hidden: Sequence[int]) -> Flow:
+def _nflows_maf(features: int, steps: int, hidden: Sequence[int]) -> Flow:
     from nflows.distributions import StandardNormal
     from nflows.flows import Flow as NFlow
     from nflows.transforms import CompositeTransform, MaskedAffineAutoregressiveTransform, ReversePermutation
@@ -54,7 +54,7 @@ def nflows_maf(features: int, steps: int, hidden: Sequence[int]) -> Flow:
     return Flow(flow, flow.log_prob, lambda z: flow._transform.inverse(z)[0], lambda x: flow._transform(x)[0])
 
 
-def normflows_maf(features: int, steps: int, hidden: Sequence[int]) -> Flow:
+def _normflows_maf(features: int, steps: int, hidden: Sequence[int]) -> Flow:
     """A ReLU is added behind the first masked layer, which has none, and a reversal between steps."""
     import normflows
     from normflows.distributions import DiagGaussian
@@ -85,20 +85,20 @@ class _Turned(nn.Module):
         return self.flow(x)
 
 
-def zuko_maf(features: int, steps: int, hidden: Sequence[int]) -> Flow:
+def _zuko_maf(features: int, steps: int, hidden: Sequence[int]) -> Flow:
     import zuko
 
     flow = zuko.flows.MAF(features, transforms=steps, hidden_features=hidden)
     return Flow(flow, lambda x: flow().log_prob(x), lambda z: flow().transform.inv(z), lambda x: flow().transform(x))
 
 
-def pyro_maf(features: int, steps: int, hidden: Sequence[int]) -> Flow:
+def _pyro_maf(features: int, steps: int, hidden: Sequence[int]) -> Flow:
     """Its autoregressive transforms generate fast: here they are turned round."""
     from pyro.distributions.transforms import AffineAutoregressive
     from pyro.nn import AutoRegressiveNN
 
-    order = torch.arange(features)
-    modules = nn.ModuleList(
+    order: Any = torch.arange(features)
+    modules: Any = nn.ModuleList(
         AffineAutoregressive(
             AutoRegressiveNN(features, list(hidden), permutation=order if k % 2 == 0 else order.flip(0))
         )
@@ -108,6 +108,7 @@ def pyro_maf(features: int, steps: int, hidden: Sequence[int]) -> Flow:
     def to_noise(x: Tensor) -> tuple[Tensor, Tensor]:
         log_det = x.new_zeros(())
         for module in modules:
+            module.clear_cache()  # with its cache it would return what it computed in the turn before
             y = module(x)
             log_det = log_det + module.log_abs_det_jacobian(x, y)
             x = y
@@ -126,7 +127,7 @@ def pyro_maf(features: int, steps: int, hidden: Sequence[int]) -> Flow:
     return Flow(modules, log_prob, to_data, lambda x: to_noise(x)[0])
 
 
-def pythae_maf(features: int, steps: int, hidden: Sequence[int]) -> Flow:
+def _pythae_maf(features: int, steps: int, hidden: Sequence[int]) -> Flow:
     from pythae.models.normalizing_flows import MAF, MAFConfig
 
     flow = MAF(
@@ -146,13 +147,13 @@ def pythae_maf(features: int, steps: int, hidden: Sequence[int]) -> Flow:
     return Flow(flow, log_prob, lambda z: flow.inverse(z).out, lambda x: flow(x).out)
 
 
-MAF = {"nflows": nflows_maf, "normflows": normflows_maf, "zuko": zuko_maf, "pyro": pyro_maf, "pythae": pythae_maf}
+MAF = {"nflows": _nflows_maf, "normflows": _normflows_maf, "zuko": _zuko_maf, "pyro": _pyro_maf, "pythae": _pythae_maf}
 
 
 # -------------------------------------------------------------------------------------------------------- couplings
 
 
-def nflows_coupling(features: int, steps: int, hidden: Sequence[int], affine: bool) -> Flow:
+def _nflows_coupling(features: int, steps: int, hidden: Sequence[int], affine: bool) -> Flow:
     """Its nets take a context as well: here they leave it out."""
     from nflows.distributions import StandardNormal
     from nflows.flows import Flow as NFlow
@@ -168,7 +169,7 @@ def nflows_coupling(features: int, steps: int, hidden: Sequence[int], affine: bo
     return Flow(flow, flow.log_prob, lambda z: flow._transform.inverse(z)[0], lambda x: flow._transform(x)[0])
 
 
-def normflows_coupling(features: int, steps: int, hidden: Sequence[int], affine: bool) -> Flow:
+def _normflows_coupling(features: int, steps: int, hidden: Sequence[int], affine: bool) -> Flow:
     import normflows
     from normflows.distributions import DiagGaussian
     from normflows.flows import AffineCouplingBlock, Permute
@@ -182,7 +183,7 @@ def normflows_coupling(features: int, steps: int, hidden: Sequence[int], affine:
     return Flow(flow, flow.log_prob, flow, flow.inverse)
 
 
-def zuko_coupling(features: int, steps: int, hidden: Sequence[int], affine: bool) -> Flow:
+def _zuko_coupling(features: int, steps: int, hidden: Sequence[int], affine: bool) -> Flow:
     import zuko
 
     univariate = {} if affine else {"univariate": zuko.transforms.AdditiveTransform, "shapes": [()]}
@@ -190,16 +191,17 @@ def zuko_coupling(features: int, steps: int, hidden: Sequence[int], affine: bool
     return Flow(flow, lambda x: flow().log_prob(x), lambda z: flow().transform.inv(z), lambda x: flow().transform(x))
 
 
-def pyro_coupling(features: int, steps: int, hidden: Sequence[int], affine: bool) -> Flow:
+def _pyro_coupling(features: int, steps: int, hidden: Sequence[int], affine: bool) -> Flow:
     """It always keeps the first half: the features are turned round between steps."""
     from pyro.distributions.transforms import affine_coupling
 
     assert affine, "it has no additive couplings"
-    modules = nn.ModuleList(affine_coupling(features, list(hidden)) for _ in range(steps))
+    modules: Any = nn.ModuleList(affine_coupling(features, list(hidden)) for _ in range(steps))
 
     def to_noise(x: Tensor) -> tuple[Tensor, Tensor]:
         log_det = x.new_zeros(())
         for module in modules:
+            module.clear_cache()  # with its cache it would return what it computed in the turn before
             y = module(x)
             log_det = log_det + module.log_abs_det_jacobian(x, y)
             x = y.flip(-1)
@@ -218,7 +220,7 @@ def pyro_coupling(features: int, steps: int, hidden: Sequence[int], affine: bool
     return Flow(modules, log_prob, to_data, lambda x: to_noise(x)[0])
 
 
-def freia_coupling(features: int, steps: int, hidden: Sequence[int], affine: bool) -> Flow:
+def _freia_coupling(features: int, steps: int, hidden: Sequence[int], affine: bool) -> Flow:
     """A block of it maps both halves: half as many blocks."""
     from FrEIA.framework import SequenceINN
     from FrEIA.modules import GLOWCouplingBlock, NICECouplingBlock
@@ -236,23 +238,23 @@ def freia_coupling(features: int, steps: int, hidden: Sequence[int], affine: boo
 
 
 COUPLING = {
-    "nflows": nflows_coupling,
-    "normflows": normflows_coupling,
-    "zuko": zuko_coupling,
-    "pyro": pyro_coupling,
-    "FrEIA": freia_coupling,
+    "nflows": _nflows_coupling,
+    "normflows": _normflows_coupling,
+    "zuko": _zuko_coupling,
+    "pyro": _pyro_coupling,
+    "FrEIA": _freia_coupling,
 }
 
 # ----------------------------------------------------------------------------------------------------------- planar
 
 
-def normflows_planar(features: int, steps: int) -> nn.Module:
+def _normflows_planar(features: int, steps: int) -> nn.Module:
     from normflows.flows import Planar
 
     return _Chain([Planar((features,)) for _ in range(steps)])
 
 
-def pythae_planar(features: int, steps: int) -> nn.Module:
+def _pythae_planar(features: int, steps: int) -> nn.Module:
     from pythae.models.normalizing_flows import PlanarFlow, PlanarFlowConfig
 
     class Step(nn.Module):
@@ -267,7 +269,7 @@ def pythae_planar(features: int, steps: int) -> nn.Module:
     return _Chain([Step() for _ in range(steps)])
 
 
-def pyro_planar(features: int, steps: int) -> nn.Module:
+def _pyro_planar(features: int, steps: int) -> nn.Module:
     from pyro.distributions.transforms import Planar
 
     class Step(nn.Module):
@@ -276,6 +278,7 @@ def pyro_planar(features: int, steps: int) -> nn.Module:
             self.flow = Planar(features)
 
         def forward(self, z: Tensor) -> tuple[Tensor, Tensor]:
+            self.flow.clear_cache()
             x = self.flow(z)
             return x, self.flow.log_abs_det_jacobian(z, x)
 
@@ -297,7 +300,7 @@ class _Chain(nn.Module):
         return z, total
 
 
-PLANAR = {"normflows": normflows_planar, "pyro": pyro_planar, "pythae": pythae_planar}
+PLANAR = {"normflows": _normflows_planar, "pyro": _pyro_planar, "pythae": _pythae_planar}
 
 # -------------------------------------------------------------------------------------------------------------- VAE
 
@@ -314,10 +317,10 @@ class AutoEncoder:
 
     module: nn.Module
     loss: Callable[[Tensor], Tensor]
-    log_likelihood: Callable[[Tensor, int], Tensor] | None
+    log_likelihood: Callable[[Tensor, int], Tensor]
 
 
-def pythae_vae(pixels: int, hidden: Sequence[int], latent: int, steps: int, width: int) -> AutoEncoder:
+def _pythae_vae(pixels: int, hidden: Sequence[int], latent: int, steps: int, width: int) -> AutoEncoder:
     from pythae.models import VAE_IAF, VAE_IAF_Config
     from pythae.models.base.base_utils import ModelOutput
     from pythae.models.nn import BaseDecoder, BaseEncoder
@@ -357,7 +360,7 @@ def pythae_vae(pixels: int, hidden: Sequence[int], latent: int, steps: int, widt
     return AutoEncoder(model, lambda x: model({"data": x}).loss, log_likelihood)
 
 
-def normflows_vae(pixels: int, hidden: Sequence[int], latent: int, steps: int, width: int) -> AutoEncoder:
+def _normflows_vae(pixels: int, hidden: Sequence[int], latent: int, steps: int, width: int) -> AutoEncoder:
     """Its MAF turned round is the IAF; the sign of the bound is this script's."""
     import normflows
     from normflows.distributions import DiagGaussian, NNDiagGaussian
@@ -392,4 +395,4 @@ def normflows_vae(pixels: int, hidden: Sequence[int], latent: int, steps: int, w
     return AutoEncoder(model, loss, one_by_one)
 
 
-VAE = {"normflows": normflows_vae, "pythae": pythae_vae}
+VAE = {"normflows": _normflows_vae, "pythae": _pythae_vae}

@@ -39,27 +39,27 @@ class Timing:
 def take_turns(
     contenders: Mapping[str, Callable[[], object]], repeats: int, device: torch.device, say: Callable[[str], None]
 ) -> dict[str, Timing]:
-    """Time every contender ``repeats`` times, each round in another order; one warm-up first, on which the memory is
-    measured. A contender that raises is left out with its error, one slower than :data:`SLOW` takes part once in ten
-    rounds."""
+    """Time every contender ``repeats`` times, each round in another order. Before, each runs three times, and the
+    second time its memory is measured. One that raises is left out with its error; one that is slower than :data:`SLOW`
+    takes part in three rounds, one slower than ten times that in the first alone."""
     timings = {name: Timing() for name in contenders}
-    every = dict.fromkeys(contenders, 1)
+    turns = dict.fromkeys(contenders, repeats)
     for name, run in contenders.items():
         say(f"{name}, first")
         try:
-            timings[name].memory_mb = _memory_of(run, device)
             run()
+            timings[name].memory_mb = _memory_of(run, device)
             first = _seconds(run, device)
         except Exception as error:
             timings[name].failed = failure(error)
             continue
         if first > SLOW:
-            every[name] = max(1, repeats // 3)
+            turns[name] = 1 if first > 10 * SLOW else min(3, repeats)
     names = [name for name in contenders if timings[name].failed is None]
     for turn in range(repeats):
         say(f"turn {turn + 1} of {repeats}")
         for name in names[turn % len(names) :] + names[: turn % len(names)] if names else []:
-            taken = _seconds(contenders[name], device) if turn % every[name] == 0 else math.nan
+            taken = _seconds(contenders[name], device) if turn < turns[name] else math.nan
             timings[name].seconds.append(taken)
     return timings
 
@@ -129,8 +129,8 @@ def ratio(mine: Sequence[float], other: Sequence[float]) -> Ratio | None:
     n = len(pairs)
     if not n:
         return None
-    tail, rank = 0.0, 0
-    while rank < n // 2 and (tail := tail + math.comb(n, rank) / 2**n) <= 0.025:
+    rank = 0
+    while rank < n // 2 and sum(math.comb(n, k) for k in range(rank + 1)) <= 0.025 * 2**n:
         rank += 1
     rank = max(0, rank - 1)
     return Ratio(statistics.median(pairs), pairs[rank], pairs[n - 1 - rank], n)

@@ -63,10 +63,6 @@ class Coupling(AnyCoupling):
     (torch.Size([7, 5]), torch.Size([7]))
     """
 
-    kept: Tensor
-    moved: Tensor
-    order: Tensor
-
     def __init__(
         self,
         features: int,
@@ -82,22 +78,23 @@ class Coupling(AnyCoupling):
             raise VaeflowError(
                 f"a coupling of {features} feature leaves nothing to determine it by: take an autoregressive flow."
             )
-        self.features = features
+        self.features, self.swap = features, swap
         self.transformer = transformer()
-        kept, moved = torch.arange(features)[swap::2], torch.arange(features)[1 - swap :: 2]
-        for name, index in (("kept", kept), ("moved", moved), ("order", torch.cat([kept, moved]).argsort())):
-            self.register_buffer(name, index, persistent=False)
-        outputs = self.transformer.num_parameters * len(moved)
-        self.net = MLPConditioner(len(kept), outputs, hidden, context_features, activation, residual_blocks)
+        self.moved = (features + swap) // 2
+        outputs = self.transformer.num_parameters * self.moved
+        self.net = MLPConditioner(features - self.moved, outputs, hidden, context_features, activation, residual_blocks)
 
     def map(
         self, transform: Callable[[Tensor, Tensor], tuple[Tensor, Tensor]], value: Tensor, context: Context
     ) -> tuple[Tensor, Tensor]:
         check_shape("the vector", value, self.features)
-        kept = value[..., self.kept]
-        theta = self.net(kept, context).unflatten(-1, (-1, len(self.moved))).movedim(-2, -1)
-        image, log_slopes = transform(value[..., self.moved], theta)
-        return torch.cat([kept, image], dim=-1)[..., self.order], log_slopes.sum(-1)
+        kept, moved = value[..., self.swap :: 2], value[..., 1 - self.swap :: 2]
+        theta = self.net(kept, context).unflatten(-1, (-1, self.moved)).movedim(-2, -1)
+        image, log_slopes = transform(moved, theta)
+        even, odd = (image, kept) if self.swap else (kept, image)
+        pairs = torch.stack([even[..., : self.features // 2], odd], dim=-1).flatten(-2)
+        whole = torch.cat([pairs, even[..., -1:]], dim=-1) if self.features % 2 else pairs
+        return whole, log_slopes.sum(-1)
 
 
 class ImageCoupling(AnyCoupling):

@@ -16,7 +16,7 @@ LOG_SCALE_BOUND = 7.0
 
 def bounded(log_scale: Tensor, bound: float = LOG_SCALE_BOUND) -> Tensor:
     """B tanh(a/B): near 0 the identity, and no logarithm of a scale leaves ±B, whatever a net puts out."""
-    return bound * torch.tanh(log_scale / bound)
+    return bound * torch.tanh(log_scale * (1 / bound))
 
 
 class UnitInterval(Bijection):

@@ -1,5 +1,6 @@
 """What the scripts do, one function each."""
 
+from vaeflow.commands.benchmark import benchmark
 from vaeflow.commands.drawing import draw_density, draw_layers, draw_push_forward, sample
 from vaeflow.commands.evaluation import compare_runs, evaluate_checkpoint
 from vaeflow.commands.gallery import figures, latent_dimensions
@@ -8,6 +9,7 @@ from vaeflow.commands.training import train
 
 __all__ = [
     "attribute",
+    "benchmark",
     "compare_runs",
     "draw_density",
     "draw_layers",
