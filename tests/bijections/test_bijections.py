@@ -446,16 +446,30 @@ def test_planar_constraint() -> None:
         if u == (0, 0):
             torch.testing.assert_close(x, z)
     u, w = torch.randn(2, 1000, 8, dtype=torch.float64).unbind()
-    prepared = planar.prepare(0, u=10 * u, w=w, b=w[:, :1])
+    prepared = planar.prepare(u=10 * u, w=w, b=w[:, :1])
     torch.testing.assert_close(torch.linalg.vecdot(w, prepared["u_hat"]).unsqueeze(-1), prepared["wu_hat"])
     assert (prepared["wu_hat"] > -1).all()
+
+
+def test_planar_steps_are_the_same_one_by_one_and_by_products_of_matrices() -> None:
+    planar = redraw(B.Planar(D, 0, steps=7).double(), 4.0)
+    z = torch.randn(3, BATCH, D, dtype=torch.float64, requires_grad=True)
+    for together, one_by_one in zip(planar(z), B.Amortised.forward(planar, z), strict=True):
+        torch.testing.assert_close(together, one_by_one)
+        sources = (z, planar.parameters_of_steps)
+        for a, b in zip(
+            *(torch.autograd.grad(y.sin().sum(), sources, retain_graph=True) for y in (together, one_by_one)),
+            strict=True,
+        ):
+            torch.testing.assert_close(a, b)
+    assert planar(z[:, :0])[0].shape == (3, 0, D)
 
 
 def test_householder_and_qr_are_orthonormal() -> None:
     for kind in ("orthogonal", "householder"):
         sylvester = B.Sylvester(5, 0, kind=kind, bottleneck=3 if kind == "orthogonal" else None)  # type: ignore[arg-type]
         (prepared,) = redraw(sylvester.double(), 4.0).condition(None)
-        q = prepared["q"]
+        q = prepared["q"][0]
         torch.testing.assert_close(q.mT @ q, torch.eye(q.shape[-1], dtype=torch.float64))
 
 

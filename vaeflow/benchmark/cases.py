@@ -249,25 +249,27 @@ def planar(device: torch.device, features: int = 40, steps: int = 16, batch: int
     )
 
 
+class WithoutContext(B.InverseAutoregressive):
+    """An IAF that leaves out the encoder's features, as those of the other libraries do."""
+
+    def __init__(self, features: int, context_features: int, steps: int, hidden: Sequence[int]) -> None:
+        super().__init__(features, 0, steps, hidden)
+
+    def condition(self, context: Any) -> Any:
+        return super().condition(None if isinstance(context, Tensor) else context)
+
+
 def vae_model(
     pixels: int = 784, hidden: Sequence[int] = (200, 200), latent: int = 50, steps: int = 4, width: int = 320
 ) -> VAE:
-    """A VAE of binary vectors with an IAF that has no context."""
-
-    class Flow(B.InverseAutoregressive):
-        def __init__(self, features: int, context_features: int) -> None:
-            super().__init__(features, 0, steps, [width])
-
-        def condition(self, context: Any) -> Any:
-            return super().condition(None if isinstance(context, Tensor) else context)
-
+    """A VAE of binary vectors with an IAF."""
     return VAE(
         shape=(pixels,),
         levels=2,
         latent_features=latent,
-        encoder=lambda shape, c: MLPEncoder(shape, c, hidden=list(hidden), activation="tanh"),
-        decoder=lambda z, c, shape: MLPDecoder(z, c, shape, hidden=list(hidden), activation="tanh"),
-        flow=Flow,
+        encoder=functools.partial(MLPEncoder, hidden=list(hidden), activation="tanh"),
+        decoder=functools.partial(MLPDecoder, hidden=list(hidden), activation="tanh"),
+        flow=functools.partial(WithoutContext, steps=steps, hidden=[width]),
         likelihood=Bernoulli,
     )
 

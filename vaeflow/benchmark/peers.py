@@ -275,7 +275,7 @@ def _pyro_planar(features: int, steps: int) -> nn.Module:
     class Step(nn.Module):
         def __init__(self) -> None:
             super().__init__()
-            self.flow = Planar(features)
+            self.flow: Any = Planar(features)
 
         def forward(self, z: Tensor) -> tuple[Tensor, Tensor]:
             self.flow.clear_cache()

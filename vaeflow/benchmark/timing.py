@@ -95,9 +95,9 @@ def _memory_of(run: Callable[[], object], device: torch.device) -> float:
             file.write("5")  # the peak begins anew
     except OSError:
         pass
-    before = _peak()
+    start = _peak()
     run()
-    return max(0.0, _peak() - before)
+    return max(0.0, _peak() - start)
 
 
 def _peak() -> float:
@@ -129,8 +129,8 @@ def ratio(mine: Sequence[float], other: Sequence[float]) -> Ratio | None:
     n = len(pairs)
     if not n:
         return None
-    rank = 0
-    while rank < n // 2 and sum(math.comb(n, k) for k in range(rank + 1)) <= 0.025 * 2**n:
+    rank, total = 0, 0.025 * 2**n
+    while rank < n // 2 and sum(math.comb(n, k) for k in range(rank + 1)) <= total:
         rank += 1
     rank = max(0, rank - 1)
     return Ratio(statistics.median(pairs), pairs[rank], pairs[n - 1 - rank], n)

@@ -175,7 +175,7 @@ class Amortised(Bijection):
     """``steps`` maps of one family after each other, their parameters a linear function of the context.
 
     Without a context the parameters are learned directly. A subclass names the shapes of one step's parameters in
-    :meth:`parameter_shapes`, gives their values at the start, makes of them in :meth:`prepare` what the map needs, and
+    :meth:`parameter_shapes`, gives their values at the start, makes of them in :meth:`prepare` what the maps need, and
     implements the map of one step in both directions.
 
     Args:
@@ -209,9 +209,10 @@ class Amortised(Bijection):
         """Value at the start of one step's parameter ``name``; random values come from torch's generator."""
 
     @abstractmethod
-    def prepare(self, step: int, **parameters: Tensor) -> dict[str, Tensor]:
-        """What the map of one step needs of its parameters, each ``(batch, *shape)``, or ``shape`` without a context.
-        It is computed once, however many samples are drawn."""
+    def prepare(self, **parameters: Tensor) -> dict[str, Tensor]:
+        """What the maps need of the parameters of all steps, each ``(batch, steps, *shape)``, or ``(steps, *shape)``
+        without a context. It is computed once, however many samples are drawn; its values have the same leading
+        dimensions."""
 
     @abstractmethod
     def step(self, z: Tensor, *args: Any, **prepared: Any) -> tuple[Tensor, Tensor]:
@@ -227,17 +228,21 @@ class Amortised(Bijection):
         check_context(context, self.context_features)
         flat = self.amortise(context) if self.context_features else self.parameters_of_steps
         shapes = self.parameter_shapes
-        sizes = [int(torch.Size(shape).numel()) for shape in shapes.values()] * self.steps
-        parts = iter(flat.split(sizes, dim=-1))
-        return tuple(
-            self.prepare(k, **{name: next(parts).unflatten(-1, shape) for name, shape in shapes.items()})
-            for k in range(self.steps)
-        )
+        sizes = [int(torch.Size(shape).numel()) for shape in shapes.values()]
+        parts = flat.unflatten(-1, (self.steps, -1)).split(sizes, dim=-1)
+        parameters = zip(shapes.items(), parts, strict=True)
+        return (self.prepare(**{name: part.unflatten(-1, shape) for (name, shape), part in parameters}),)
+
+    def _of_steps(self, context: Context) -> list[dict[str, Tensor]]:
+        """What :meth:`prepare` made, step by step."""
+        (prepared,) = self.condition(context)
+        steps = zip(*(value.unbind(1 if self.context_features else 0) for value in prepared.values()), strict=True)
+        return [dict(zip(prepared, values, strict=True)) for values in steps]
 
     def forward(self, z: Tensor, context: Context = None) -> tuple[Tensor, Tensor]:
         check_shape("z", z, self.features)
         total = z.new_zeros(())
-        for prepared in self.condition(context):
+        for prepared in self._of_steps(context):
             z, log_det = self.step(z, **prepared)
             total = total + log_det
         return z, total
@@ -245,13 +250,13 @@ class Amortised(Bijection):
     def inverse(self, x: Tensor, context: Context = None) -> tuple[Tensor, Tensor]:
         check_shape("x", x, self.features)
         total = x.new_zeros(())
-        for prepared in reversed(self.condition(context)):
+        for prepared in reversed(self._of_steps(context)):
             x, log_det = self.step_inverse(x, **prepared)
             total = total + log_det
         return x, total
 
     def trajectory(self, z: Tensor, context: Context = None) -> Iterator[Tensor]:
         yield z
-        for prepared in self.condition(context):
+        for prepared in self._of_steps(context):
             z, _ = self.step(z, **prepared)
             yield z

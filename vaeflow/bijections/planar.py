@@ -8,8 +8,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from vaeflow.bijections.base import Amortised
+from vaeflow.bijections.base import Amortised, Context
 from vaeflow.bijections.solve import solve_tanh
+from vaeflow.errors import check_shape
 
 SHIFT = math.log(math.e - 1)  # softplus(SHIFT) = 1
 MARGIN = 1e-4  # how far every slope stays from zero, and so every log-determinant from −∞
@@ -29,6 +30,10 @@ class Planar(Amortised):
 
     The inverse has no closed form. α = wᵀz solves the scalar equation α + wᵀû tanh(α + b) = wᵀx, whose left side
     rises in α; bisection and Newton's method find it to the precision of the number type, and z = x − û tanh(α + b).
+
+    Without a context all steps together cost two products of matrices: with h_j the tanh of step j,
+
+        w_kᵀz_k = w_kᵀz + Σ_{j<k} w_kᵀû_j h_j,    x = z + Σ_k û_k h_k.
 
     Source: Rezende & Mohamed 2015, arXiv 1505.05770, section 4.1 and appendix A.1.
 
@@ -51,13 +56,30 @@ class Planar(Amortised):
         scale = {"u": 0.01, "w": 1.0, "b": 0.0}[name]
         return scale * torch.randn(shape) / math.sqrt(self.features)
 
-    def prepare(self, step: int, *, u: Tensor, w: Tensor, b: Tensor) -> dict[str, Tensor]:  # type: ignore[override]
+    def prepare(self, *, u: Tensor, w: Tensor, b: Tensor) -> dict[str, Tensor]:  # type: ignore[override]
         wu = torch.linalg.vecdot(w, u).unsqueeze(-1)
         push = (1 - MARGIN) * (F.softplus(wu + SHIFT) - 1) - wu
         norm = torch.linalg.vecdot(w, w).unsqueeze(-1)
         floor = torch.finfo(w.dtype).tiny ** 0.5
-        u_hat, wu_hat = u + push * w / norm.clamp(min=floor), wu + push * norm / norm.clamp(min=floor)
-        return {"u_hat": u_hat, "wu_hat": wu_hat, "w": w, "b": b}
+        along = push / norm.clamp(min=floor)
+        return {"u_hat": u + along * w, "wu_hat": wu + along * norm, "w": w, "b": b}
+
+    def forward(self, z: Tensor, context: Context = None) -> tuple[Tensor, Tensor]:
+        if self.context_features:
+            return super().forward(z, context)
+        check_shape("z", z, self.features)
+        (prepared,) = self.condition(context)
+        w, u_hat = prepared["w"], prepared["u_hat"]
+        flat = z.reshape(-1, self.features)
+        projected = torch.addmm(prepared["b"], w, flat.T).unbind()
+        below = w @ u_hat.T  # w_kᵀû_j of step k and those j before it
+        rows = below[*torch.tril_indices(self.steps, self.steps, -1)].split(list(range(1, self.steps)))
+        h = [torch.tanh(projected[0])]
+        for a, row in zip(projected[1:], rows, strict=True):
+            h.append(torch.tanh(torch.addmv(a, torch.stack(h, -1), row)))
+        units = torch.stack(h, -1)
+        slopes = (1 - units * units) * prepared["wu_hat"].squeeze(-1)
+        return torch.addmm(flat, units, u_hat).view_as(z), torch.log1p(slopes).sum(-1).view(z.shape[:-1])
 
     def step(self, z: Tensor, *, u_hat: Tensor, wu_hat: Tensor, w: Tensor, b: Tensor) -> tuple[Tensor, Tensor]:
         h = torch.tanh(torch.linalg.vecdot(z, w).unsqueeze(-1) + b)
@@ -96,7 +118,7 @@ class Radial(Amortised):
             return torch.randn(shape)
         return torch.full(shape, math.sqrt(self.features)) if name == "alpha" else 0.01 * torch.randn(shape)
 
-    def prepare(self, step: int, *, centre: Tensor, alpha: Tensor, beta: Tensor) -> dict[str, Tensor]:  # type: ignore[override]
+    def prepare(self, *, centre: Tensor, alpha: Tensor, beta: Tensor) -> dict[str, Tensor]:  # type: ignore[override]
         alpha = F.softplus(alpha) + MARGIN
         return {"centre": centre, "alpha": alpha, "beta": alpha * (1 - MARGIN) * (F.softplus(beta + SHIFT) - 1)}
 

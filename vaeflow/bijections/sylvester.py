@@ -71,12 +71,12 @@ class Sylvester(Amortised):
         return scale * torch.randn(shape) / math.sqrt(shape[-1])
 
     def prepare(  # type: ignore[override]
-        self, step: int, *, r: Tensor, diagonal: Tensor, diagonal_tilde: Tensor, b: Tensor, q: Tensor | None = None
+        self, *, r: Tensor, diagonal: Tensor, diagonal_tilde: Tensor, b: Tensor, q: Tensor | None = None
     ) -> dict[str, Tensor]:
-        """R, R̃ ``(batch, M, M)``, Q ``(batch, D, M)``, and the products Q R and R̃ Qᵀ."""
+        """R, R̃ ``(batch, steps, M, M)``, Q ``(batch, steps, D, M)``, and the products Q R and R̃ Qᵀ."""
         upper = r.triu(1) + torch.diag_embed((1 - MARGIN) * torch.tanh(diagonal))
         upper_tilde = r.mT.triu(1) + torch.diag_embed((1 - MARGIN) * torch.tanh(diagonal_tilde))
-        rotation = self._permutation(step, r) if q is None else self._orthonormal(q)
+        rotation = self._permutations(r) if q is None else self._orthonormal(q)
         return {
             "r": upper,
             "r_tilde": upper_tilde,
@@ -106,10 +106,10 @@ class Sylvester(Amortised):
             y, h = (torch.where(units == i, new.unsqueeze(-1), old) for new, old in ((y_i, y), (h_i, h)))
         return x - _apply(out, h), -self._log_det(h, r, r_tilde)
 
-    def _permutation(self, step: int, like: Tensor) -> Tensor:
-        """The identity and the reversal by turns, ``(D, D)``."""
+    def _permutations(self, like: Tensor) -> Tensor:
+        """The identity and the reversal by turns, of the shape of ``like``."""
         identity = torch.eye(self.features, dtype=like.dtype, device=like.device)
-        return identity.flip(0) if step % 2 else identity
+        return torch.stack([identity.flip(0) if k % 2 else identity for k in range(self.steps)]).expand_as(like)
 
     def _orthonormal(self, q: Tensor) -> Tensor:
         if self.kind == "orthogonal":
@@ -117,7 +117,7 @@ class Sylvester(Amortised):
         result = torch.eye(self.features, dtype=q.dtype, device=q.device)
         for v in q.unbind(-2):
             v = v / torch.linalg.vector_norm(v, dim=-1, keepdim=True).clamp(min=torch.finfo(v.dtype).tiny ** 0.5)
-            result = result - 2 * _apply(result, v).unsqueeze(-1) * v.unsqueeze(-2)
+            result = result - 2 * (result @ v.unsqueeze(-1)) * v.unsqueeze(-2)
         return result
 
     @staticmethod

@@ -1,0 +1,133 @@
+"""What was measured, as a table for a terminal or a Markdown file, and as JSON."""
+
+from __future__ import annotations
+
+import math
+import os
+import platform
+import sys
+from importlib.metadata import PackageNotFoundError, version
+from typing import Any
+
+import torch
+
+from vaeflow.benchmark.cases import FLOOR, OURS, Goal, Work
+from vaeflow.benchmark.timing import Ratio, Timing, ratio
+
+LIBRARIES = ("torch", "numba", "nflows", "normflows", "zuko", "pyro-ppl", "FrEIA", "pythae")
+
+
+def result_of(work: Work, timings: dict[str, Timing]) -> dict[str, Any]:
+    """All that was measured of one work, in plain types."""
+    best = best_peer(timings)
+    errors = work.errors()
+    rows = {}
+    for name, timing in timings.items():
+        to_floor = _ratio_of(timings, name, FLOOR)
+        rows[name] = {
+            "median_seconds": timing.median,
+            "seconds": timing.seconds,
+            "memory_mb": timing.memory_mb,
+            "failed": timing.failed,
+            "to_floor": None if to_floor is None else vars(to_floor),
+            "round_trip_error": errors.get(name),
+            "per_second": work.items / timing.median if work.items else None,
+        }
+    rows |= {name: {"failed": why} for name, why in work.failed.items()}
+    goals = [_goal(goal, timings, best) for goal in work.goals]
+    return {"case": work.case, "work": work.name, "best_peer": best, "goals": goals, "contenders": rows}
+
+
+def best_peer(timings: dict[str, Timing]) -> str | None:
+    """The contender of another library with the least median."""
+    peers = {name: t.median for name, t in timings.items() if not name.startswith((OURS, FLOOR)) and _is_library(name)}
+    known = {name: median for name, median in peers.items() if not math.isnan(median)}
+    return min(known, key=known.__getitem__) if known else None
+
+
+def _is_library(name: str) -> bool:
+    return name in ("nflows", "normflows", "zuko", "pyro", "FrEIA", "pythae")
+
+
+def _goal(goal: Goal, timings: dict[str, Timing], best: str | None) -> dict[str, Any]:
+    than = best if goal.than == "best peer" else goal.than
+    measured = _ratio_of(timings, goal.who, than)
+    return {
+        "who": goal.who,
+        "than": f"{goal.than}, {than}" if goal.than == "best peer" else goal.than,
+        "at_most": goal.at_most,
+        "measured": None if measured is None else vars(measured),
+        "met": measured is not None and measured.median <= goal.at_most,
+    }
+
+
+def _ratio_of(timings: dict[str, Timing], name: str, than: str | None) -> Ratio | None:
+    if name == than or than not in timings or name not in timings or timings[name].failed or timings[than].failed:
+        return None
+    return ratio(timings[name].seconds, timings[than].seconds)
+
+
+def markdown(result: dict[str, Any]) -> str:
+    """One work as a heading, a table and its goals."""
+    contenders = result["contenders"]
+    with_errors = any(row.get("round_trip_error") is not None for row in contenders.values())
+    with_rates = "importance" in result["work"]
+    head = ["", "time", "of the floor [95 %]", "memory"]
+    head += ["round trip"] * with_errors + ["per second"] * with_rates
+    lines = [f"### {result['case']}: {result['work']}", "", _row(head), _row(["---", *["---:"] * (len(head) - 1)])]
+    for name, row in contenders.items():
+        if row.get("failed"):
+            lines.append(_row([name, f"failed: {row['failed']}", *[""] * (len(head) - 2)]))
+            continue
+        cells = [name, duration(row["median_seconds"]), _interval(row["to_floor"]), f"{row['memory_mb']:.0f} MiB"]
+        if with_errors:
+            error = row["round_trip_error"]
+            cells.append("–" if error is None else f"{error:.1e}")
+        if with_rates:
+            cells.append(f"{row['per_second']:,.0f}")
+        lines.append(_row(cells))
+    for goal in result["goals"]:
+        met = "met" if goal["met"] else "**not met**"
+        lines += ["", f"{goal['who']} ≤ {goal['at_most']:.2f} × {goal['than']}: {_interval(goal['measured'])}, {met}."]
+    return "\n".join([*lines, ""])
+
+
+def _row(cells: list[str]) -> str:
+    return f"| {' | '.join(cells)} |"
+
+
+def _interval(measured: dict[str, Any] | None) -> str:
+    return "–" if measured is None else str(Ratio(**measured))
+
+
+def duration(seconds: float) -> str:
+    """A time in the unit that suits it."""
+    if math.isnan(seconds):
+        return "–"
+    return f"{seconds:.1f} s" if seconds >= 1 else f"{1000 * seconds:.{1 if seconds >= 0.01 else 2}f} ms"
+
+
+def machine(device: torch.device) -> dict[str, Any]:
+    """Where it was measured, and with what."""
+    versions = {}
+    for name in LIBRARIES:
+        try:
+            versions[name] = version(name)
+        except PackageNotFoundError:
+            versions[name] = "not installed"
+    return {
+        "device": torch.cuda.get_device_name(device) if device.type == "cuda" else _processor(),
+        "cores": os.cpu_count(),
+        "threads": torch.get_num_threads(),
+        "python": sys.version.split()[0],
+        "system": platform.system(),
+        "versions": versions,
+    }
+
+
+def _processor() -> str:
+    try:
+        with open("/proc/cpuinfo") as file:
+            return next(line.split(":")[1].strip() for line in file if line.startswith("model name"))
+    except (OSError, StopIteration):
+        return platform.processor() or platform.machine()
