@@ -253,7 +253,7 @@ class WithoutContext(B.InverseAutoregressive):
     """An IAF that leaves out the encoder's features, as those of the other libraries do."""
 
     def __init__(self, features: int, context_features: int, steps: int, hidden: Sequence[int]) -> None:
-        super().__init__(features, 0, steps, hidden)
+        super().__init__(features, 0, steps, hidden, activation="relu")
 
     def condition(self, context: Any) -> Any:
         return super().condition(None if isinstance(context, Tensor) else context)

@@ -100,7 +100,7 @@ class DenseVAE(nn.Module):
     def __init__(self, pixels: int, hidden: Sequence[int], latent: int, steps: int, width: int) -> None:
         super().__init__()
         self.encoder = nn.Sequential(mlp([pixels, *hidden], nn.Tanh), nn.Tanh(), nn.Linear(hidden[-1], 2 * latent))
-        self.nets = nn.ModuleList(mlp([latent, width, 2 * latent], nn.ELU) for _ in range(steps))
+        self.nets = nn.ModuleList(mlp([latent, width, 2 * latent]) for _ in range(steps))
         self.decoder = mlp([latent, *hidden[::-1], pixels], nn.Tanh)
 
     def log_weights(self, x: Tensor, num_samples: int, rows: int) -> Tensor:

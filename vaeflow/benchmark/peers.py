@@ -370,8 +370,8 @@ def _normflows_vae(pixels: int, hidden: Sequence[int], latent: int, steps: int, 
     encoder = nn.Sequential(mlp([pixels, *hidden], nn.Tanh), nn.Tanh(), nn.Linear(hidden[-1], 2 * latent))
     flows: list[Any] = []
     for _ in range(steps):
-        step = MaskedAffineAutoregressive(latent, width, num_blocks=0, use_residual_blocks=False, activation=F.elu)
-        step.autoregressive_net.initial_layer = nn.Sequential(step.autoregressive_net.initial_layer, nn.ELU())
+        step = MaskedAffineAutoregressive(latent, width, num_blocks=0, use_residual_blocks=False, activation=F.relu)
+        step.autoregressive_net.initial_layer = nn.Sequential(step.autoregressive_net.initial_layer, nn.ReLU())
         flows += [step, Permute(latent, mode="swap")]
     model = normflows.NormalizingFlowVAE(
         DiagGaussian(latent, trainable=False),

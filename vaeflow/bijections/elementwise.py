@@ -5,11 +5,11 @@ from __future__ import annotations
 import math
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from vaeflow.bijections.base import Bijection, Context
 from vaeflow.errors import VaeflowError, check_shape
+from vaeflow.functional import log_sigmoid
 
 LOG_SCALE_BOUND = 7.0
 
@@ -67,7 +67,7 @@ class Logit(Bijection):
         check_shape("z", z, self.features)
         wide = z.double()
         x = self.levels * (torch.sigmoid(wide) - self.alpha) / (1 - 2 * self.alpha)
-        log_v_and_rest = F.logsigmoid(wide) + F.logsigmoid(-wide)
+        log_v_and_rest = log_sigmoid(wide) + log_sigmoid(-wide)
         return x.to(z.dtype), (log_v_and_rest - self._log_slope).sum(-1).to(z.dtype)
 
     def inverse(self, x: Tensor, context: Context = None) -> tuple[Tensor, Tensor]:

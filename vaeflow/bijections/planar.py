@@ -5,12 +5,12 @@ from __future__ import annotations
 import math
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from vaeflow.bijections.base import Amortised, Context
 from vaeflow.bijections.solve import solve_tanh
 from vaeflow.errors import check_shape
+from vaeflow.functional import softplus
 
 SHIFT = math.log(math.e - 1)  # softplus(SHIFT) = 1
 MARGIN = 1e-4  # how far every slope stays from zero, and so every log-determinant from −∞
@@ -58,7 +58,7 @@ class Planar(Amortised):
 
     def prepare(self, *, u: Tensor, w: Tensor, b: Tensor) -> dict[str, Tensor]:  # type: ignore[override]
         wu = torch.linalg.vecdot(w, u).unsqueeze(-1)
-        push = (1 - MARGIN) * (F.softplus(wu + SHIFT) - 1) - wu
+        push = (1 - MARGIN) * (softplus(wu + SHIFT) - 1) - wu
         norm = torch.linalg.vecdot(w, w).unsqueeze(-1)
         floor = torch.finfo(w.dtype).tiny ** 0.5
         along = push / norm.clamp(min=floor)
@@ -79,7 +79,7 @@ class Planar(Amortised):
             h.append(torch.tanh(torch.addmv(a, torch.stack(h, -1), row)))
         units = torch.stack(h, -1)
         slopes = (1 - units * units) * prepared["wu_hat"].squeeze(-1)
-        return torch.addmm(flat, units, u_hat).view_as(z), torch.log1p(slopes).sum(-1).view(z.shape[:-1])
+        return torch.addmm(flat, units, u_hat).view_as(z), torch.log(1 + slopes).sum(-1).view(z.shape[:-1])
 
     def step(self, z: Tensor, *, u_hat: Tensor, wu_hat: Tensor, w: Tensor, b: Tensor) -> tuple[Tensor, Tensor]:
         h = torch.tanh(torch.linalg.vecdot(z, w).unsqueeze(-1) + b)
@@ -119,8 +119,8 @@ class Radial(Amortised):
         return torch.full(shape, math.sqrt(self.features)) if name == "alpha" else 0.01 * torch.randn(shape)
 
     def prepare(self, *, centre: Tensor, alpha: Tensor, beta: Tensor) -> dict[str, Tensor]:  # type: ignore[override]
-        alpha = F.softplus(alpha) + MARGIN
-        return {"centre": centre, "alpha": alpha, "beta": alpha * (1 - MARGIN) * (F.softplus(beta + SHIFT) - 1)}
+        alpha = softplus(alpha) + MARGIN
+        return {"centre": centre, "alpha": alpha, "beta": alpha * (1 - MARGIN) * (softplus(beta + SHIFT) - 1)}
 
     def step(self, z: Tensor, *, centre: Tensor, alpha: Tensor, beta: Tensor) -> tuple[Tensor, Tensor]:
         away = z - centre

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from vaeflow.bijections.elementwise import bounded
 from vaeflow.errors import VaeflowError, check_positive
+from vaeflow.functional import log_sigmoid, softplus
 
 
 class Transformer(nn.Module, ABC):
@@ -83,12 +84,12 @@ class Gated(Transformer):
     def forward(self, z: Tensor, theta: Tensor) -> tuple[Tensor, Tensor]:
         m, s = theta.unbind(-1)
         s = bounded(s) + 2
-        return m + torch.sigmoid(s) * (z - m), F.logsigmoid(s)
+        return m + torch.sigmoid(s) * (z - m), log_sigmoid(s)
 
     def inverse(self, x: Tensor, theta: Tensor) -> tuple[Tensor, Tensor]:
         m, s = theta.unbind(-1)
         s = bounded(s) + 2
-        return x + (x - m) * torch.exp(-s), -F.logsigmoid(s)  # (x − m)/σ + m, where 1/σ = 1 + exp(−s)
+        return x + (x - m) * torch.exp(-s), -log_sigmoid(s)  # (x − m)/σ + m, where 1/σ = 1 + exp(−s)
 
 
 class RationalQuadraticSpline(Transformer):
@@ -153,7 +154,7 @@ class RationalQuadraticSpline(Transformer):
         """Knots in z and in x, and derivatives at them, each ``(..., K + 1)``."""
         widths, heights, inner = theta.split([self.bins, self.bins, self.bins - 1], dim=-1)
         shift = math.log(math.expm1(1 - self.least))
-        derivatives = F.pad(self.least + F.softplus(inner + shift), (1, 1), value=1.0)
+        derivatives = F.pad(self.least + softplus(inner + shift), (1, 1), value=1.0)
         return self._edges(widths), self._edges(heights), derivatives
 
     def _edges(self, raw: Tensor) -> Tensor:

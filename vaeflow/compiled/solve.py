@@ -14,11 +14,12 @@ from torch import Tensor, nn
 from vaeflow.bijections.transformers import Additive, Affine, Gated, Transformer
 from vaeflow.compiled import kernels
 from vaeflow.compiled.threads import together
+from vaeflow.functional import ELU
 from vaeflow.nets.made import MADE
 
 ACTIVATIONS = {
     nn.ReLU: kernels.RELU,
-    nn.ELU: kernels.ELU,
+    ELU: kernels.ELU,
     nn.SiLU: kernels.SILU,
     nn.Tanh: kernels.TANH,
     nn.Softplus: kernels.SOFTPLUS,

@@ -7,12 +7,12 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from vaeflow.bijections import Bijection
 from vaeflow.bijections.base import Statistics
 from vaeflow.errors import VaeflowError, check_mapped, check_positive
+from vaeflow.functional import softplus
 from vaeflow.noise import Noise
 
 
@@ -106,7 +106,7 @@ class StandardLogistic(Base):
     """The logistic density of NICE: log p(z) = −Σ_i [softplus(z_i) + softplus(−z_i)]; its variance is π²/3."""
 
     def log_prob(self, z: Tensor, context: Tensor | None = None) -> Tensor:
-        return -(F.softplus(z) + F.softplus(-z)).sum(-1)
+        return -(softplus(z) + softplus(-z)).sum(-1)
 
     def sample(self, noise: Noise, context: Tensor | None = None, temperature: float = 1.0) -> Tensor:
         return check_temperature(temperature) * torch.logit(noise.uniform("base", 1, self.features, self.zero.dtype)[0])

@@ -11,11 +11,11 @@ from abc import ABC, abstractmethod
 from collections.abc import Sequence
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from vaeflow.bijections.elementwise import bounded
 from vaeflow.errors import VaeflowError
+from vaeflow.functional import log_sigmoid, softplus
 from vaeflow.noise import Noise
 
 
@@ -111,7 +111,7 @@ class Bernoulli(Likelihood):
             )
 
     def log_prob(self, x: Tensor, output: Tensor, noise: Noise) -> Tensor:
-        return _sum(x * output - F.softplus(output), self.shape)
+        return _sum(x * output - softplus(output), self.shape)
 
     def mean(self, output: Tensor) -> Tensor:
         return torch.sigmoid(output)
@@ -143,7 +143,7 @@ class DiscretisedLogistic(Likelihood):
         mu, s = self._location_and_scale(output)
         inside_low, inside_high = x > 0, x < self._top
         upper, lower = (x + 0.5 - mu) / s, (x - 0.5 - mu) / s
-        log_p = torch.where(inside_high, F.logsigmoid(upper), 0.0) + torch.where(inside_low, F.logsigmoid(-lower), 0.0)
+        log_p = torch.where(inside_high, log_sigmoid(upper), 0.0) + torch.where(inside_low, log_sigmoid(-lower), 0.0)
         width = torch.log(-torch.expm1(-1 / s))
         return _sum(log_p + torch.where(inside_low & inside_high, width, 0.0), self.shape)
 

@@ -9,11 +9,12 @@ import torch
 from torch import Tensor, nn
 
 from vaeflow.errors import VaeflowError
+from vaeflow.functional import ELU
 from vaeflow.nets.base import Decoder, Encoder
 
 ACTIVATIONS = {
     "relu": nn.ReLU,
-    "elu": nn.ELU,
+    "elu": ELU,
     "silu": nn.SiLU,
     "tanh": nn.Tanh,
     "softplus": nn.Softplus,

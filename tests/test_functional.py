@@ -1,0 +1,45 @@
+"""Elementary functions against torch's own."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from vaeflow.functional import ELU, log_sigmoid, softplus
+
+functions = pytest.mark.parametrize(
+    ("ours", "exact"),
+    [(softplus, lambda x: torch.logaddexp(x, torch.zeros_like(x))), (log_sigmoid, F.logsigmoid), (ELU(), F.elu)],
+)
+
+
+@functions
+def test_values(ours: Callable[[Tensor], Tensor], exact: Callable[[Tensor], Tensor]) -> None:
+    """To the last digits, far out as well; of ELU to those of one, about zero."""
+    x = torch.cat([torch.linspace(-100, 100, 10_001), 10.0 ** torch.linspace(-30, 0, 301)]).double()
+    x = torch.cat([x, -x])
+    for dtype in (torch.float32, torch.float64):
+        got, expected = ours(x.to(dtype)), exact(x.to(dtype).double())
+        eps = torch.finfo(dtype).eps
+        assert got.dtype == dtype
+        error = (got.double() - expected).abs()
+        floor = 1.0 if isinstance(ours, ELU) else torch.finfo(dtype).tiny
+        assert (error <= 4 * eps * expected.abs().clamp(min=floor)).all()
+
+
+@functions
+def test_limits(ours: Callable[[Tensor], Tensor], exact: Callable[[Tensor], Tensor]) -> None:
+    x = torch.tensor([torch.inf, -torch.inf, torch.nan])
+    torch.testing.assert_close(ours(x), exact(x), equal_nan=True)
+
+
+@functions
+def test_derivatives(ours: Callable[[Tensor], Tensor], exact: Callable[[Tensor], Tensor]) -> None:
+    x = torch.linspace(-3.1, 3, 7, dtype=torch.float64, requires_grad=True)
+    assert torch.autograd.gradcheck(ours, x, check_forward_ad=True)
+    assert torch.autograd.gradgradcheck(ours, x)
+    torch.testing.assert_close(torch.func.vmap(torch.func.grad(ours))(x), torch.func.vmap(torch.func.grad(exact))(x))
