@@ -42,7 +42,7 @@ class _Softplus(torch.autograd.Function):
     def forward(x: Tensor) -> Tensor:
         e = x.abs().neg_().exp_()
         u = e + 1
-        return e.sub_(u - 1).div_(u).add_(u.log()).add_(x.clamp(min=0))
+        return e.sub_(u - 1).div_(u).add_(u.log_()).add_(x.clamp(min=0))
 
     @staticmethod
     def setup_context(ctx: Any, inputs: Any, output: Tensor) -> None:

@@ -28,6 +28,7 @@ import vaeflow.nets
 from vaeflow.callbacks import Pictures
 from vaeflow.configs import config_names
 from vaeflow.errors import VaeflowError
+from vaeflow.memory import keep_freed_memory
 from vaeflow.quiet import quiet
 
 
@@ -37,6 +38,7 @@ def main(command: Callable[[], None]) -> None:
     0: done; 1: something the user can mend, be it in code of their own; 2: wrong usage; 70: a defect of vaeflow;
     130: stopped with Ctrl-C.
     """
+    keep_freed_memory()
     sys.path.append(os.getcwd())  # your own classes, named in a config as module.Class
     debug = "--debug" in sys.argv
     try:

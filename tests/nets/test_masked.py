@@ -27,7 +27,7 @@ layers = pytest.mark.parametrize("name", LAYERS)
 def always(monkeypatch: pytest.MonkeyPatch) -> None:
     """Machine code for small layers as well."""
     monkeypatch.setattr(masked, "LEAST_SAMPLES", 0)
-    monkeypatch.setattr(masked, "LEAST_PRODUCTS", 0)
+    monkeypatch.setattr(masked, "LEAST_WEIGHTS", 0)
 
 
 def make(name: str, dtype: torch.dtype, junk: bool = False) -> MaskedLinear:

@@ -332,7 +332,7 @@ def vae(device: torch.device, batch: int = 128) -> Iterator[Work]:
     )
 
 
-ROWS = 500
+ROWS = 2000
 """Pairs of an example and a sample in one chunk of an estimate."""
 
 CASES: dict[str, Callable[[torch.device], Iterator[Work]]] = {

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from vaeflow.compiled import attempt
 
-LEAST_SAMPLES, LEAST_PRODUCTS = 48, 2**24
+LEAST_SAMPLES, LEAST_WEIGHTS = 48, 2**17
 """From which size on the machine code is faster than torch's dense product."""
 
 
@@ -57,7 +57,7 @@ class MaskedLinear(nn.Linear):
             and x.dtype in (torch.float32, torch.float64)
             and not torch.is_autocast_enabled("cpu")
             and x.numel() >= LEAST_SAMPLES * self.in_features
-            and x.numel() * self.out_features >= LEAST_PRODUCTS
+            and self.weight.numel() >= LEAST_WEIGHTS
         )
 
 
