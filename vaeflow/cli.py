@@ -96,6 +96,7 @@ class TrainingCLI(LightningCLI):
         )
         add("--evaluation_seed", type=NonNegativeInt, default=0, help="seed of the evaluation's noise")
         add("--memory_mb", type=PositiveFloat, default=256.0, help="what one chunk of the evaluation computes, in MiB")
+        add("--compile", action="store_true", help="compile the losses with torch.compile, which takes up to a minute")
         add("--debug", action="store_true", help="show the traceback of an error")
 
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:

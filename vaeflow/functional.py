@@ -12,29 +12,40 @@ from torch import Tensor, nn
 
 def softplus(x: Tensor) -> Tensor:
     """log(1 + exp x), elementwise."""
-    return _Softplus.apply(x) if _is_plain(x) else F.softplus(x)
+    if x.device.type != "cpu":
+        return F.softplus(x)
+    return _softplus(x) if torch.compiler.is_compiling() else _Softplus.apply(x)
 
 
 def log_sigmoid(x: Tensor) -> Tensor:
     """log sigmoid(x) = −softplus(−x), elementwise."""
-    return -_Softplus.apply(-x) if _is_plain(x) else F.logsigmoid(x)
+    return -softplus(-x)
 
 
 class ELU(nn.ELU):
     """x where it is positive, exp(x) − 1 elsewhere (Clevert, Unterthiner & Hochreiter 2016, arXiv 1511.07289)."""
 
     def forward(self, x: Tensor) -> Tensor:
-        return _Elu.apply(x) if _is_plain(x) else F.elu(x)
+        if x.device.type != "cpu":
+            return F.elu(x)
+        return _elu(x) if torch.compiler.is_compiling() else _Elu.apply(x)
 
 
-def _is_plain(x: Tensor) -> bool:
-    """Whether torch computes it now, on a CPU, rather than fusing it with what surrounds it."""
-    return x.device.type == "cpu" and not torch.compiler.is_compiling()
+def _softplus(x: Tensor) -> Tensor:
+    """max(x, 0) + log u + (e − (u − 1))/u, with e = exp(−|x|) and u = 1 + e rounded: the last term brings back what
+    the rounding took, since log(u + δ) = log u + δ/u."""
+    e = torch.exp(-x.abs())
+    u = e + 1
+    return (e - (u - 1)) / u + torch.log(u) + x.clamp(min=0)
+
+
+def _elu(x: Tensor) -> Tensor:
+    """max(x, 0) + exp(min(x, 0)) − 1."""
+    return torch.exp(x.clamp(max=0)) - 1 + x.clamp(min=0)
 
 
 class _Softplus(torch.autograd.Function):
-    """max(x, 0) + log u + (e − (u − 1))/u, with e = exp(−|x|) and u = 1 + e rounded: the last term brings back what
-    the rounding took, since log(u + δ) = log u + δ/u."""
+    """The same with less memory, and its derivative."""
 
     generate_vmap_rule = True
 
@@ -58,7 +69,7 @@ class _Softplus(torch.autograd.Function):
 
 
 class _Elu(torch.autograd.Function):
-    """max(x, 0) + exp(min(x, 0)) − 1."""
+    """The same with less memory, and its derivative."""
 
     generate_vmap_rule = True
 

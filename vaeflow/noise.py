@@ -92,6 +92,7 @@ class Noise:
         """The same source with ``num_samples`` samples passed over."""
         return replace(self, first_sample=self.first_sample + num_samples)
 
+    @torch.compiler.disable
     def normal(self, name: str, num_samples: int, features: int, dtype: torch.dtype = torch.float32) -> Tensor:
         """Standard normal numbers ``(num_samples, batch, features)``, by Box and Muller's transform.
 
@@ -104,6 +105,7 @@ class Noise:
         radius = uniform.log_().mul_(-2.0).sqrt_()
         return torch.cat([radius * angle.cos(), angle.sin_().mul_(radius)], dim=-1)[..., :features]
 
+    @torch.compiler.disable
     def uniform(self, name: str, num_samples: int, features: int, dtype: torch.dtype = torch.float32) -> Tensor:
         """Numbers ``(num_samples, batch, features)`` uniform on the open interval (0, 1)."""
         # (k + ½) 2⁻ᵐ of m bits is exact with m one less than the mantissa has: neither 0 nor 1 can come out

@@ -43,6 +43,7 @@ def train() -> None:
     model, data, folder = cli.model, cli.datamodule, Path(trainer.log_dir or ".")
     steps_before, doubts = 0, list[str]()
     check_fits(model, data)
+    model.compile_losses = cli.config.compile
     if trainer.world_size > 1 and not model.is_trained_by_gradient:
         raise VaeflowError(f"{type(model).__name__} is fitted in closed form, by one process: leave devices at 1.")
     if cli.resume_from is None:

@@ -154,6 +154,7 @@ class VAE(LikelihoodModel):
         return q.kl_to_standard_normal() if self.analytic_kl else log_ratio.mean(0).unsqueeze(-1)
 
     @property
+    @torch.compiler.disable
     def beta(self) -> float:
         """The weight of the KL in the training loss, 1 outside training."""
         if not self.training or not self.kl_warmup_epochs:
