@@ -6,6 +6,7 @@ import pytest
 import torch
 from scipy import stats
 
+from vaeflow import noise
 from vaeflow.errors import VaeflowError
 from vaeflow.noise import Noise
 
@@ -64,3 +65,14 @@ def test_noise_of_no_examples_is_an_error() -> None:
     with pytest.raises(VaeflowError, match="no examples"):
         Noise().normal("z", 1, 1)
     assert NOISE.at(torch.arange(0)).normal("z", 2, 3).shape == (2, 0, 3)
+
+
+@pytest.mark.parametrize(
+    "index", [torch.arange(5), torch.tensor([7, -3, 2**62]), torch.arange(9)[::2], torch.arange(0)]
+)
+def test_machine_code_draws_the_same_bits(index: torch.Tensor, monkeypatch: pytest.MonkeyPatch) -> None:
+    source = Noise(2**63 + 5, "test", 3, index, first_sample=10**9)
+    drawn = [source._bits("z", 4, counters) for counters in (0, 1, 17)]
+    monkeypatch.setattr(noise, "attempt", lambda *arguments: None)
+    for bits in drawn:
+        assert torch.equal(bits, source._bits("z", 4, bits.shape[-1]))

@@ -19,6 +19,7 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
+from vaeflow.compiled import attempt
 from vaeflow.errors import VaeflowError
 
 
@@ -121,6 +122,10 @@ class Noise:
         key = 0
         for part in (self.seed, zlib.crc32(self.stage.encode()), self.epoch, zlib.crc32(name.encode())):
             key = _mix_word((key ^ part) + _GOLDEN)
+        if device.type == "cpu":
+            bits = attempt("noise", "random_bits", self.index, key, self.first_sample, num_samples, counters)
+            if bits is not None:
+                return bits
         examples = _mix(self.index * _GOLDEN + _signed(key + _GOLDEN))
         samples = torch.arange(self.first_sample, self.first_sample + num_samples, device=device)
         streams = _mix(_stream(examples, samples)).T  # mixed twice: the counters below use the same increment

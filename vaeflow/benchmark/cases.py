@@ -3,26 +3,33 @@
 from __future__ import annotations
 
 import functools
+import subprocess
+import sys
+import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+import vaeflow
 import vaeflow.bijections as B
 from vaeflow.benchmark import floors, peers
 from vaeflow.benchmark.peers import AutoEncoder, Flow
 from vaeflow.benchmark.timing import failure
+from vaeflow.data import MNIST
 from vaeflow.distributions import FlowDensity
 from vaeflow.distributions.heads import Bernoulli
+from vaeflow.errors import VaeflowError
 from vaeflow.evaluation.log_likelihood import log_likelihood
 from vaeflow.models import VAE
 from vaeflow.nets import MLPDecoder, MLPEncoder
 from vaeflow.noise import Noise
 
 OURS, FLOOR = "vaeflow", "floor"
-FUSED = " (fused Adam)"
+FUSED, COMPILED = " (fused Adam)", " (compiled)"
 
 
 @dataclass(frozen=True)
@@ -38,6 +45,8 @@ class Goal:
     who: str
     than: str
     at_most: float
+    in_addition: bool = False
+    """Then it is the difference of their times in seconds that is at most so much."""
 
 
 @dataclass
@@ -97,8 +106,9 @@ def flow_works(
     batch: int,
     device: torch.device,
     goals: Mapping[str, Sequence[Goal]],
+    compiled: bool = False,
 ) -> Iterator[Work]:
-    """log_prob, training step and sampling of flows."""
+    """log_prob, training step and sampling of flows; ours by torch.compile, too, where its nets are no masked ones."""
     flows, failed = build(makers)
     for flow in flows.values():
         flow.module.to(device)
@@ -114,10 +124,13 @@ def flow_works(
                 if flow.to_data is not None and flow.to_noise is not None
             }
 
+    densities = {name: functools.partial(flow.log_prob, x) for name, flow in flows.items()}
+    if compiled:
+        densities[OURS + COMPILED] = functools.partial(torch.compile(flows[OURS].log_prob), x)
     yield Work(
         case,
         "log_prob",
-        {name: _without_gradient(functools.partial(flow.log_prob, x)) for name, flow in flows.items()},
+        {name: _without_gradient(run) for name, run in densities.items()},
         goals.get("log_prob", ()),
         failed,
         items=batch,
@@ -128,15 +141,17 @@ def flow_works(
         for name, flow in flows.items()
         if name in (OURS, FLOOR)
     }
+    if compiled:
+        losses = torch.compile(lambda: -flows[OURS].log_prob(x).mean())
+        fused[OURS + COMPILED + FUSED] = training_step(flows[OURS].module, losses, True)
     yield Work(case, "train step", steps | fused, goals.get("train step", ()), failed, items=batch)
+    samplers = {name: functools.partial(f.to_data, z) for name, f in flows.items() if f.to_data is not None}
+    if compiled and flows[OURS].to_data is not None:
+        samplers[OURS + COMPILED] = functools.partial(torch.compile(flows[OURS].to_data), z)
     yield Work(
         case,
         "sampling",
-        {
-            name: _without_gradient(functools.partial(flow.to_data, z))
-            for name, flow in flows.items()
-            if flow.to_data is not None
-        },
+        {name: _without_gradient(run) for name, run in samplers.items()},
         goals.get("sampling", ()),
         failed,
         round_trips,
@@ -209,12 +224,13 @@ def couplings(
         for peer, make in peers.COUPLING.items()
         if affine or peer != "pyro"
     }
-    goal = [Goal(OURS, FLOOR, 1.05)]
-    fused = [] if affine else [Goal(OURS + FUSED, "best peer", 1 / 1.4)]
-    goals = {"log_prob": goal, "train step": [*goal, *fused], "sampling": goal}
+    goal = [Goal(OURS, FLOOR, 1.05), Goal(OURS + COMPILED, FLOOR, 1.05)]
+    training = [Goal(OURS, FLOOR, 1.05), Goal(OURS + COMPILED + FUSED, FLOOR + FUSED, 1.05)]
+    training += [] if affine else [Goal(OURS + FUSED, "best peer", 1 / 1.4)]
+    goals = {"log_prob": goal, "train step": training, "sampling": goal}
     sizes = f"{len(hidden)}×{hidden[0]}"
     yield from flow_works(
-        f"{name}, D = {features}, K = {steps}, MLP {sizes}, batch {batch}", makers, features, batch, device, goals
+        f"{name}, D = {features}, K = {steps}, MLP {sizes}, batch {batch}", makers, features, batch, device, goals, True
     )
 
 
@@ -308,7 +324,9 @@ def vae(device: torch.device, batch: int = 128) -> Iterator[Work]:
     fused = {
         n + FUSED: training_step(models[n].module, functools.partial(models[n].loss, x), True) for n in (OURS, FLOOR)
     }
-    goals = [Goal(OURS, "best peer", 1 / 1.3), Goal(OURS + FUSED, "best peer", 1 / 1.3)]
+    losses = torch.compile(models[OURS].loss)
+    fused[OURS + COMPILED + FUSED] = training_step(models[OURS].module, functools.partial(losses, x), True)
+    goals = [Goal(who, "best peer", 1 / 1.3) for who in (OURS, OURS + FUSED, OURS + COMPILED + FUSED)]
     yield Work(f"{case}, batch {batch}", "train step", train | fused, goals, failed, items=batch)
 
     examples, samples = x[:100], 500
@@ -332,6 +350,71 @@ def vae(device: torch.device, batch: int = 128) -> Iterator[Work]:
     )
 
 
+def data(device: torch.device, batch: int = 128) -> Iterator[Work]:
+    """An epoch of MNIST through the data module, beside one of the smallest of the models that are trained on it."""
+    mnist = MNIST(batch_size=batch)
+    try:
+        mnist.setup("fit")
+    except VaeflowError as error:
+        yield Work("MNIST", "an epoch", {}, failed={OURS: str(error)})
+        return
+    torch.manual_seed(0)
+    shape = mnist.shape
+    model = VAE(shape=shape, levels=2, latent_features=2).to(device)
+    optimizer = torch.optim.Adam(model.parameters(), fused=True)
+    x, _ = mnist.splits["train"]
+    order = torch.randperm(len(x)).split(batch)
+
+    def epoch() -> Iterator[tuple[Tensor, Noise]]:
+        for part in mnist.train_dataloader():
+            x, y, index = (value.to(device) for value in part)
+            x, y, index = mnist.on_after_batch_transfer((x, y, index), 0)
+            yield x, Noise(0, "train", 0, index)
+
+    def through_module() -> None:
+        for _ in epoch():
+            pass
+
+    def copy() -> None:
+        for index in order:
+            x[index].to(device).float()
+
+    def with_model() -> None:
+        for x, noise in epoch():
+            optimizer.zero_grad()
+            model.losses(x, noise, None)[0].backward()
+            optimizer.step()
+
+    contenders: dict[str, Callable[[], object]]
+    contenders = {OURS: through_module, "memory copy": copy, "VAE with 2 latents, trained": with_model}
+    goals = [Goal(OURS, "VAE with 2 latents, trained", 0.05)]
+    yield Work(f"MNIST, binarised anew, batch {batch}", "an epoch of data", contenders, goals, items=len(x))
+
+
+def start_up(device: torch.device) -> Iterator[Work]:
+    """From the command line to the help text, and to the end of the first training step."""
+    script = Path(vaeflow.__file__).parent.parent / "scripts" / "train.py"
+
+    def run(*arguments: str) -> Callable[[], object]:
+        command = [sys.executable, *arguments]
+
+        def start() -> None:
+            with tempfile.TemporaryDirectory() as folder:
+                subprocess.run(command, check=True, capture_output=True, cwd=folder)
+
+        return start
+
+    step = ["--config", "vae", "--trainer.max_steps", "1", "--num_samples", "0", "--trainer.accelerator", device.type]
+    contenders = {
+        "train.py --help": run(str(script), "--help"),
+        "train.py, first step": run(str(script), *step),
+        IMPORT: run("-c", "import pytorch_lightning.cli"),
+    }
+    goals = [Goal("train.py --help", IMPORT, 0.7, True), Goal("train.py, first step", IMPORT, 3.0, True)]
+    yield Work("start-up", "a process", contenders, goals)
+
+
+IMPORT = "import pytorch_lightning.cli"
 ROWS = 2000
 """Pairs of an example and a sample in one chunk of an estimate."""
 
@@ -342,4 +425,6 @@ CASES: dict[str, Callable[[torch.device], Iterator[Work]]] = {
     "nice": lambda device: couplings("NICE", 784, 4, [1000] * 5, 128, False, device),
     "planar": planar,
     "vae": vae,
+    "data": data,
+    "startup": start_up,
 }

@@ -12,7 +12,7 @@ from typing import Any
 import torch
 
 from vaeflow.benchmark.cases import FLOOR, OURS, Goal, Work
-from vaeflow.benchmark.timing import Ratio, Timing, ratio
+from vaeflow.benchmark.timing import Ratio, Timing, difference, ratio
 
 LIBRARIES = ("torch", "numba", "nflows", "normflows", "zuko", "pyro-ppl", "FrEIA", "pythae")
 
@@ -51,6 +51,9 @@ def _is_library(name: str) -> bool:
 
 def _goal(goal: Goal, timings: dict[str, Timing], best: str | None) -> dict[str, Any]:
     than = best if goal.than == "best peer" else goal.than
+    if goal.in_addition:
+        seconds = difference(timings[goal.who].seconds, timings[goal.than].seconds)
+        return {**vars(goal), "measured": seconds, "met": seconds <= goal.at_most}
     measured = _ratio_of(timings, goal.who, than)
     return {
         "who": goal.who,
@@ -79,7 +82,7 @@ def markdown(result: dict[str, Any]) -> str:
         if row.get("failed"):
             lines.append(_row([name, f"failed: {row['failed']}", *[""] * (len(head) - 2)]))
             continue
-        cells = [name, duration(row["median_seconds"]), _interval(row["to_floor"]), f"{row['memory_mb']:.0f} MiB"]
+        cells = [name, duration(row["median_seconds"]), _interval(row["to_floor"]), _mebibytes(row["memory_mb"])]
         if with_errors:
             error = row["round_trip_error"]
             cells.append("–" if error is None else f"{error:.1e}")
@@ -88,7 +91,11 @@ def markdown(result: dict[str, Any]) -> str:
         lines.append(_row(cells))
     for goal in result["goals"]:
         met = "met" if goal["met"] else "**not met**"
-        lines += ["", f"{goal['who']} ≤ {goal['at_most']:.2f} × {goal['than']}: {_interval(goal['measured'])}, {met}."]
+        if goal.get("in_addition"):
+            said = f"{goal['who']} ≤ {goal['than']} + {goal['at_most']:.1f} s: {goal['measured']:+.2f} s"
+        else:
+            said = f"{goal['who']} ≤ {goal['at_most']:.2f} × {goal['than']}: {_interval(goal['measured'])}"
+        lines += ["", f"{said}, {met}."]
     return "\n".join([*lines, ""])
 
 
@@ -98,6 +105,10 @@ def _row(cells: list[str]) -> str:
 
 def _interval(measured: dict[str, Any] | None) -> str:
     return "–" if measured is None else str(Ratio(**measured))
+
+
+def _mebibytes(value: float) -> str:
+    return "–" if math.isnan(value) else f"{value:.0f} MiB"
 
 
 def duration(seconds: float) -> str:

@@ -39,28 +39,32 @@ class Timing:
 def take_turns(
     contenders: Mapping[str, Callable[[], object]], repeats: int, device: torch.device, say: Callable[[str], None]
 ) -> dict[str, Timing]:
-    """Time every contender ``repeats`` times, each round in another order. Before, each runs three times, and the
+    """Time every contender ``repeats`` times, each round in another order. Before, each runs twice, and the
     second time its memory is measured. One that raises is left out with its error; one that is slower than :data:`SLOW`
-    takes part in three rounds, one slower than ten times that in the first alone."""
+    takes part in three rounds; one slower than ten times that runs once in all."""
     timings = {name: Timing() for name in contenders}
     turns = dict.fromkeys(contenders, repeats)
     for name, run in contenders.items():
         say(f"{name}, first")
         try:
-            run()
-            timings[name].memory_mb = _memory_of(run, device)
             first = _seconds(run, device)
+            if first > 10 * SLOW:
+                timings[name].seconds.append(first)
+                turns[name] = 0
+                continue
+            timings[name].memory_mb = _memory_of(run, device)
+            if _seconds(run, device) > SLOW:
+                turns[name] = min(3, repeats)
         except Exception as error:
             timings[name].failed = failure(error)
-            continue
-        if first > SLOW:
-            turns[name] = 1 if first > 10 * SLOW else min(3, repeats)
-    names = [name for name in contenders if timings[name].failed is None]
+    names = [name for name in contenders if timings[name].failed is None and turns[name]]
     for turn in range(repeats):
         say(f"turn {turn + 1} of {repeats}")
         for name in names[turn % len(names) :] + names[: turn % len(names)] if names else []:
             taken = _seconds(contenders[name], device) if turn < turns[name] else math.nan
             timings[name].seconds.append(taken)
+    for timing in timings.values():
+        timing.seconds += [math.nan] * (repeats - len(timing.seconds))
     return timings
 
 
@@ -134,6 +138,11 @@ def ratio(mine: Sequence[float], other: Sequence[float]) -> Ratio | None:
         rank += 1
     rank = max(0, rank - 1)
     return Ratio(statistics.median(pairs), pairs[rank], pairs[n - 1 - rank], n)
+
+
+def difference(mine: Sequence[float], other: Sequence[float]) -> float:
+    """Median of paired differences in seconds."""
+    return statistics.median(a - b for a, b in zip(mine, other, strict=True) if not math.isnan(a - b))
 
 
 def slope(sizes: Sequence[float], values: Sequence[float]) -> float:

@@ -211,6 +211,30 @@ def masked_gradient(
                 out[at + r, c] = sums[(r - start) * lanes + c - panel]
 
 
+# -------------------------------------------------------------------------------------------------------------- noise
+
+GOLDEN, MIX_1, MIX_2 = (np.uint64(word) for word in (0x9E3779B97F4A7C15, 0xBF58476D1CE4E5B9, 0x94D049BB133111EB))
+
+
+@njit(nogil=True, forceinline=True)
+def _mix(h: Any) -> Any:
+    """SplitMix64's output function."""
+    h = (h ^ (h >> np.uint64(30))) * MIX_1
+    h = (h ^ (h >> np.uint64(27))) * MIX_2
+    return h ^ (h >> np.uint64(31))
+
+
+@njit(nogil=True, cache=True)
+def random_bits(index: Any, key: Any, first_sample: Any, out: Any) -> None:
+    """out[s, b, c]: number c of the stream of example index[b] and sample first_sample + s. All are uint64."""
+    for s in range(out.shape[0]):
+        for b in range(out.shape[1]):
+            example = _mix(index[b] * GOLDEN + key + GOLDEN)
+            stream = _mix(_mix(example + (first_sample + np.uint64(s + 1)) * GOLDEN))
+            for c in range(out.shape[2]):
+                out[s, b, c] = _mix(stream + np.uint64(c + 1) * GOLDEN)
+
+
 # ----------------------------------------------------------------------------------------- the sequential solve
 
 
