@@ -188,7 +188,7 @@ def jacobian(f: Callable[..., tuple[Tensor, Tensor]], z: Tensor, context: Tensor
 
 def subclasses(cls: type) -> Iterator[type]:
     for sub in cls.__subclasses__():
-        if sub.__module__.startswith("vaeflow."):
+        if sub.__module__.startswith("vaeflow.") and not sub.__module__.startswith("vaeflow.benchmark."):
             yield sub
         yield from subclasses(sub)
 
