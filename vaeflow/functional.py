@@ -1,4 +1,4 @@
-"""Elementary functions, exact, for which torch takes up to ten times as long on a CPU: its log1p and expm1 do not run
+"""Elementary functions for which torch takes up to ten times as long on a CPU: its log1p and expm1 do not run
 along the lanes of a processor as its exp and log do."""
 
 from __future__ import annotations
@@ -44,21 +44,23 @@ def _elu(x: Tensor) -> Tensor:
     return torch.exp(x.clamp(max=0)) - 1 + x.clamp(min=0)
 
 
-class _Softplus(torch.autograd.Function):
-    """The same with less memory, and its derivative."""
+class _Elementwise(torch.autograd.Function):
+    """A function with less memory than autograd takes for it, and its derivative: g times its slope at x."""
 
     generate_vmap_rule = True
-
-    @staticmethod
-    def forward(x: Tensor) -> Tensor:
-        e = x.abs().neg_().exp_()
-        u = e + 1
-        return e.sub_(u - 1).div_(u).add_(u.log_()).add_(x.clamp(min=0))
 
     @staticmethod
     def setup_context(ctx: Any, inputs: Any, output: Tensor) -> None:
         ctx.save_for_backward(*inputs)
         ctx.save_for_forward(*inputs)
+
+
+class _Softplus(_Elementwise):
+    @staticmethod
+    def forward(x: Tensor) -> Tensor:
+        e = x.abs().neg_().exp_()
+        u = e + 1
+        return e.sub_(u - 1).div_(u).add_(u.log_()).add_(x.clamp(min=0))
 
     @staticmethod
     def backward(ctx: Any, g: Tensor) -> Tensor:
@@ -68,19 +70,10 @@ class _Softplus(torch.autograd.Function):
     jvp = backward
 
 
-class _Elu(torch.autograd.Function):
-    """The same with less memory, and its derivative."""
-
-    generate_vmap_rule = True
-
+class _Elu(_Elementwise):
     @staticmethod
     def forward(x: Tensor) -> Tensor:
         return x.clamp(max=0).exp_().sub_(1).add_(x.clamp(min=0))
-
-    @staticmethod
-    def setup_context(ctx: Any, inputs: Any, output: Tensor) -> None:
-        ctx.save_for_backward(*inputs)
-        ctx.save_for_forward(*inputs)
 
     @staticmethod
     def backward(ctx: Any, g: Tensor) -> Tensor:

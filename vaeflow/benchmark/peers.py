@@ -92,6 +92,32 @@ def _zuko_maf(features: int, steps: int, hidden: Sequence[int]) -> Flow:
     return Flow(flow, lambda x: flow().log_prob(x), lambda z: flow().transform.inv(z), lambda x: flow().transform(x))
 
 
+def _pyro_flow(modules: Any, between: Callable[[Tensor], Tensor]) -> Flow:
+    """Transforms that normalise, each followed by a permutation that is its own inverse. Their caches are cleared: with
+    them they would return what they computed in the turn before."""
+
+    def to_noise(x: Tensor) -> tuple[Tensor, Tensor]:
+        log_det = x.new_zeros(())
+        for module in modules:
+            module.clear_cache()
+            y = module(x)
+            log_det = log_det + module.log_abs_det_jacobian(x, y)
+            x = between(y)
+        return x, log_det
+
+    def to_data(z: Tensor) -> Tensor:
+        for module in reversed(modules):
+            module.clear_cache()
+            z = module.inv(between(z))
+        return z
+
+    def log_prob(x: Tensor) -> Tensor:
+        z, log_det = to_noise(x)
+        return log_normal(z) + log_det
+
+    return Flow(modules, log_prob, to_data, lambda x: to_noise(x)[0])
+
+
 def _pyro_maf(features: int, steps: int, hidden: Sequence[int]) -> Flow:
     """Its autoregressive transforms generate fast: here they are turned round."""
     from pyro.distributions.transforms import AffineAutoregressive
@@ -104,27 +130,7 @@ def _pyro_maf(features: int, steps: int, hidden: Sequence[int]) -> Flow:
         )
         for k in range(steps)
     )
-
-    def to_noise(x: Tensor) -> tuple[Tensor, Tensor]:
-        log_det = x.new_zeros(())
-        for module in modules:
-            module.clear_cache()  # with its cache it would return what it computed in the turn before
-            y = module(x)
-            log_det = log_det + module.log_abs_det_jacobian(x, y)
-            x = y
-        return x, log_det
-
-    def to_data(z: Tensor) -> Tensor:
-        for module in reversed(modules):
-            module.clear_cache()
-            z = module.inv(z)
-        return z
-
-    def log_prob(x: Tensor) -> Tensor:
-        z, log_det = to_noise(x)
-        return log_normal(z) + log_det
-
-    return Flow(modules, log_prob, to_data, lambda x: to_noise(x)[0])
+    return _pyro_flow(modules, lambda x: x)
 
 
 def _pythae_maf(features: int, steps: int, hidden: Sequence[int]) -> Flow:
@@ -197,27 +203,7 @@ def _pyro_coupling(features: int, steps: int, hidden: Sequence[int], affine: boo
 
     assert affine, "it has no additive couplings"
     modules: Any = nn.ModuleList(affine_coupling(features, list(hidden)) for _ in range(steps))
-
-    def to_noise(x: Tensor) -> tuple[Tensor, Tensor]:
-        log_det = x.new_zeros(())
-        for module in modules:
-            module.clear_cache()  # with its cache it would return what it computed in the turn before
-            y = module(x)
-            log_det = log_det + module.log_abs_det_jacobian(x, y)
-            x = y.flip(-1)
-        return x, log_det
-
-    def to_data(z: Tensor) -> Tensor:
-        for module in reversed(modules):
-            module.clear_cache()
-            z = module.inv(z.flip(-1))
-        return z
-
-    def log_prob(x: Tensor) -> Tensor:
-        z, log_det = to_noise(x)
-        return log_normal(z) + log_det
-
-    return Flow(modules, log_prob, to_data, lambda x: to_noise(x)[0])
+    return _pyro_flow(modules, lambda x: x.flip(-1))
 
 
 def _freia_coupling(features: int, steps: int, hidden: Sequence[int], affine: bool) -> Flow:
