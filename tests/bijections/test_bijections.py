@@ -252,7 +252,9 @@ class TestMap:
         assert x.dtype == log_det.dtype == again.dtype == torch.float32
         condition = torch.linalg.cond(jacobian(exact, z, context))
         eps = 1000 * torch.finfo(torch.float32).eps
-        kept = (x.norm(dim=-1) <= 1e4) | (gain <= 2)  # beyond it a rounding error is no small change any more
+        kept = x.norm(dim=-1) >= 0
+        if gain > 2 and any(isinstance(part, B.MaskedAutoregressiveStep) for part in single.modules()):
+            kept = x.norm(dim=-1) <= 1e4  # test_sequential compares those beyond with a strict solve
         assert ((again - z32).norm(dim=-1) <= eps * (1 + z.norm(dim=-1)) * condition)[kept].all()
 
 
