@@ -9,12 +9,14 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from vaeflow.compiled import is_eager
+
 
 def softplus(x: Tensor) -> Tensor:
     """log(1 + exp x), elementwise."""
     if x.device.type != "cpu":
         return F.softplus(x)
-    return _softplus(x) if torch.compiler.is_compiling() else _Softplus.apply(x)
+    return _Softplus.apply(x) if is_eager() else _softplus(x)
 
 
 def log_sigmoid(x: Tensor) -> Tensor:
@@ -28,7 +30,7 @@ class ELU(nn.ELU):
     def forward(self, x: Tensor) -> Tensor:
         if x.device.type != "cpu":
             return F.elu(x)
-        return _elu(x) if torch.compiler.is_compiling() else _Elu.apply(x)
+        return _Elu.apply(x) if is_eager() else _elu(x)
 
 
 def _softplus(x: Tensor) -> Tensor:
@@ -44,20 +46,12 @@ def _elu(x: Tensor) -> Tensor:
     return torch.exp(x.clamp(max=0)) - 1 + x.clamp(min=0)
 
 
-class _Elementwise(torch.autograd.Function):
-    """A function with less memory than autograd takes for it, and its derivative: g times its slope at x."""
-
-    generate_vmap_rule = True
+class _Softplus(torch.autograd.Function):
+    """The same with less memory than autograd takes for it."""
 
     @staticmethod
-    def setup_context(ctx: Any, inputs: Any, output: Tensor) -> None:
-        ctx.save_for_backward(*inputs)
-        ctx.save_for_forward(*inputs)
-
-
-class _Softplus(_Elementwise):
-    @staticmethod
-    def forward(x: Tensor) -> Tensor:
+    def forward(ctx: Any, x: Tensor) -> Tensor:
+        ctx.save_for_backward(x)
         e = x.abs().neg_().exp_()
         u = e + 1
         return e.sub_(u - 1).div_(u).add_(u.log_()).add_(x.clamp(min=0))
@@ -67,17 +61,16 @@ class _Softplus(_Elementwise):
         (x,) = ctx.saved_tensors
         return g * torch.sigmoid(x)
 
-    jvp = backward
 
+class _Elu(torch.autograd.Function):
+    """The same with less memory than autograd takes for it."""
 
-class _Elu(_Elementwise):
     @staticmethod
-    def forward(x: Tensor) -> Tensor:
+    def forward(ctx: Any, x: Tensor) -> Tensor:
+        ctx.save_for_backward(x)
         return x.clamp(max=0).exp_().sub_(1).add_(x.clamp(min=0))
 
     @staticmethod
     def backward(ctx: Any, g: Tensor) -> Tensor:
         (x,) = ctx.saved_tensors
         return g * torch.exp(x.clamp(max=0))
-
-    jvp = backward

@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from vaeflow.distributions import Bernoulli, Categorical, DiscretisedLogistic, Gaussian, Likelihood
+from vaeflow.distributions import Bernoulli, Categorical, DiscretisedLogistic, Gaussian, Likelihood, heads
 from vaeflow.errors import VaeflowError
 from vaeflow.noise import Noise
 
@@ -31,6 +31,39 @@ def test_integer_heads_sum_to_one_in_every_dimension(cls: type[Likelihood], leve
     for value in x:
         total += head.log_prob(value.expand(20, 1), output.unsqueeze(0), Noise()).exp()[0]
     torch.testing.assert_close(total, torch.ones_like(total))
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize("features", [1, 95, 97, 784, 5000])
+@pytest.mark.parametrize("lead", [(0,), (1,), (3, 7)])
+def test_bernoulli_in_machine_code(
+    lead: tuple[int, ...], features: int, dtype: torch.dtype, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its values and derivatives, of logits about zero and far out, against the definition in float64."""
+    monkeypatch.setattr(heads, "LEAST", 0)
+    head, generator = Bernoulli((features,), 2), torch.Generator().manual_seed(0)
+    x = torch.rand(lead[-1], features, generator=generator, dtype=dtype).round()
+    logits = torch.randn(*lead, features, generator=generator, dtype=dtype)
+    logits = (logits * torch.tensor([1e-3, 1.0, 30.0])[torch.arange(features) % 3]).to(dtype).requires_grad_()
+    got = head.log_prob(x, logits if len(lead) > 1 else logits.unsqueeze(0), Noise()).view(lead)
+    wide = logits.detach().double().requires_grad_()
+    expected = (x.double() * wide - torch.logaddexp(wide, torch.zeros_like(wide))).sum(-1)
+    tolerance = 4 * torch.finfo(dtype).eps
+    torch.testing.assert_close(got.double(), expected, rtol=4 * tolerance, atol=tolerance * features)
+    g = torch.randn(lead, generator=generator, dtype=dtype)
+    (by_logits,), (by_wide,) = torch.autograd.grad(got, logits, g), torch.autograd.grad(expected, wide, g.double())
+    torch.testing.assert_close(by_logits.double(), by_wide, rtol=tolerance, atol=tolerance)
+
+
+def test_derivatives_of_derivatives_of_bernoulli(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(heads, "LEAST", 0)
+    x, logits = (torch.rand(2, 5, dtype=torch.float64, requires_grad=True) for _ in range(2))
+
+    def log_prob(x: Tensor, logits: Tensor) -> Tensor:
+        return Bernoulli((5,), 2).log_prob(x, logits.unsqueeze(0), Noise())
+
+    assert torch.autograd.gradcheck(log_prob, (x, logits), check_forward_ad=True)
+    assert torch.autograd.gradgradcheck(log_prob, (x, logits))
 
 
 @pytest.mark.parametrize(("cls", "levels"), INTEGER_HEADS)

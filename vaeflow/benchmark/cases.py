@@ -415,7 +415,7 @@ def start_up(device: torch.device) -> Iterator[Work]:
 
 
 IMPORT = "import pytorch_lightning.cli"
-ROWS = 2000
+ROWS = 5000
 """Pairs of an example and a sample in one chunk of an estimate."""
 
 CASES: dict[str, Callable[[torch.device], Iterator[Work]]] = {

@@ -10,9 +10,10 @@ from torch import Tensor
 
 from vaeflow.bijections.base import Bijection, Composition, Context
 from vaeflow.bijections.sequential import solve
-from vaeflow.bijections.transformers import Affine, Gated, Transformer
+from vaeflow.bijections.transformers import Additive, Affine, Gated, Transformer
 from vaeflow.errors import check_positive, check_shape
 from vaeflow.nets.made import MADE
+from vaeflow.nets.parallel import is_able, parallel
 
 
 class AutoregressiveStep(Bijection):
@@ -59,11 +60,12 @@ class AutoregressiveStep(Bijection):
     def condition(self, context: Context) -> Context:
         return self.made.condition(context)
 
-    def _parallel(
-        self, transform: Callable[[Tensor, Tensor], tuple[Tensor, Tensor]], value: Tensor, context: Context
-    ) -> tuple[Tensor, Tensor]:
+    def _parallel(self, inverse: bool, value: Tensor, context: Context) -> tuple[Tensor, Tensor]:
         """One pass: every feature is mapped with parameters of the features before it, which are known."""
         check_shape("the vector", value, self.made.features)
+        if type(self.transformer) in (Additive, Affine, Gated) and is_able(self.made, value):
+            return parallel(self.made, self.transformer, inverse, value, context)
+        transform = self.transformer.inverse if inverse else self.transformer.forward
         image, log_slopes = transform(value, self.made(value, context))
         return image, log_slopes.sum(-1)
 
@@ -83,7 +85,7 @@ class InverseAutoregressiveStep(AutoregressiveStep):
     """x_i = τ(z_i; θ_i(z_<i, context)): generates in one pass. One step of :class:`InverseAutoregressive`."""
 
     def forward(self, z: Tensor, context: Context = None) -> tuple[Tensor, Tensor]:
-        return self._parallel(self.transformer.forward, z, context)
+        return self._parallel(False, z, context)
 
     def inverse(self, x: Tensor, context: Context = None) -> tuple[Tensor, Tensor]:
         return self._sequential(True, x, context)
@@ -96,7 +98,7 @@ class MaskedAutoregressiveStep(AutoregressiveStep):
         return self._sequential(False, z, context)
 
     def inverse(self, x: Tensor, context: Context = None) -> tuple[Tensor, Tensor]:
-        return self._parallel(self.transformer.inverse, x, context)
+        return self._parallel(True, x, context)
 
 
 class InverseAutoregressive(Composition):

@@ -11,7 +11,20 @@ import sys
 import warnings
 from typing import Any
 
+import torch
+from torch.autograd import forward_ad
+
 _usable = True
+
+
+def is_eager() -> bool:
+    """Whether operations run as they are called: nothing compiles them, maps them over a dimension or differentiates
+    them forwards, all of which take a definition in torch."""
+    return (
+        not torch.compiler.is_compiling()
+        and not torch._C._are_functorch_transforms_active()
+        and forward_ad._current_level < 0
+    )
 
 
 def attempt(module: str, function: str, *arguments: Any) -> Any:

@@ -1,47 +1,56 @@
-"""Tasks shared out to threads."""
+"""Jobs of machine code, their tasks shared out to threads."""
 
 from __future__ import annotations
 
 import ctypes
 import functools
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any, TypeVar
+from typing import Any
 
+import numpy as np
 import torch
+from torch import Tensor
 
-T = TypeVar("T")
+from vaeflow.compiled import kernels
 
 
-def together(work: Callable[[T], None], tasks: Sequence[T]) -> None:
-    """Do the work of all tasks in as many threads as torch uses, and wait for it.
+def run(kernel: str, tasks: int, scalars: Sequence[int], arrays: Sequence[Tensor | np.ndarray]) -> None:
+    """Do all tasks of a job in as many threads as torch uses, and wait for it.
 
     They are threads of torch's own OpenMP: those go on spinning for some milliseconds after an operation of torch, and
-    would keep any others from running. Where torch has another OpenMP than GNU's, it is a pool of our own.
+    would keep any others from running. Where torch has another OpenMP than GNU's, it is a pool of our own. Python's
+    lock has no part in it.
+
+    Args:
+        kernel: name of a function of a job in :mod:`vaeflow.compiled.kernels`.
+        arrays: contiguous, tables of int64 or numbers of the type of the last one.
     """
-    threads = min(torch.get_num_threads(), len(tasks))
-    left = iter(tasks)
-    errors = []
-
-    def member(_: Any = None) -> None:
-        try:
-            for task in left:
-                work(task)
-        except BaseException as error:
-            errors.append(error)
-
+    numbers = [0, tasks, 0, *scalars] + [0] * (kernels.ARRAYS - kernels.SCALARS - len(scalars))
+    for array in arrays:
+        assert array.is_contiguous() if isinstance(array, Tensor) else array.flags.c_contiguous
+        address = array.data_ptr() if isinstance(array, Tensor) else array.ctypes.data
+        numbers += [address, *array.shape] + [0] * (3 - array.ndim)
+    job = np.array(numbers, np.int64)
+    member, pointer = _member(kernel, arrays[-1].itemsize), job.ctypes.data
+    threads = min(torch.get_num_threads(), tasks)
     if threads < 2:
-        member()
+        member(pointer)
     elif _start_team is not None:
-        _start_team(_Member(member), None, threads, 0)
+        _start_team(member, pointer, threads, 0)
     else:
-        helpers = [_pool(threads).submit(member) for _ in range(threads - 1)]
-        member()
+        helpers = [_pool(threads).submit(member, pointer) for _ in range(threads - 1)]
+        member(pointer)
         for helper in helpers:
             helper.result()
-    if errors:
-        raise errors[0]
+    if job[kernels.DONE] != tasks:
+        raise MemoryError(f"not enough memory for the work space of {kernel}.")
+
+
+@functools.cache
+def _member(kernel: str, size: int) -> Any:
+    return _Member(kernels.member(kernel, size).address)
 
 
 @functools.cache

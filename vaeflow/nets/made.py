@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from vaeflow.errors import check_positive
 from vaeflow.nets.conditioner import Conditioner
 from vaeflow.nets.masked import MaskedLinear
+from vaeflow.nets.parallel import is_able, parallel
 from vaeflow.noise import Noise
 
 
@@ -87,16 +88,18 @@ class MADE(Conditioner):
         self.blocks = nn.ModuleList(nn.ModuleList(block) for block in blocks)
         reads = counts[-1][:-1].tolist()  # feature i of degree i reads the units of degrees below
         self.out = MaskedLinear(int(counts[-1][-1]), reads[:: -1 if reverse else 1], groups=outputs)
+        self.stages = [*stages, self.out]
+        """All layers, in the order in which they are applied."""
+        self.weights = sum(stage.weight.numel() for stage in self.stages)
+        self.ranges = np.concatenate([stage.ranges for stage in self.stages])
+        """The columns that each unit of a group of each stage reads."""
+        self.readers = np.concatenate([stage.readers for stage in self.stages])
+        """The units of a group that read each column of each stage."""
 
     @functools.cached_property
     def table(self) -> np.ndarray:
         """``counts`` as an array, ``(stages, D + 1)``."""
         return np.array(self.counts)
-
-    @property
-    def stages(self) -> list[MaskedLinear]:
-        """All layers, in the order in which they are applied."""
-        return [*self.layers, *(layer for block in self.blocks for layer in block), self.out]
 
     def is_added(self, k: int) -> bool:
         """Whether stage k ends a residual block, and the sum of stage k − 2 is added to its own."""
@@ -108,6 +111,14 @@ class MADE(Conditioner):
         start, stop = counts[first - 1] if first else 0, counts[last - 1] if last else 0
         return slice(self.features - stop, self.features - start) if self.reverse and k == 0 else slice(start, stop)
 
-    def forward(self, x: Tensor, context: Any = None) -> Tensor:
-        """``(..., batch, features)`` → ``(..., batch, features, outputs)``."""
-        return self.out(self.hidden(x, context)).unflatten(-1, (self.outputs, self.features)).movedim(-2, -1)
+    def forward(self, x: Tensor, context: Any = None, by_layers: bool = False) -> Tensor:
+        """``(..., batch, features)`` → ``(..., batch, features, outputs)``.
+
+        Args:
+            by_layers: apply layer after layer, instead of all at once in machine code where there is some.
+        """
+        if by_layers or not is_able(self, x):
+            theta = self.out(self.hidden(x, context))
+        else:
+            theta, _ = parallel(self, None, False, x, context)
+        return theta.unflatten(-1, (self.outputs, self.features)).movedim(-2, -1)

@@ -1,0 +1,41 @@
+"""The Bernoulli likelihood of binary data and its derivative in machine code, for the CPU: one pass each, not ten."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from vaeflow.compiled.threads import run
+
+TASKS = 4
+"""Of a thread."""
+
+
+def log_prob(x: Tensor, logits: Tensor) -> Tensor:
+    """Σ_c x_c a_c − log(1 + exp a_c) with the logits a.
+
+    Args:
+        x: ``(batch, D)``.
+        logits: a ``(..., batch, D)``.
+
+    Returns:
+        ``(..., batch)``.
+    """
+    out = logits.new_empty(logits.shape[:-1])
+    run("bernoulli", _tasks(out), (), (*_rows(x, logits), out))
+    return out
+
+
+def by_logits(x: Tensor, logits: Tensor, g: Tensor) -> Tensor:
+    """g (x − sigmoid a), of the shape of a, for g ``(..., batch)``."""
+    out = torch.empty_like(logits, memory_format=torch.contiguous_format)
+    run("bernoulli_back", _tasks(g), (), (*_rows(x, logits), g.detach().contiguous().flatten(), out.flatten(0, -2)))
+    return out
+
+
+def _tasks(rows: Tensor) -> int:
+    return min(rows.numel(), TASKS * torch.get_num_threads())
+
+
+def _rows(x: Tensor, logits: Tensor) -> list[Tensor]:
+    return [value.detach().reshape(-1, value.shape[-1]).contiguous() for value in (x, logits)]

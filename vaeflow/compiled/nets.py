@@ -1,0 +1,47 @@
+"""How machine code is told of a net, of its context, and of a map."""
+
+from __future__ import annotations
+
+import numpy as np
+from torch import Tensor, nn
+
+from vaeflow.bijections.transformers import Additive, Affine, Gated
+from vaeflow.compiled import kernels
+from vaeflow.functional import ELU
+from vaeflow.nets.made import MADE
+
+ACTIVATIONS = {
+    nn.ReLU: kernels.RELU,
+    ELU: kernels.ELU,
+    nn.SiLU: kernels.SILU,
+    nn.Tanh: kernels.TANH,
+    nn.Softplus: kernels.SOFTPLUS,
+    nn.LeakyReLU: kernels.LEAKY_RELU,
+    nn.GELU: kernels.GELU,
+}
+TRANSFORMERS = {Additive: kernels.ADDITIVE, Affine: kernels.AFFINE, Gated: kernels.GATED, type(None): kernels.NONE}
+
+
+def table(made: MADE) -> tuple[np.ndarray, list[Tensor]]:
+    """The net as :mod:`vaeflow.compiled.kernels` takes it, valid as long as the weights and biases beside it live."""
+    stages = made.stages
+    parameters = [value.detach().contiguous() for stage in stages for value in (stage.weight, stage.bias)]
+    rows = [
+        (weight.data_ptr(), bias.data_ptr(), len(stage.ranges), stage.groups, stage.in_features, made.is_added(k))
+        for k, (stage, weight, bias) in enumerate(zip(stages, parameters[::2], parameters[1::2], strict=True))
+    ]
+    return np.array(rows), parameters
+
+
+def context_rows(conditioned: Tensor | None, like: Tensor) -> Tensor:
+    """``(rows, hidden[0])``, where sample n of all has row n modulo the number of rows; none without a context.
+
+    Args:
+        conditioned: ``(..., hidden[0])``, with all or the last of the dimensions of ``like``, or some that fit them.
+    """
+    if conditioned is None:
+        return like.new_empty(0, 0)
+    lead = like.shape[:-1]
+    if conditioned.shape[:-1] != lead[len(lead) + 1 - conditioned.dim() :]:
+        conditioned = conditioned.expand(*lead, -1)
+    return conditioned.detach().reshape(-1, conditioned.shape[-1]).contiguous()

@@ -1,0 +1,101 @@
+"""A parallel pass of an autoregressive map and its derivative in machine code, for the CPU.
+
+Only what is not masked is multiplied: the products take half the multiplications of dense layers, in the pass and in
+both parts of its derivative. A chunk of samples goes through the whole net and the map behind it at once, and stays in
+the nearest caches meanwhile. The derivative by the weights comes last, every panel of columns in a task of its own.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Sequence
+from itertools import chain, product
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from vaeflow.bijections.transformers import Transformer
+from vaeflow.compiled import kernels
+from vaeflow.compiled.nets import ACTIVATIONS, TRANSFORMERS, context_rows, table
+from vaeflow.compiled.threads import run
+from vaeflow.nets.made import MADE
+
+TASKS = 4
+"""Of a thread, where there are as many chunks."""
+
+
+def forward(
+    made: MADE, transformer: Transformer | None, inverse: bool, x: Tensor, conditioned: Tensor | None, keep: bool
+) -> tuple[Tensor, Tensor, Tensor]:
+    """The image of x, its log-determinant, and the sums of all units, which :func:`backward` asks for.
+
+    Args:
+        transformer: the map; without one the image is what the net puts out, ``(..., outputs · D)``.
+        inverse: take the inverse of the map.
+        x: ``(..., D)``.
+        conditioned: the context's part of the first layer, ``(..., hidden[0])``.
+        keep: whether the sums are wanted.
+    """
+    lead, rows = x.shape[:-1], context_rows(conditioned, x)
+    x = x.detach().reshape(-1, made.features).contiguous()
+    lanes, chunks, tasks = _chunks_of(len(x))
+    net, layers = table(made)
+    image = x.new_empty(len(x), made.features * (made.outputs if transformer is None else 1))
+    log_det = x.new_empty(0 if transformer is None else len(x))
+    kept = x.new_empty(chunks if keep else 0, sum(map(len, layers[1::2])), lanes)
+    codes = (ACTIVATIONS[type(made.activation)], TRANSFORMERS[type(transformer)], inverse, lanes, chunks)
+    run("forward", tasks, codes, (net, made.ranges, x, rows, kept, image, log_det))
+    return image.view(*lead, image.shape[-1]), log_det if transformer is None else log_det.view(lead), kept
+
+
+def backward(
+    made: MADE, transformer: Transformer | None, inverse: bool, x: Tensor, kept: Tensor, by_image: Tensor,
+    by_log_det: Tensor, of_context: bool, of_weights: bool,
+) -> tuple[Tensor | None, ...]:  # fmt: skip
+    """Derivatives by x, by the context's part of each sample, and by the weight and bias of each layer.
+
+    Args:
+        kept: of :func:`forward`.
+        of_context, of_weights: whether those are wanted.
+    """
+    lead = x.shape[:-1]
+    x, by_image = (value.detach().reshape(-1, value.shape[-1]).contiguous() for value in (x, by_image))
+    by_log_det = by_log_det.detach().flatten().contiguous()
+    lanes, chunks, tasks = _chunks_of(len(x))
+    net, layers = table(made)
+    by_x, by_context = torch.empty_like(x), x.new_empty(len(x) if of_context else 0, len(layers[1]))
+    known = x.new_empty(chunks, sum(weight.shape[1] for weight in layers[::2]), lanes)
+    by_sums = torch.empty_like(kept)
+    codes = (ACTIVATIONS[type(made.activation)], TRANSFORMERS[type(transformer)], inverse, lanes, chunks)
+    given = (x, kept, by_image, by_log_det)
+    run("backward", tasks, codes, (net, made.readers, *given, known, by_sums, by_context, by_x))
+    found = by_x.view(*lead, made.features), by_context.view(*lead, by_context.shape[-1]) if of_context else None
+    if not of_weights:
+        return *found, *[None] * len(layers)
+    by_weights = [torch.empty_like(weight) for weight in layers[::2]]
+    by_biases = by_sums.sum((0, 2)).split([len(bias) for bias in layers[1::2]])
+    widths = [weight.shape[0] for weight in by_weights[:-1]] + [by_weights[-1].shape[1]]
+    parts = _panels(tuple(widths), torch.get_num_threads())
+    tables = (net, made.ranges, made.readers, parts)
+    run("gradient", len(parts), (len(x),), (*tables, known, by_sums, *by_weights))
+    return *found, *chain.from_iterable(zip(by_weights, by_biases, strict=True))
+
+
+@functools.cache
+def _panels(widths: Sequence[int], threads: int) -> np.ndarray:
+    """The tasks of the derivative by the weights: layer, first unit or column of a panel, which of how many shares."""
+    tasks = []
+    for k, width in enumerate(widths):
+        panels = range(0, width, kernels.MANY)
+        shares = -(-2 * threads // len(panels))
+        tasks += product([k], panels, range(shares), [shares])
+    return np.array(tasks)
+
+
+def _chunks_of(samples: int) -> tuple[int, int, int]:
+    """Samples in a chunk, the number of chunks, and of the tasks that share them."""
+    threads = torch.get_num_threads()
+    lanes = kernels.MANY if samples > kernels.FEW * threads else kernels.FEW
+    chunks = -(-samples // lanes)
+    return lanes, chunks, min(chunks, TASKS * threads)

@@ -1,0 +1,110 @@
+"""A pass of MADE, and of the elementwise map that it serves, in one call of machine code; and its derivative."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor
+from torch.func import functional_call
+
+from vaeflow.compiled import attempt, is_eager
+from vaeflow.nets.mlp import ACTIVATIONS
+
+if TYPE_CHECKING:
+    from vaeflow.bijections.transformers import Transformer
+    from vaeflow.nets.made import MADE
+
+LEAST_SAMPLES, LEAST_WEIGHTS = 48, 2**14
+"""From which size on the machine code is faster than torch's dense products."""
+
+
+def is_able(made: MADE, x: Tensor) -> bool:
+    """Whether there is machine code for it, and to any use."""
+    return (
+        x.device.type == "cpu"
+        and x.dtype in (torch.float32, torch.float64)
+        and made.out.weight.dtype == x.dtype
+        and not torch.is_autocast_enabled("cpu")
+        and type(made.activation) in ACTIVATIONS.values()
+        and x.numel() >= LEAST_SAMPLES * made.features
+        and made.weights >= LEAST_WEIGHTS
+        and is_eager()
+    )
+
+
+def parallel(
+    made: MADE, transformer: Transformer | None, inverse: bool, x: Tensor, context: Any
+) -> tuple[Tensor, Tensor]:
+    """The image τ(x; θ) with θ = MADE(x), and its log-determinant.
+
+    Args:
+        transformer: τ, Additive, Affine or Gated. Without one, the image is θ, ``(..., outputs · D)``.
+        inverse: take the inverse of τ.
+        x: ``(..., D)``.
+        context: of the batch, or what :meth:`MADE.condition` made of it.
+    """
+    parameters = [parameter for stage in made.stages for parameter in (stage.weight, stage.bias)]
+    sources = (x, *made.condition(context), *parameters)
+    keep = torch.is_grad_enabled()
+    return _Parallel.apply(made, transformer, inverse, keep, *sources)
+
+
+class _Parallel(torch.autograd.Function):
+    """The same as a function of tensors, which keeps the sums of the net's units for its derivative."""
+
+    @staticmethod
+    def forward(
+        ctx: Any, made: MADE, transformer: Transformer | None, inverse: bool, keep: bool, *sources: Tensor | None
+    ) -> tuple[Tensor, Tensor]:
+        ctx.what = made, transformer, inverse
+        image, log_det, kept = attempt("parallel", "forward", *ctx.what, *sources[:2], keep) or (
+            *_by_layers(*ctx.what, *sources), None,
+        )  # fmt: skip
+        ctx.save_for_backward(*sources, kept)
+        return image, log_det
+
+    @staticmethod
+    def backward(ctx: Any, *by: Tensor) -> Any:
+        *sources, kept = ctx.saved_tensors
+        wanted, twice = ctx.needs_input_grad[4:], torch.is_grad_enabled()
+        found = None
+        if kept is not None and not twice:  # the derivative will not be differentiated itself
+            asked = (wanted[1], any(wanted[2:]))
+            found = attempt("parallel", "backward", *ctx.what, sources[0], kept, *by, *asked)
+        if found is None:
+            found = _derivatives(*ctx.what, sources, by, wanted, twice)
+        elif found[1] is not None:
+            found = found[0], found[1].sum_to_size(sources[1].shape), *found[2:]
+        return None, None, None, None, *found
+
+
+def _by_layers(
+    made: MADE, transformer: Transformer | None, inverse: bool, x: Tensor, conditioned: Tensor | None,
+    *parameters: Tensor,
+) -> tuple[Tensor, Tensor]:  # fmt: skip
+    """The definition."""
+    names = [name for name, _ in made.named_parameters() if not name.startswith("context.")]
+    theta = functional_call(made, dict(zip(names, parameters, strict=True)), (x, (conditioned,), True))
+    if transformer is None:
+        return theta.movedim(-1, -2).flatten(-2), x.new_empty(0)
+    image, log_slopes = (transformer.inverse if inverse else transformer.forward)(x, theta)
+    return image, log_slopes.sum(-1)
+
+
+def _derivatives(
+    made: MADE, transformer: Transformer | None, inverse: bool, sources: Sequence[Tensor | None], by: Sequence[Tensor],
+    wanted: Sequence[bool], twice: bool,
+) -> list[Tensor | None]:  # fmt: skip
+    """What is wanted of Σ by ∂out/∂source; with ``twice`` it can be differentiated itself."""
+    fixed: list[Any] = [
+        source if source is None or not is_wanted else source.view_as(source) if twice else source.detach()
+        for source, is_wanted in zip(sources, wanted, strict=True)
+    ]
+    asked = [source.requires_grad_() for source, is_wanted in zip(fixed, wanted, strict=True) if is_wanted]
+    with torch.enable_grad():
+        out = _by_layers(made, transformer, inverse, *fixed)
+        pairs = [(o, b) for o, b in zip(out, by, strict=True) if o.requires_grad]
+        found = iter(torch.autograd.grad([o for o, _ in pairs], asked, [b for _, b in pairs], create_graph=twice))
+    return [next(found) if is_wanted else None for is_wanted in wanted]
