@@ -12,9 +12,9 @@ import torch
 
 import vaeflow.bijections as B
 from vaeflow.benchmark import floors, growth
-from vaeflow.benchmark.cases import FLOOR, OURS, Goal, Work
 from vaeflow.benchmark.report import markdown, result_of
 from vaeflow.benchmark.timing import ratio, slope, take_turns
+from vaeflow.benchmark.work import FLOOR, OURS, Goal, Work
 
 CPU = torch.device("cpu")
 

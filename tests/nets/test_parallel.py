@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from typing import Any
 
 import pytest
@@ -153,6 +154,26 @@ def test_derivatives_of_derivatives(name: str, which: str) -> None:
     start, h = weight.detach().clone(), 1e-6
     slope = (of_weight(start + h * step)[0].sum() - of_weight(start - h * step)[0].sum()) / (2 * h)
     torch.testing.assert_close((by_weight * step).sum(), slope, rtol=1e-6, atol=1e-6)
+
+
+def test_parameters_that_a_functional_call_puts_in() -> None:
+    """Its derivative is taken when the net has its own ones again."""
+    made = make("three layers", "none", torch.float64)
+    x = torch.randn(50, made.features, dtype=torch.float64)
+    others = {name: (2 * p.detach()).requires_grad_() for name, p in made.named_parameters()}
+    out = torch.func.functional_call(made, others, (x,))
+    gradients = torch.autograd.grad(out.square().sum(), list(others.values()))
+    expected = torch.func.functional_call(made, others, (x, None, True))
+    torch.testing.assert_close(out, expected)
+    for ours, theirs in zip(
+        gradients, torch.autograd.grad(expected.square().sum(), list(others.values())), strict=True
+    ):
+        torch.testing.assert_close(ours, theirs)
+    copied = copy.deepcopy(made)
+    with torch.no_grad():
+        for parameter in copied.parameters():
+            parameter.mul_(2)
+    torch.testing.assert_close(copied(x), expected)
 
 
 def test_transforms_of_functions_go_through() -> None:

@@ -11,7 +11,7 @@ from matplotlib.figure import Figure
 from torch import Tensor
 
 import vaeflow.bijections as B
-from vaeflow.benchmark.cases import ROWS, vae_model
+from vaeflow.benchmark.autoencoders import ROWS, vae_model
 from vaeflow.benchmark.report import duration
 from vaeflow.benchmark.timing import slope, take_turns
 from vaeflow.evaluation.log_likelihood import log_likelihood
@@ -156,6 +156,6 @@ def draw(grown: dict[str, Any]) -> Figure:
         axes.grid(alpha=0.3)
         axes.set_xticks(DIMENSIONS, [str(d) for d in DIMENSIONS])
         axes.minorticks_off()
-        axes.legend(fontsize=8)
+    figure.legend(*panels[1].get_legend_handles_labels(), loc="outside lower center", ncols=4, fontsize=8)
     panels[0].set_ylabel(f"seconds for a batch of {BATCH}")
     return figure

@@ -11,8 +11,8 @@ from typing import Any
 
 import torch
 
-from vaeflow.benchmark.cases import FLOOR, OURS, Goal, Work
 from vaeflow.benchmark.timing import Ratio, Timing, difference, ratio
+from vaeflow.benchmark.work import FLOOR, OURS, Goal, Work
 
 LIBRARIES = ("torch", "numba", "nflows", "normflows", "zuko", "pyro-ppl", "FrEIA", "pythae")
 

@@ -18,10 +18,9 @@ import math
 from typing import Any
 
 import numpy as np
-from numpy.lib.stride_tricks import as_strided
-from numba import carray, cfunc, njit, types
+from numba import carray, cfunc, extending, njit, types
 from numba.core.errors import NumbaError as NumbaError
-from numba.extending import intrinsic, overload
+from numpy.lib.stride_tricks import as_strided
 
 from vaeflow.bijections.elementwise import LOG_SCALE_BOUND
 
@@ -32,8 +31,11 @@ MANY, FEW = 64, 16  # lanes of a chunk, and of one with fewer samples
 BLOCK = 16  # features in a block of the sequential solve
 ROWS = 64  # units in a block of a masked layer
 PANEL = 96  # columns, of which those of a chunk stay in the nearest cache
-FAST: dict[str, Any] = {"nogil": True, "fastmath": {"contract"}, "error_model": "numpy"}  # infinities and NaN stay what they are
-FAST_SUMS: dict[str, Any] = {**FAST, "fastmath": {"contract", "reassoc"}}  # in any order
+FAST: Any = {"nogil": True, "fastmath": {"contract"}, "error_model": "numpy"}
+"""Options of all functions: rounding is the one freedom taken, and infinities and NaN stay what they are."""
+FAST_SUMS: Any = {**FAST, "fastmath": {"contract", "reassoc"}}
+"""The same with sums in any order."""
+intrinsic: Any = extending.intrinsic  # whose type counts the context of typing among the arguments
 
 # ----------------------------------------------------------------------------------------------------- elementary
 
@@ -86,7 +88,7 @@ def _exp(x: float) -> float:
     return math.exp(x)
 
 
-@overload(_exp, jit_options={**FAST, "forceinline": True})
+@extending.overload(_exp, jit_options={**FAST, "forceinline": True})
 def _exp_of(x: Any) -> Any:
     single = x == types.float32
     real, whole, of_rest = (np.float32, np.int32, _exp_single) if single else (np.float64, np.int64, _exp_double)
@@ -686,8 +688,8 @@ def _solve(
             first = p * features + lowest
             for r in range(t1 - t0):
                 thetas[(p * BLOCK + r) * lanes :][:lanes] = _bias(net, hidden, value)[first + r]
-            last, columns = first + t1 - t0, (0, begin[hidden])
-            _add_product(lanes, thetas, p * BLOCK, _weight(net, hidden, value), first, last, known, shifts[hidden], *columns)
+            weight, last, columns = _weight(net, hidden, value), first + t1 - t0, (0, begin[hidden])
+            _add_product(lanes, thetas, p * BLOCK, weight, first, last, known, shifts[hidden], *columns)
 
         # What it contributes to itself
         for t in range(t0, t1):
@@ -704,8 +706,8 @@ def _solve(
             i = features - 1 - t if reverse else t
             columns = (begin[hidden], counts[hidden, t])
             for p in range(outputs):
-                row, to = p * features + i, p * BLOCK + i - lowest
-                _add_product(lanes, thetas, to, _weight(net, hidden, value), row, row + 1, known, shifts[hidden], *columns)
+                weight, row, to = _weight(net, hidden, value), p * features + i, p * BLOCK + i - lowest
+                _add_product(lanes, thetas, to, weight, row, row + 1, known, shifts[hidden], *columns)
             v, theta = known[i * lanes : (i + 1) * lanes], thetas[(i - lowest) * lanes :]
             v[:samples] = value[:, i]
             v[samples:] = 0
@@ -723,7 +725,7 @@ def _solve(
 
 @njit(**FAST_SUMS)
 def _bernoulli(x: Any, logits: Any, first: int, last: int, out: Any) -> None:
-    """out[n] = Σ_c x[n mod rows, c] a[n, c] − log(1 + exp a[n, c]) with the logits a, for the rows ``range(first, last)``.
+    """out[n] = Σ_c x[n mod rows, c] a[n, c] − log(1 + exp a[n, c]) with the logits a, for n in ``range(first, last)``.
 
     One logarithm is taken of the product of 1 + exp −|a| over all columns, which is below 2 to their number.
     """
@@ -808,6 +810,7 @@ def _part(job: Any, task: int, many: int) -> Any:
 
 @njit(**FAST, cache=True)
 def forward(job: Any, task: int, like: Any) -> None:
+    """Scalars: activation, transformer, inverse, lanes, chunks. Arrays: net, ranges, and those of :func:`_forward`."""
     first, last = _part(job, task, _scalar(job, 4))
     _forward(
         _table(job, 0), _table(job, 1), _scalar(job, 0), _scalar(job, 1), _scalar(job, 2) == 1, _scalar(job, 3), first,
@@ -818,6 +821,7 @@ def forward(job: Any, task: int, like: Any) -> None:
 
 @njit(**FAST, cache=True)
 def backward(job: Any, task: int, like: Any) -> None:
+    """Scalars: as those of :func:`forward`. Arrays: net, readers, and those of :func:`_backward`."""
     first, last = _part(job, task, _scalar(job, 4))
     _backward(
         _table(job, 0), _table(job, 1), _scalar(job, 0), _scalar(job, 1), _scalar(job, 2) == 1, _scalar(job, 3), first,
@@ -828,11 +832,15 @@ def backward(job: Any, task: int, like: Any) -> None:
 
 @njit(**FAST, cache=True)
 def gradient(job: Any, task: int, like: Any) -> None:
-    """By the weight of a layer, of panels of units in a hidden layer, and of columns where there are groups of units."""
+    """By the weight of a layer: of a panel of units in a hidden layer, and of columns where there are groups of units.
+
+    Scalar: samples. Arrays: net, ranges, readers, the tasks, known, by_sums, and the derivative for each layer.
+    """
     net, (k, panel, share, shares) = _table(job, 0), _table(job, 3)[task]
     unit, column = _begin_of(net, k, UNITS), _begin_of(net, k, COLUMNS)
     units, columns = net[k, GROUPS] * net[k, UNITS], net[k, COLUMNS]
-    by_sums, known = _array_3(job, 5, like)[:, unit : unit + units], _array_3(job, 4, like)[:, column : column + columns]
+    by_sums = _array_3(job, 5, like)[:, unit : unit + units]
+    known = _array_3(job, 4, like)[:, column : column + columns]
     ranges, readers = _table(job, 1)[unit : unit + net[k, UNITS]], _table(job, 2)[column : column + columns]
     out = as_strided(_array_2(job, 6 + k, like), (units, columns), (columns * like.itemsize, like.itemsize))
     if k == len(net) - 1:
@@ -843,6 +851,8 @@ def gradient(job: Any, task: int, like: Any) -> None:
 
 @njit(**FAST, cache=True)
 def solve(job: Any, task: int, like: Any) -> None:
+    """Scalars: reverse, activation, transformer, inverse, samples in a chunk. Arrays: net, counts, and those of
+    :func:`_solve`."""
     value, image, log_det = _array_2(job, 2, like), _array_2(job, 4, like), _array_1(job, 5, like)
     first = task * _scalar(job, 4)
     last = min(first + _scalar(job, 4), len(value))
@@ -854,12 +864,14 @@ def solve(job: Any, task: int, like: Any) -> None:
 
 @njit(**FAST, cache=True)
 def bernoulli(job: Any, task: int, like: Any) -> None:
+    """Arrays: x, logits, out."""
     logits = _array_2(job, 1, like)
     _bernoulli(_array_2(job, 0, like), logits, *_part(job, task, len(logits)), _array_1(job, 2, like))
 
 
 @njit(**FAST, cache=True)
 def bernoulli_back(job: Any, task: int, like: Any) -> None:
+    """Arrays: x, logits, g, by_logits."""
     logits = _array_2(job, 1, like)
     part, by_logits = _part(job, task, len(logits)), _array_2(job, 3, like)
     _bernoulli_back(_array_2(job, 0, like), logits, _array_1(job, 2, like), *part, by_logits)
@@ -867,13 +879,14 @@ def bernoulli_back(job: Any, task: int, like: Any) -> None:
 
 @functools.cache
 def member(kernel: str, size: int) -> Any:
-    """The function of a job that a thread runs, for numbers of so many bytes: it takes tasks as long as there are any."""
-    real, run = np.float32 if size == 4 else np.float64, globals()[kernel]
+    """What a thread runs: the function of that name for task after task of a job, with numbers of so many bytes."""
+    real: Any = np.float32 if size == 4 else np.float64
+    run = globals()[kernel]
 
     @cfunc(types.void(types.CPointer(types.int64)))
     def take_tasks(pointer: Any) -> None:
         job, like = carray(pointer, (MOST,)), np.empty(0, real)
-        task = _add_one(pointer, TAKEN)
+        task: int = _add_one(pointer, TAKEN)
         while task < job[TASKS]:
             run(job, task, like)
             _add_one(pointer, DONE)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 from torch import Tensor, nn
 
@@ -22,15 +24,18 @@ ACTIVATIONS = {
 TRANSFORMERS = {Additive: kernels.ADDITIVE, Affine: kernels.AFFINE, Gated: kernels.GATED, type(None): kernels.NONE}
 
 
-def table(made: MADE) -> tuple[np.ndarray, list[Tensor]]:
-    """The net as :mod:`vaeflow.compiled.kernels` takes it, valid as long as the weights and biases beside it live."""
-    stages = made.stages
-    parameters = [value.detach().contiguous() for stage in stages for value in (stage.weight, stage.bias)]
+def table(made: MADE, parameters: Sequence[Tensor]) -> tuple[np.ndarray, list[Tensor]]:
+    """The net as :mod:`vaeflow.compiled.kernels` takes it, valid as long as the tensors beside it live.
+
+    Args:
+        parameters: weight and bias of each stage, which need not be the ones that are the net's now.
+    """
+    layers = [parameter.detach().contiguous() for parameter in parameters]
     rows = [
         (weight.data_ptr(), bias.data_ptr(), len(stage.ranges), stage.groups, stage.in_features, made.is_added(k))
-        for k, (stage, weight, bias) in enumerate(zip(stages, parameters[::2], parameters[1::2], strict=True))
+        for k, (stage, weight, bias) in enumerate(zip(made.stages, layers[::2], layers[1::2], strict=True))
     ]
-    return np.array(rows), parameters
+    return np.array(rows), layers
 
 
 def context_rows(conditioned: Tensor | None, like: Tensor) -> Tensor:

@@ -26,21 +26,23 @@ TASKS = 4
 
 
 def forward(
-    made: MADE, transformer: Transformer | None, inverse: bool, x: Tensor, conditioned: Tensor | None, keep: bool
-) -> tuple[Tensor, Tensor, Tensor]:
+    made: MADE, transformer: Transformer | None, inverse: bool, keep: bool, x: Tensor, conditioned: Tensor | None,
+    *parameters: Tensor,
+) -> tuple[Tensor, Tensor, Tensor]:  # fmt: skip
     """The image of x, its log-determinant, and the sums of all units, which :func:`backward` asks for.
 
     Args:
         transformer: the map; without one the image is what the net puts out, ``(..., outputs · D)``.
         inverse: take the inverse of the map.
+        keep: whether the sums are wanted.
         x: ``(..., D)``.
         conditioned: the context's part of the first layer, ``(..., hidden[0])``.
-        keep: whether the sums are wanted.
+        parameters: weight and bias of each layer.
     """
     lead, rows = x.shape[:-1], context_rows(conditioned, x)
     x = x.detach().reshape(-1, made.features).contiguous()
     lanes, chunks, tasks = _chunks_of(len(x))
-    net, layers = table(made)
+    net, layers = table(made, parameters)
     image = x.new_empty(len(x), made.features * (made.outputs if transformer is None else 1))
     log_det = x.new_empty(0 if transformer is None else len(x))
     kept = x.new_empty(chunks if keep else 0, sum(map(len, layers[1::2])), lanes)
@@ -50,20 +52,20 @@ def forward(
 
 
 def backward(
-    made: MADE, transformer: Transformer | None, inverse: bool, x: Tensor, kept: Tensor, by_image: Tensor,
-    by_log_det: Tensor, of_context: bool, of_weights: bool,
+    made: MADE, transformer: Transformer | None, inverse: bool, x: Tensor, parameters: Sequence[Tensor], kept: Tensor,
+    by_image: Tensor, by_log_det: Tensor, of_context: bool, of_weights: bool,
 ) -> tuple[Tensor | None, ...]:  # fmt: skip
     """Derivatives by x, by the context's part of each sample, and by the weight and bias of each layer.
 
     Args:
-        kept: of :func:`forward`.
+        x, parameters, kept: of :func:`forward`.
         of_context, of_weights: whether those are wanted.
     """
     lead = x.shape[:-1]
     x, by_image = (value.detach().reshape(-1, value.shape[-1]).contiguous() for value in (x, by_image))
     by_log_det = by_log_det.detach().flatten().contiguous()
     lanes, chunks, tasks = _chunks_of(len(x))
-    net, layers = table(made)
+    net, layers = table(made, parameters)
     by_x, by_context = torch.empty_like(x), x.new_empty(len(x) if of_context else 0, len(layers[1]))
     known = x.new_empty(chunks, sum(weight.shape[1] for weight in layers[::2]), lanes)
     by_sums = torch.empty_like(kept)
@@ -85,7 +87,7 @@ def backward(
 @functools.cache
 def _panels(widths: Sequence[int], threads: int) -> np.ndarray:
     """The tasks of the derivative by the weights: layer, first unit or column of a panel, which of how many shares."""
-    tasks = []
+    tasks: list[tuple[int, ...]] = []
     for k, width in enumerate(widths):
         panels = range(0, width, kernels.MANY)
         shares = -(-2 * threads // len(panels))

@@ -41,7 +41,7 @@ def solve(
         return None
     v = value.detach().reshape(-1, made.features).contiguous()
     y, log_det = torch.empty_like(v), v.new_empty(len(v))
-    net, _layers = table(made)
+    net, _layers = table(made, made.stage_parameters)
     chunk = min(kernels.MANY, max(1, -(-len(v) // torch.get_num_threads())))
     codes = (made.reverse, ACTIVATIONS[type(made.activation)], TRANSFORMERS[type(transformer)], inverse, chunk)
     run("solve", -(-len(v) // chunk), codes, (net, made.table, v, context_rows(conditioned, value), y, log_det))

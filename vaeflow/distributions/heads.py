@@ -20,7 +20,6 @@ from vaeflow.errors import VaeflowError
 from vaeflow.functional import log_sigmoid, softplus
 from vaeflow.noise import Noise
 
-
 LEAST = 2**14
 """From how many numbers on the machine code is faster."""
 
@@ -118,7 +117,9 @@ class Bernoulli(Likelihood):
 
     def log_prob(self, x: Tensor, output: Tensor, noise: Noise) -> Tensor:
         x, logits = x.flatten(1), output.flatten(-len(self.shape))
-        able = logits.device.type == "cpu" and logits.dtype in (torch.float32, torch.float64) and x.dtype == logits.dtype
+        able = (
+            logits.device.type == "cpu" and logits.dtype in (torch.float32, torch.float64) and x.dtype == logits.dtype
+        )
         if able and logits.numel() >= LEAST and is_eager():
             return _Bernoulli.apply(x, logits)
         return _bernoulli(x, logits)

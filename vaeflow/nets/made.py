@@ -101,6 +101,11 @@ class MADE(Conditioner):
         """``counts`` as an array, ``(stages, D + 1)``."""
         return np.array(self.counts)
 
+    @property
+    def stage_parameters(self) -> list[Tensor]:
+        """Weight and bias of each stage."""
+        return [parameter for stage in self.stages for parameter in (stage.weight, stage.bias)]
+
     def is_added(self, k: int) -> bool:
         """Whether stage k ends a residual block, and the sum of stage k − 2 is added to its own."""
         return len(self.layers) < k < len(self.stages) - 1 and (k - len(self.layers)) % 2 == 1

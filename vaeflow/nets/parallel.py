@@ -45,10 +45,8 @@ def parallel(
         x: ``(..., D)``.
         context: of the batch, or what :meth:`MADE.condition` made of it.
     """
-    parameters = [parameter for stage in made.stages for parameter in (stage.weight, stage.bias)]
-    sources = (x, *made.condition(context), *parameters)
-    keep = torch.is_grad_enabled()
-    return _Parallel.apply(made, transformer, inverse, keep, *sources)
+    sources = (x, *made.condition(context), *made.stage_parameters)
+    return _Parallel.apply(made, transformer, inverse, torch.is_grad_enabled(), *sources)
 
 
 class _Parallel(torch.autograd.Function):
@@ -56,27 +54,27 @@ class _Parallel(torch.autograd.Function):
 
     @staticmethod
     def forward(
-        ctx: Any, made: MADE, transformer: Transformer | None, inverse: bool, keep: bool, *sources: Tensor | None
+        ctx: Any, made: MADE, transformer: Transformer | None, inverse: bool, keep: bool, *sources: Any
     ) -> tuple[Tensor, Tensor]:
         ctx.what = made, transformer, inverse
-        image, log_det, kept = attempt("parallel", "forward", *ctx.what, *sources[:2], keep) or (
-            *_by_layers(*ctx.what, *sources), None,
-        )  # fmt: skip
+        found = attempt("parallel", "forward", *ctx.what, keep, *sources)
+        image, log_det, kept = found or (*_by_layers(*ctx.what, *sources), None)
         ctx.save_for_backward(*sources, kept)
         return image, log_det
 
     @staticmethod
     def backward(ctx: Any, *by: Tensor) -> Any:
-        *sources, kept = ctx.saved_tensors
+        x, conditioned, *parameters, kept = ctx.saved_tensors
         wanted, twice = ctx.needs_input_grad[4:], torch.is_grad_enabled()
         found = None
         if kept is not None and not twice:  # the derivative will not be differentiated itself
             asked = (wanted[1], any(wanted[2:]))
-            found = attempt("parallel", "backward", *ctx.what, sources[0], kept, *by, *asked)
+            found = attempt("parallel", "backward", *ctx.what, x, parameters, kept, *by, *asked)
         if found is None:
-            found = _derivatives(*ctx.what, sources, by, wanted, twice)
+            made, transformer, inverse = ctx.what
+            found = _derivatives(made, transformer, inverse, (x, conditioned, *parameters), by, wanted, twice)
         elif found[1] is not None:
-            found = found[0], found[1].sum_to_size(sources[1].shape), *found[2:]
+            found = found[0], found[1].sum_to_size(conditioned.shape), *found[2:]
         return None, None, None, None, *found
 
 
