@@ -113,7 +113,7 @@ class Noise:
         if dtype == torch.float64:
             return _shift(self._bits(name, num_samples, features), 12).to(dtype).add_(0.5).mul_(2.0**-52)
         halves = self._bits(name, num_samples, (features + 1) // 2).view(torch.int32)[..., :features]
-        return (halves >> 9).bitwise_and_((1 << 23) - 1).to(dtype).add_(0.5).mul_(2.0**-23)
+        return halves.bitwise_right_shift_(9).bitwise_and_((1 << 23) - 1).to(dtype).add_(0.5).mul_(2.0**-23)
 
     def _bits(self, name: str, num_samples: int, counters: int) -> Tensor:
         if self.index is None:

@@ -71,12 +71,11 @@ class Planar(Amortised):
         (prepared,) = self.condition(context)
         w, u_hat = prepared["w"], prepared["u_hat"]
         flat = z.reshape(-1, self.features)
-        projected = torch.addmm(prepared["b"], w, flat.T).unbind()
-        below = w @ u_hat.T  # w_kᵀû_j of step k and those j before it
-        rows = below[*torch.tril_indices(self.steps, self.steps, -1)].split(list(range(1, self.steps)))
-        h = [torch.tanh(projected[0])]
-        for a, row in zip(projected[1:], rows, strict=True):
-            h.append(torch.tanh(torch.addmv(a, torch.stack(h, -1), row)))
+        projected = torch.addmm(prepared["b"], w, flat.T)  # of the steps that are left, by those that are done
+        h = []
+        for k, column in enumerate((w @ u_hat.T).unbind(-1)):  # w_jᵀû_k of the steps j
+            h.append(torch.tanh(projected[0]))
+            projected = torch.addr(projected[1:], column[k + 1 :], h[-1])
         units = torch.stack(h, -1)
         slopes = (1 - units * units) * prepared["wu_hat"].squeeze(-1)
         return torch.addmm(flat, units, u_hat).view_as(z), torch.log(1 + slopes).sum(-1).view(z.shape[:-1])

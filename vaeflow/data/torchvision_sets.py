@@ -56,7 +56,7 @@ class MNIST(DataModule):
         if self.binarise == "threshold":
             return (x >= 128).float()
         draw = noise.uniform("binarisation", 1, 784)[0].unflatten(-1, self.shape)
-        return (draw < x / 255).float()
+        return draw.lt_(x / 255)  # 1 where it is less, else 0
 
     @property
     def _raw_levels(self) -> int:
