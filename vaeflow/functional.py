@@ -20,7 +20,7 @@ def softplus(x: Tensor) -> Tensor:
     if x.device.type != "cpu":
         return F.softplus(x)
     if x.numel() <= FEW:
-        return torch.logaddexp(x, x.new_zeros(()))
+        return torch.logaddexp(x, torch.zeros_like(x))
     return _Softplus.apply(x) if is_eager() else _softplus(x)
 
 
@@ -41,14 +41,14 @@ class ELU(nn.ELU):
 def _softplus(x: Tensor) -> Tensor:
     """max(x, 0) + log u + (e − (u − 1))/u, with e = exp(−|x|) and u = 1 + e rounded: the last term brings back what
     the rounding took, since log(u + δ) = log u + δ/u."""
-    e = torch.exp(-x.abs())
+    e = torch.exp(torch.where(x > 0, -x, x))
     u = e + 1
-    return (e - (u - 1)) / u + torch.log(u) + x.clamp(min=0)
+    return (e - (u - 1)) / u + torch.log(u) + torch.where(x > 0, x, 0.0)
 
 
 def _elu(x: Tensor) -> Tensor:
     """max(x, 0) + exp(min(x, 0)) − 1."""
-    return torch.exp(x.clamp(max=0)) - 1 + x.clamp(min=0)
+    return torch.exp(torch.where(x > 0, 0.0, x)) - 1 + torch.where(x > 0, x, 0.0)
 
 
 class _Softplus(torch.autograd.Function):

@@ -7,7 +7,8 @@ uninterrupted one would have drawn.
 
 The generator is SplitMix64 (Steele, Lea & Flood 2014, "Fast splittable pseudorandom number generators"), whose
 output function is applied to a counter; here the example and the sample choose the stream and the feature counts.
-It is written in plain torch operations on int64, whose products and sums wrap around modulo 2⁶⁴.
+Its definition is in torch operations on int64, whose products and sums wrap around modulo 2⁶⁴; on a CPU machine code
+gives the same bits in one pass.
 """
 
 from __future__ import annotations

@@ -14,7 +14,7 @@ import vaeflow.bijections as B
 from tests.conftest import redraw
 from vaeflow.bijections import sequential
 from vaeflow.bijections.autoregressive import AutoregressiveStep
-from vaeflow.compiled.solve import is_able
+from vaeflow.nets.parallel import has_machine_code
 
 C = 3
 spline = functools.partial(B.RationalQuadraticSpline, bins=4, bound=2.0)
@@ -243,9 +243,75 @@ def test_gradgradcheck(name: str) -> None:
 
 def test_what_machine_code_cannot_do_is_known() -> None:
     made = make("gated", False, 1.0).made
-    value = inputs("gated", False, 2, torch.float64)[0]
-    assert is_able(made, B.Gated(), value)
-    assert not is_able(made, spline(), value)
-    assert not is_able(made, B.Gated(), value.float())
-    made.activation = torch.nn.Identity()  # type: ignore[assignment]
-    assert not is_able(made, B.Gated(), value)
+    value = torch.randn(3, made.features, dtype=torch.float64)
+    assert has_machine_code(made, value)
+    assert not has_machine_code(made, value.float())
+    with torch.autocast("cpu", torch.bfloat16):
+        assert not has_machine_code(made, value)
+    for activation in (torch.nn.LeakyReLU(0.2), torch.nn.GELU("tanh"), torch.nn.Sequential()):
+        made.activation = activation
+        assert not has_machine_code(made, value)
+    made.activation = torch.nn.LeakyReLU(0.01)
+    assert has_machine_code(made, value)
+    made.layers[0].register_forward_pre_hook(lambda module, inputs: None)
+    assert not has_machine_code(made, value)
+
+
+@pytest.mark.parametrize("name", ["gated", "residual, reversed, random", "spline"])
+def test_transforms_of_functions_go_through(name: str) -> None:
+    step = make(name, True, 1.0)
+    value, context = inputs(name, True, 3, torch.float64)
+
+    def image(value: Tensor, context: Tensor) -> Tensor:
+        return solve(step, value.unsqueeze(0), context.unsqueeze(0))[0].squeeze(0)
+
+    assert context is not None
+    jacobians = torch.stack([
+        torch.autograd.functional.jacobian(lambda v, c=c: image(v, c), v) for v, c in zip(value, context, strict=True)
+    ])  # fmt: skip
+    torch.testing.assert_close(torch.func.vmap(torch.func.jacrev(image))(value, context), jacobians)
+    torch.testing.assert_close(torch.func.vmap(torch.func.jacfwd(image))(value, context), jacobians)
+
+
+def test_parameters_that_a_functional_call_puts_in() -> None:
+    """Its derivative is taken when the net has its own ones again."""
+    step = make("three layers", False, 1.0)
+    value, _ = inputs("three layers", False, 4, torch.float64)
+    value.requires_grad_()
+    others = {name: (1.5 * p.detach()).requires_grad_() for name, p in step.named_parameters()}
+    direction = "inverse" if isinstance(step, B.InverseAutoregressiveStep) else "forward"
+    assert direction == "forward"
+    image, log_det = torch.func.functional_call(step, others, (value,))
+    got = torch.autograd.grad(image.square().sum() + log_det.sum(), [value, *others.values()])
+    with torch.no_grad():
+        for name, parameter in step.named_parameters():
+            parameter.copy_(others[name])
+    image, log_det = solve(step, value, None)
+    wanted = torch.autograd.grad(image.square().sum() + log_det.sum(), [value, *step.parameters()])
+    for ours, theirs in zip(got, wanted, strict=True):
+        torch.testing.assert_close(ours, theirs)
+
+
+class Shifted(B.Additive):
+    """With a parameter of its own."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.shift = torch.nn.Parameter(torch.tensor(0.3, dtype=torch.float64))
+
+    def forward(self, z: Tensor, theta: Tensor) -> tuple[Tensor, Tensor]:
+        image, log_slope = super().forward(z, theta)
+        return image + self.shift * z.tanh(), log_slope + torch.log(1 + self.shift * (1 - z.tanh() ** 2))
+
+
+def test_a_transformer_with_parameters_learns() -> None:
+    step = B.MaskedAutoregressiveStep(7, hidden=[16], transformer=Shifted).double()
+    value = torch.randn(5, 7, dtype=torch.float64)
+    sources = [step.transformer.shift, *step.made.parameters()]
+
+    def gradients(of: Callable[..., tuple[Tensor, Tensor]]) -> tuple[Tensor, ...]:
+        image, log_det = of(step, value, None)
+        return torch.autograd.grad(image.square().sum() + log_det.sum(), sources)
+
+    for got, wanted in zip(gradients(solve), gradients(strict), strict=True):
+        torch.testing.assert_close(got, wanted)

@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 import torch
 from numba import njit
+from numba.core.errors import NumbaError
 from torch import Tensor
 
 import vaeflow.bijections as B
@@ -34,7 +35,7 @@ def test_without_numba_one_warning_says_so(missing: bool, usable: None, monkeypa
     expected = step(value)[0], step.inverse(value)[0]
 
     def broken(*arguments: Any) -> None:
-        raise kernels.NumbaError("no LLVM today\nand more lines")
+        raise NumbaError("no LLVM today\nand more lines")
 
     if missing:
         for name in ("solve", "parallel"):

@@ -12,15 +12,23 @@ from torch import Tensor
 import vaeflow.bijections as B
 from vaeflow.benchmark import floors, peers
 from vaeflow.benchmark.peers import AutoEncoder
-from vaeflow.benchmark.work import COMPILED, FLOOR, FUSED, OURS, Goal, Work, build, training_step, without_gradient
+from vaeflow.benchmark.work import (
+    COMPILED,
+    FLOOR,
+    FUSED,
+    OURS,
+    ROWS,
+    Goal,
+    Work,
+    build,
+    training_step,
+    without_gradient,
+)
 from vaeflow.distributions.heads import Bernoulli
 from vaeflow.evaluation.log_likelihood import log_likelihood
 from vaeflow.models import VAE
 from vaeflow.nets import MLPDecoder, MLPEncoder
 from vaeflow.noise import Noise
-
-ROWS = 5000
-"""Pairs of an example and a sample in one chunk of an estimate."""
 
 
 class WithoutContext(B.InverseAutoregressive):
@@ -79,9 +87,7 @@ def vae(device: torch.device, batch: int = 128) -> Iterator[Work]:
     x = torch.rand(batch, pixels, generator=torch.Generator().manual_seed(1)).round().to(device)
     case = f"VAE + IAF, {pixels}-{'-'.join(map(str, hidden))}-{latent}, K = {steps}, hidden {width}"
     train = {n: training_step(m.module, functools.partial(m.loss, x)) for n, m in models.items()}
-    fused = {
-        n + FUSED: training_step(models[n].module, functools.partial(models[n].loss, x), True) for n in (OURS, FLOOR)
-    }
+    fused = {n + FUSED: training_step(m.module, functools.partial(m.loss, x), True) for n, m in models.items()}
     losses = torch.compile(models[OURS].loss)
     fused[OURS + COMPILED + FUSED] = training_step(models[OURS].module, functools.partial(losses, x), True)
     goals = [Goal(who, "best peer", 1 / 1.3) for who in (OURS, OURS + FUSED, OURS + COMPILED + FUSED)]

@@ -11,9 +11,10 @@ from matplotlib.figure import Figure
 from torch import Tensor
 
 import vaeflow.bijections as B
-from vaeflow.benchmark.autoencoders import ROWS, vae_model
+from vaeflow.benchmark.autoencoders import vae_model
 from vaeflow.benchmark.report import duration
 from vaeflow.benchmark.timing import slope, take_turns
+from vaeflow.benchmark.work import ROWS
 from vaeflow.evaluation.log_likelihood import log_likelihood
 from vaeflow.figures.style import WIDTH, styled
 from vaeflow.noise import Noise

@@ -15,6 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from vaeflow.benchmark.floors import log_normal, mlp
+from vaeflow.benchmark.work import ROWS
 
 
 @dataclass
@@ -375,10 +376,10 @@ def _normflows_vae(pixels: int, hidden: Sequence[int], latent: int, steps: int, 
             _, log_q, log_p = model(x, num_samples)
         return torch.logsumexp(log_p - log_q, 1)
 
-    def one_by_one(x: Tensor, num_samples: int) -> Tensor:
-        return torch.cat([log_likelihood(part, num_samples) for part in x.split(1)])
+    def in_chunks(x: Tensor, num_samples: int) -> Tensor:
+        return torch.cat([log_likelihood(part, num_samples) for part in x.split(max(1, ROWS // num_samples))])
 
-    return AutoEncoder(model, loss, one_by_one)
+    return AutoEncoder(model, loss, in_chunks)
 
 
 VAE = {"normflows": _normflows_vae, "pythae": _pythae_vae}

@@ -6,13 +6,14 @@ import math
 import os
 import platform
 import sys
+from collections.abc import Callable
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
 import torch
 
 from vaeflow.benchmark.timing import Ratio, Timing, difference, ratio
-from vaeflow.benchmark.work import FLOOR, OURS, Goal, Work
+from vaeflow.benchmark.work import FLOOR, Goal, Work
 
 LIBRARIES = ("torch", "numba", "nflows", "normflows", "zuko", "pyro-ppl", "FrEIA", "pythae")
 
@@ -20,7 +21,6 @@ LIBRARIES = ("torch", "numba", "nflows", "normflows", "zuko", "pyro-ppl", "FrEIA
 def result_of(work: Work, timings: dict[str, Timing]) -> dict[str, Any]:
     """All that was measured of one work, in plain types."""
     best = best_peer(timings)
-    errors = work.errors()
     rows = {}
     for name, timing in timings.items():
         to_floor = _ratio_of(timings, name, FLOOR)
@@ -30,7 +30,7 @@ def result_of(work: Work, timings: dict[str, Timing]) -> dict[str, Any]:
             "memory_mb": timing.memory_mb,
             "failed": timing.failed,
             "to_floor": None if to_floor is None else vars(to_floor),
-            "round_trip_error": errors.get(name),
+            "round_trip_error": None if timing.failed or name not in work.errors else _error(work.errors[name]),
             "per_second": work.items / timing.median if work.items else None,
         }
     rows |= {name: {"failed": why} for name, why in work.failed.items()}
@@ -38,9 +38,16 @@ def result_of(work: Work, timings: dict[str, Timing]) -> dict[str, Any]:
     return {"case": work.case, "work": work.name, "best_peer": best, "goals": goals, "contenders": rows}
 
 
+def _error(round_trip: Callable[[], float]) -> float | None:
+    try:
+        return round_trip()
+    except Exception:  # of a peer's other direction, when the one that is timed has not failed
+        return None
+
+
 def best_peer(timings: dict[str, Timing]) -> str | None:
     """The contender of another library with the least median."""
-    peers = {name: t.median for name, t in timings.items() if not name.startswith((OURS, FLOOR)) and _is_library(name)}
+    peers = {name: timing.median for name, timing in timings.items() if _is_library(name)}
     known = {name: median for name, median in peers.items() if not math.isnan(median)}
     return min(known, key=known.__getitem__) if known else None
 

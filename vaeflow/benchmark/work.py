@@ -13,6 +13,8 @@ from vaeflow.benchmark.timing import failure
 
 OURS, FLOOR = "vaeflow", "floor"
 FUSED, COMPILED = " (fused Adam)", " (compiled)"
+ROWS = 5000
+"""Pairs of an example and a sample in one chunk of an estimate."""
 
 
 @dataclass(frozen=True)
@@ -41,7 +43,7 @@ class Work:
         contenders: what each does in one turn.
         goals: for the ratios of their times.
         failed: contenders that could not be built, and why.
-        errors: of the round trip of each contender, where it makes one.
+        errors: the largest error of the round trip of each contender that makes one.
         items: how many things one turn makes, such as samples, where a rate is of interest.
     """
 
@@ -50,7 +52,7 @@ class Work:
     contenders: dict[str, Callable[[], object]]
     goals: Sequence[Goal] = ()
     failed: dict[str, str] = field(default_factory=dict)
-    errors: Callable[[], dict[str, float]] = dict
+    errors: dict[str, Callable[[], float]] = field(default_factory=dict)
     items: int | None = None
 
 

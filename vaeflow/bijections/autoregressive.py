@@ -10,7 +10,7 @@ from torch import Tensor
 
 from vaeflow.bijections.base import Bijection, Composition, Context
 from vaeflow.bijections.sequential import solve
-from vaeflow.bijections.transformers import Additive, Affine, Gated, Transformer
+from vaeflow.bijections.transformers import IN_MACHINE_CODE, Affine, Gated, Transformer
 from vaeflow.errors import check_positive, check_shape
 from vaeflow.nets.made import MADE
 from vaeflow.nets.parallel import is_able, parallel
@@ -63,7 +63,7 @@ class AutoregressiveStep(Bijection):
     def _parallel(self, inverse: bool, value: Tensor, context: Context) -> tuple[Tensor, Tensor]:
         """One pass: every feature is mapped with parameters of the features before it, which are known."""
         check_shape("the vector", value, self.made.features)
-        if type(self.transformer) in (Additive, Affine, Gated) and is_able(self.made, value):
+        if type(self.transformer) in IN_MACHINE_CODE and is_able(self.made, value):
             return parallel(self.made, self.transformer, inverse, value, context)
         transform = self.transformer.inverse if inverse else self.transformer.forward
         image, log_slopes = transform(value, self.made(value, context))

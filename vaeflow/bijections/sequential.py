@@ -12,12 +12,13 @@ from collections.abc import Callable
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.func import functional_call
 
-from vaeflow.bijections.transformers import Transformer
-from vaeflow.compiled import attempt
+from vaeflow.bijections.transformers import IN_MACHINE_CODE, Transformer
+from vaeflow.compiled import attempt, is_eager
 from vaeflow.nets.made import MADE
+from vaeflow.nets.parallel import has_machine_code
 
 Transform = Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]
 """A transformer's forward or inverse."""
@@ -36,10 +37,14 @@ def solve(made: MADE, transformer: Transformer, inverse: bool, value: Tensor, co
     """
     transform = transformer.inverse if inverse else transformer.forward
     (conditioned,) = context = made.condition(context)
-    if torch.compiler.is_compiling():  # it differentiates the steps themselves
+    learns = torch.is_grad_enabled() and any(parameter.requires_grad for parameter in transformer.parameters())
+    if learns or torch.compiler.is_compiling():  # the steps themselves are differentiated
         return _solve_in_steps_of(transform, made, value, conditioned)
+    if not is_eager():
+        return _solve_in_passes(transform, made, value, context)
     with torch.no_grad():
-        solved = attempt("solve", "solve", made, transformer, inverse, value, conditioned)
+        able = type(transformer) in IN_MACHINE_CODE and has_machine_code(made, value)
+        solved = attempt("solve", "solve", made, transformer, inverse, value, conditioned) if able else None
         y, log_det = solved or _solve_in_steps_of(transform, made, value, conditioned)
     if not torch.is_grad_enabled():
         return y, log_det
@@ -48,6 +53,16 @@ def solve(made: MADE, transformer: Transformer, inverse: bool, value: Tensor, co
         return y, log_det
     y = _Implicit.apply(y, made, transform, value, conditioned, *made.parameters())
     return y, transform(value, made(y, context))[1].sum(-1)
+
+
+def _solve_in_passes(transform: Transform, made: MADE, value: Tensor, context: Any) -> tuple[Tensor, Tensor]:
+    """The definition: a pass for each feature, in operations that every transform of functions knows."""
+    y, log_det = torch.zeros_like(value), value.new_zeros(value.shape[:-1])
+    for i in made.order:
+        image, log_slope = transform(value[..., i], made(y, context)[..., i, :])
+        y = torch.cat([y[..., :i], image.unsqueeze(-1), y[..., i + 1 :]], -1)
+        log_det = log_det + log_slope
+    return y, log_det
 
 
 def _solve_in_steps_of(
@@ -83,7 +98,8 @@ def solve_in_steps(
 
     def read(k: int, known: slice) -> Tensor:
         part = below[k][known]
-        return part.clone() if torch.compiler.is_compiling() else part  # autograd keeps it, and `below` still changes
+        watched = torch.compiler.is_compiling() or torch.is_grad_enabled()
+        return part.clone() if watched else part  # autograd keeps it, and `below` still changes
 
     for t, i in enumerate(made.order):
         for k, stage in enumerate(stages):
@@ -133,11 +149,24 @@ class _Implicit(torch.autograd.Function):
             if twice:
                 u = _differentiable_cotangents(image, y, g)
             else:
-                u = _cotangents(ctx.made, ctx.transform, y, value, conditioned, g)
+                by_name = {f"made.{name}": parameter for name, parameter in zip(names, parameters, strict=True)}
+                arguments = (ctx.transform, y, value, conditioned, g)
+                u = functional_call(_Cotangents(ctx.made), by_name, arguments)
             wanted = [source for source in sources if source is not None and source.requires_grad]
             gradients = torch.autograd.grad(image, wanted, u, create_graph=twice, allow_unused=True)
         found = dict(zip(map(id, wanted), gradients, strict=True))
         return None, None, None, *(found.get(id(source)) for source in sources)
+
+
+class _Cotangents(nn.Module):
+    """:func:`_cotangents` as a module, so that it can be called with other parameters than those the net has now."""
+
+    def __init__(self, made: MADE) -> None:
+        super().__init__()
+        self.made = made
+
+    def forward(self, *arguments: Any) -> Tensor:
+        return _cotangents(self.made, *arguments)
 
 
 @torch.no_grad()

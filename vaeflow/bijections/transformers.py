@@ -92,6 +92,10 @@ class Gated(Transformer):
         return x + (x - m) * torch.exp(-s), -log_sigmoid(s)  # (x − m)/σ + m, where 1/σ = 1 + exp(−s)
 
 
+IN_MACHINE_CODE = (Additive, Affine, Gated)
+"""Those that :mod:`vaeflow.compiled` knows."""
+
+
 class RationalQuadraticSpline(Transformer):
     """A monotone piecewise rational-quadratic function on [−B, B], the identity outside.
 

@@ -53,6 +53,7 @@ def benchmark() -> None:
             report["results"].append(result)
             text.append(markdown(result))
             print(text[-1], flush=True)
+            _write(out, report, text)
     if "growth" in args.cases:
         with tqdm(bar_format="{desc}", leave=False) as bar:
             report["growth"] = growth.measure(device, args.repeats, bar.set_description_str)
@@ -60,8 +61,12 @@ def benchmark() -> None:
         print(text[-1])
         save_figure(out / "growth.png", growth.draw(report["growth"]))
         say(picture=out / "growth.png")
-    (out / "benchmark.json").write_text(json.dumps(report, indent=1))
-    (out / "benchmark.md").write_text("\n".join(text))
+        _write(out, report, text)
     missed = [goal for result in report["results"] for goal in result["goals"] if not goal["met"]]
     print(f"{sum(len(result['goals']) for result in report['results']) - len(missed)} goals met, {len(missed)} not met")
     say(numbers=out / "benchmark.json", table=out / "benchmark.md")
+
+
+def _write(out: Path, report: dict[str, Any], text: list[str]) -> None:
+    (out / "benchmark.json").write_text(json.dumps(report, indent=1))
+    (out / "benchmark.md").write_text("\n".join(text))

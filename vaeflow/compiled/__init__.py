@@ -40,7 +40,7 @@ def attempt(module: str, function: str, *arguments: Any) -> Any:
     else:
         try:
             return getattr(imported, function)(*arguments)
-        except sys.modules["numba.core.errors"].NumbaError as error:
+        except (sys.modules["numba.core.errors"].NumbaError, OSError) as error:  # such as a full disk of its cache
             trouble = error
     _usable = False
     warnings.warn(

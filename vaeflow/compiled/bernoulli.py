@@ -7,8 +7,7 @@ from torch import Tensor
 
 from vaeflow.compiled.threads import run
 
-TASKS = 4
-"""Of a thread."""
+TASKS_OF_A_THREAD = 4
 
 
 def log_prob(x: Tensor, logits: Tensor) -> Tensor:
@@ -34,7 +33,7 @@ def by_logits(x: Tensor, logits: Tensor, g: Tensor) -> Tensor:
 
 
 def _tasks(rows: Tensor) -> int:
-    return min(rows.numel(), TASKS * torch.get_num_threads())
+    return min(rows.numel(), TASKS_OF_A_THREAD * torch.get_num_threads())
 
 
 def _rows(x: Tensor, logits: Tensor) -> list[Tensor]:

@@ -19,13 +19,14 @@ from typing import Any
 
 import numpy as np
 from numba import carray, cfunc, extending, njit, types
-from numba.core.errors import NumbaError as NumbaError
 from numpy.lib.stride_tricks import as_strided
 
 from vaeflow.bijections.elementwise import LOG_SCALE_BOUND
 
 RELU, ELU, SILU, TANH, SOFTPLUS, LEAKY_RELU, GELU = range(7)
 ADDITIVE, AFFINE, GATED, NONE = range(4)
+BOUND = 7.0  # of log-scales
+assert BOUND == LOG_SCALE_BOUND, "another file's constant would stay as it was in what is kept on disk"
 WEIGHT, BIAS, UNITS, GROUPS, COLUMNS, ADDED = range(6)  # columns of the table
 MANY, FEW = 64, 16  # lanes of a chunk, and of one with fewer samples
 BLOCK = 16  # features in a block of the sequential solve
@@ -360,7 +361,7 @@ def _multiply_by_slope(activation: int, a: Any, out: Any) -> None:
 @njit(**FAST)
 def _scale(raw: Any, out: Any) -> None:
     """out = tanh(raw/B): log-scales are B times it, with the bound B."""
-    one, two, per_bound = raw.dtype.type(1), raw.dtype.type(2), raw.dtype.type(2 / LOG_SCALE_BOUND)
+    one, two, per_bound = raw.dtype.type(1), raw.dtype.type(2), raw.dtype.type(2 / BOUND)
     for s in range(len(out)):
         out[s] = one - two / (_exp(raw[s] * per_bound) + one)
 
@@ -378,7 +379,7 @@ def _transform(
         work: overwritten, as long as the value.
         odds: of gates, 1/σ = 1 + exp(−s) is multiplied to it instead: one logarithm then does for many features.
     """
-    one, two, bound = value.dtype.type(1), value.dtype.type(2), value.dtype.type(LOG_SCALE_BOUND)
+    one, two, bound = value.dtype.type(1), value.dtype.type(2), value.dtype.type(BOUND)
     first, second, lanes = theta, theta[apart:], len(value)
     if transformer == ADDITIVE:
         for s in range(lanes):
@@ -407,7 +408,7 @@ def _transform_back(
     by_value: Any,
 ) -> None:  # fmt: skip
     """The derivatives of ``g · τ + by_log_det · log_det`` by θ and, added up, by the value."""
-    one, two, bound = value.dtype.type(1), value.dtype.type(2), value.dtype.type(LOG_SCALE_BOUND)
+    one, two, bound = value.dtype.type(1), value.dtype.type(2), value.dtype.type(BOUND)
     lanes = len(by_value)
     if transformer == ADDITIVE:
         for s in range(lanes):
@@ -756,7 +757,7 @@ def _bernoulli_back(x: Any, logits: Any, g: Any, first: int, last: int, by_logit
 
 # --------------------------------------------------------------------------------------------------------------- jobs
 
-TAKEN, TASKS, DONE, SCALARS, ARRAYS = 0, 1, 2, 3, 11
+TAKEN, WANTED, DONE, SCALARS, ARRAYS = 0, 1, 2, 3, 11
 """A job is an array of int64: how many of its tasks are taken, how many there are and how many are done, eight scalars,
 and four numbers of each array: its address and its shape."""
 MOST = 2**16  # numbers in a job
@@ -805,7 +806,7 @@ def _array_3(job: Any, i: int, like: Any) -> Any:
 @njit(**FAST)
 def _part(job: Any, task: int, many: int) -> Any:
     """The share of one task in so many things."""
-    return task * many // job[TASKS], (task + 1) * many // job[TASKS]
+    return task * many // job[WANTED], (task + 1) * many // job[WANTED]
 
 
 @njit(**FAST, cache=True)
@@ -887,7 +888,7 @@ def member(kernel: str, size: int) -> Any:
     def take_tasks(pointer: Any) -> None:
         job, like = carray(pointer, (MOST,)), np.empty(0, real)
         task: int = _add_one(pointer, TAKEN)
-        while task < job[TASKS]:
+        while task < job[WANTED]:
             run(job, task, like)
             _add_one(pointer, DONE)
             task = _add_one(pointer, TAKEN)

@@ -5,21 +5,21 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import numpy as np
-from torch import Tensor, nn
+from torch import Tensor
 
-from vaeflow.bijections.transformers import Additive, Affine, Gated
+from vaeflow.bijections.transformers import Additive, Affine, Gated, Transformer
 from vaeflow.compiled import kernels
-from vaeflow.functional import ELU
 from vaeflow.nets.made import MADE
+from vaeflow.nets.mlp import name_of_activation
 
 ACTIVATIONS = {
-    nn.ReLU: kernels.RELU,
-    ELU: kernels.ELU,
-    nn.SiLU: kernels.SILU,
-    nn.Tanh: kernels.TANH,
-    nn.Softplus: kernels.SOFTPLUS,
-    nn.LeakyReLU: kernels.LEAKY_RELU,
-    nn.GELU: kernels.GELU,
+    "relu": kernels.RELU,
+    "elu": kernels.ELU,
+    "silu": kernels.SILU,
+    "tanh": kernels.TANH,
+    "softplus": kernels.SOFTPLUS,
+    "leaky_relu": kernels.LEAKY_RELU,
+    "gelu": kernels.GELU,
 }
 TRANSFORMERS = {Additive: kernels.ADDITIVE, Affine: kernels.AFFINE, Gated: kernels.GATED, type(None): kernels.NONE}
 
@@ -31,11 +31,19 @@ def table(made: MADE, parameters: Sequence[Tensor]) -> tuple[np.ndarray, list[Te
         parameters: weight and bias of each stage, which need not be the ones that are the net's now.
     """
     layers = [parameter.detach().contiguous() for parameter in parameters]
+    assert all(p.device.type == "cpu" and p.dtype == layers[0].dtype for p in layers)
     rows = [
         (weight.data_ptr(), bias.data_ptr(), len(stage.ranges), stage.groups, stage.in_features, made.is_added(k))
         for k, (stage, weight, bias) in enumerate(zip(made.stages, layers[::2], layers[1::2], strict=True))
     ]
-    return np.array(rows), layers
+    return np.array(rows, np.int64), layers
+
+
+def codes(made: MADE, transformer: Transformer | None, inverse: bool) -> tuple[int, int, int]:
+    """Activation, map and direction in numbers."""
+    name = name_of_activation(made.activation)
+    assert name is not None
+    return ACTIVATIONS[name], TRANSFORMERS[type(transformer)], inverse
 
 
 def context_rows(conditioned: Tensor | None, like: Tensor) -> Tensor:

@@ -17,12 +17,12 @@ from torch import Tensor
 
 from vaeflow.bijections.transformers import Transformer
 from vaeflow.compiled import kernels
-from vaeflow.compiled.nets import ACTIVATIONS, TRANSFORMERS, context_rows, table
+from vaeflow.compiled.nets import codes, context_rows, table
 from vaeflow.compiled.threads import run
 from vaeflow.nets.made import MADE
 
-TASKS = 4
-"""Of a thread, where there are as many chunks."""
+TASKS_OF_A_THREAD = 4
+"""Where there are as many chunks."""
 
 
 def forward(
@@ -41,13 +41,14 @@ def forward(
     """
     lead, rows = x.shape[:-1], context_rows(conditioned, x)
     x = x.detach().reshape(-1, made.features).contiguous()
-    lanes, chunks, tasks = _chunks_of(len(x))
+    lanes = kernels.MANY if len(x) > kernels.FEW * torch.get_num_threads() else kernels.FEW
+    chunks = -(-len(x) // lanes)
     net, layers = table(made, parameters)
     image = x.new_empty(len(x), made.features * (made.outputs if transformer is None else 1))
     log_det = x.new_empty(0 if transformer is None else len(x))
     kept = x.new_empty(chunks if keep else 0, sum(map(len, layers[1::2])), lanes)
-    codes = (ACTIVATIONS[type(made.activation)], TRANSFORMERS[type(transformer)], inverse, lanes, chunks)
-    run("forward", tasks, codes, (net, made.ranges, x, rows, kept, image, log_det))
+    scalars = (*codes(made, transformer, inverse), lanes, chunks)
+    run("forward", _tasks(chunks), scalars, (net, made.ranges, x, rows, kept, image, log_det))
     return image.view(*lead, image.shape[-1]), log_det if transformer is None else log_det.view(lead), kept
 
 
@@ -64,14 +65,14 @@ def backward(
     lead = x.shape[:-1]
     x, by_image = (value.detach().reshape(-1, value.shape[-1]).contiguous() for value in (x, by_image))
     by_log_det = by_log_det.detach().flatten().contiguous()
-    lanes, chunks, tasks = _chunks_of(len(x))
+    chunks, _, lanes = kept.shape
     net, layers = table(made, parameters)
     by_x, by_context = torch.empty_like(x), x.new_empty(len(x) if of_context else 0, len(layers[1]))
     known = x.new_empty(chunks, sum(weight.shape[1] for weight in layers[::2]), lanes)
     by_sums = torch.empty_like(kept)
-    codes = (ACTIVATIONS[type(made.activation)], TRANSFORMERS[type(transformer)], inverse, lanes, chunks)
+    scalars = (*codes(made, transformer, inverse), lanes, chunks)
     given = (x, kept, by_image, by_log_det)
-    run("backward", tasks, codes, (net, made.readers, *given, known, by_sums, by_context, by_x))
+    run("backward", _tasks(chunks), scalars, (net, made.readers, *given, known, by_sums, by_context, by_x))
     found = by_x.view(*lead, made.features), by_context.view(*lead, by_context.shape[-1]) if of_context else None
     if not of_weights:
         return *found, *[None] * len(layers)
@@ -92,12 +93,9 @@ def _panels(widths: Sequence[int], threads: int) -> np.ndarray:
         panels = range(0, width, kernels.MANY)
         shares = -(-2 * threads // len(panels))
         tasks += product([k], panels, range(shares), [shares])
-    return np.array(tasks)
+    return np.array(tasks, np.int64)
 
 
-def _chunks_of(samples: int) -> tuple[int, int, int]:
-    """Samples in a chunk, the number of chunks, and of the tasks that share them."""
-    threads = torch.get_num_threads()
-    lanes = kernels.MANY if samples > kernels.FEW * threads else kernels.FEW
-    chunks = -(-samples // lanes)
-    return lanes, chunks, min(chunks, TASKS * threads)
+def _tasks(chunks: int) -> int:
+    """How many tasks share the chunks."""
+    return min(chunks, TASKS_OF_A_THREAD * torch.get_num_threads())

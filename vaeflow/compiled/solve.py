@@ -7,42 +7,31 @@ all samples of a chunk at once. Every chunk is a task of its own, so that thread
 
 from __future__ import annotations
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from vaeflow.bijections.transformers import Transformer
 from vaeflow.compiled import kernels
-from vaeflow.compiled.nets import ACTIVATIONS, TRANSFORMERS, context_rows, table
+from vaeflow.compiled.nets import codes, context_rows, table
 from vaeflow.compiled.threads import run
 from vaeflow.nets.made import MADE
 
 
-def is_able(made: MADE, transformer: Transformer, value: Tensor) -> bool:
-    """Whether the solve of these is in here."""
-    return (
-        type(transformer) in TRANSFORMERS
-        and type(made.activation) in ACTIVATIONS
-        and value.dtype in (torch.float32, torch.float64)
-        and value.device.type == "cpu"
-        and made.out.weight.dtype == value.dtype
-    )
-
-
 def solve(
     made: MADE, transformer: Transformer, inverse: bool, value: Tensor, conditioned: Tensor | None
-) -> tuple[Tensor, Tensor] | None:
-    """The image y of v, and log |det ∂y/∂v|; see :func:`vaeflow.bijections.sequential.solve`. None of what is not here.
+) -> tuple[Tensor, Tensor]:
+    """The image y of v, and log |det ∂y/∂v|; see :func:`vaeflow.bijections.sequential.solve`.
 
     Args:
         value: v ``(..., batch, D)``.
         conditioned: the context's part of the first layer, ``(batch, hidden[0])``, or with more of the dimensions of v.
     """
-    if not is_able(made, transformer, value):
-        return None
     v = value.detach().reshape(-1, made.features).contiguous()
     y, log_det = torch.empty_like(v), v.new_empty(len(v))
     net, _layers = table(made, made.stage_parameters)
+    counts = np.array(made.counts, np.int64)
     chunk = min(kernels.MANY, max(1, -(-len(v) // torch.get_num_threads())))
-    codes = (made.reverse, ACTIVATIONS[type(made.activation)], TRANSFORMERS[type(transformer)], inverse, chunk)
-    run("solve", -(-len(v) // chunk), codes, (net, made.table, v, context_rows(conditioned, value), y, log_det))
+    scalars = (made.reverse, *codes(made, transformer, inverse), chunk)
+    run("solve", -(-len(v) // chunk), scalars, (net, counts, v, context_rows(conditioned, value), y, log_det))
     return y.view(value.shape), log_det.view(value.shape[:-1])

@@ -6,7 +6,7 @@ import ctypes
 import functools
 import os
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor, wait
 from typing import Any
 
 import numpy as np
@@ -28,8 +28,14 @@ def run(kernel: str, tasks: int, scalars: Sequence[int], arrays: Sequence[Tensor
         arrays: contiguous, tables of int64 or numbers of the type of the last one.
     """
     numbers = [0, tasks, 0, *scalars] + [0] * (kernels.ARRAYS - kernels.SCALARS - len(scalars))
+    real = arrays[-1].dtype
     for array in arrays:
-        assert array.is_contiguous() if isinstance(array, Tensor) else array.flags.c_contiguous
+        if isinstance(array, Tensor):
+            right = array.is_contiguous() and array.device.type == "cpu" and array.dtype == real
+        else:
+            right = array.flags.c_contiguous and array.dtype == np.int64
+        if not right:
+            raise TypeError(f"{kernel} takes contiguous arrays of {real} on the CPU, and tables of int64.")
         address = array.data_ptr() if isinstance(array, Tensor) else array.ctypes.data
         numbers += [address, *array.shape] + [0] * (3 - array.ndim)
     job = np.array(numbers, np.int64)
@@ -41,9 +47,10 @@ def run(kernel: str, tasks: int, scalars: Sequence[int], arrays: Sequence[Tensor
         _start_team(member, pointer, threads, 0)
     else:
         helpers = [_pool(threads).submit(member, pointer) for _ in range(threads - 1)]
-        member(pointer)
-        for helper in helpers:
-            helper.result()
+        try:
+            member(pointer)
+        finally:
+            wait(helpers)  # whatever happens here, as they write to these arrays
     if job[kernels.DONE] != tasks:
         raise MemoryError(f"not enough memory for the work space of {kernel}.")
 

@@ -118,7 +118,9 @@ class Bernoulli(Likelihood):
     def log_prob(self, x: Tensor, output: Tensor, noise: Noise) -> Tensor:
         x, logits = x.flatten(1), output.flatten(-len(self.shape))
         able = (
-            logits.device.type == "cpu" and logits.dtype in (torch.float32, torch.float64) and x.dtype == logits.dtype
+            logits.device.type == "cpu"
+            and logits.dtype in (torch.float32, torch.float64)
+            and (x.dtype, x.shape) == (logits.dtype, logits.shape[-2:])
         )
         if able and logits.numel() >= LEAST and is_eager():
             return _Bernoulli.apply(x, logits)

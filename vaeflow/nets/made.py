@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Sequence
 from typing import Any, Literal
 
@@ -90,16 +89,11 @@ class MADE(Conditioner):
         self.out = MaskedLinear(int(counts[-1][-1]), reads[:: -1 if reverse else 1], groups=outputs)
         self.stages = [*stages, self.out]
         """All layers, in the order in which they are applied."""
-        self.weights = sum(stage.weight.numel() for stage in self.stages)
+        self.num_weights = sum(stage.weight.numel() for stage in self.stages)
         self.ranges = np.concatenate([stage.ranges for stage in self.stages])
         """The columns that each unit of a group of each stage reads."""
         self.readers = np.concatenate([stage.readers for stage in self.stages])
         """The units of a group that read each column of each stage."""
-
-    @functools.cached_property
-    def table(self) -> np.ndarray:
-        """``counts`` as an array, ``(stages, D + 1)``."""
-        return np.array(self.counts)
 
     @property
     def stage_parameters(self) -> list[Tensor]:

@@ -27,7 +27,7 @@ class MaskedLinear(nn.Linear):
     def __init__(self, in_features: int, reads: Sequence[int], groups: int = 1, from_end: bool = False) -> None:
         super().__init__(in_features, groups * len(reads))
         self.groups = groups
-        many = np.array(reads)
+        many = np.array(reads, np.int64)
         start = in_features - many if from_end else 0 * many
         self.ranges = np.stack([start, start + many], -1)
         """The columns that each unit of a group reads."""

@@ -30,6 +30,14 @@ def activation_named(name: str) -> nn.Module:
     return ACTIVATIONS[name]()
 
 
+_NAMES = {repr(make()): name for name, make in ACTIVATIONS.items()}
+
+
+def name_of_activation(activation: nn.Module) -> str | None:
+    """The name by which :func:`activation_named` makes such a one; None of others, and of other settings."""
+    return _NAMES.get(repr(activation))
+
+
 class MLP(nn.Sequential):
     """Linear layers with an activation after each: ``(..., in_features)`` → ``(..., features)``.
 

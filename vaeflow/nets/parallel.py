@@ -10,7 +10,7 @@ from torch import Tensor
 from torch.func import functional_call
 
 from vaeflow.compiled import attempt, is_eager
-from vaeflow.nets.mlp import ACTIVATIONS
+from vaeflow.nets.mlp import name_of_activation
 
 if TYPE_CHECKING:
     from vaeflow.bijections.transformers import Transformer
@@ -20,18 +20,23 @@ LEAST_SAMPLES, LEAST_WEIGHTS = 48, 2**14
 """From which size on the machine code is faster than torch's dense products."""
 
 
-def is_able(made: MADE, x: Tensor) -> bool:
-    """Whether there is machine code for it, and to any use."""
+def has_machine_code(made: MADE, x: Tensor) -> bool:
+    """Whether there is machine code for the net and such an x."""
     return (
         x.device.type == "cpu"
         and x.dtype in (torch.float32, torch.float64)
         and made.out.weight.dtype == x.dtype
         and not torch.is_autocast_enabled("cpu")
-        and type(made.activation) in ACTIVATIONS.values()
-        and x.numel() >= LEAST_SAMPLES * made.features
-        and made.weights >= LEAST_WEIGHTS
+        and name_of_activation(made.activation) is not None
+        and not any(stage._forward_hooks or stage._forward_pre_hooks for stage in made.stages)
         and is_eager()
     )
+
+
+def is_able(made: MADE, x: Tensor) -> bool:
+    """Whether it is also faster."""
+    samples = x.numel() // made.features
+    return samples >= LEAST_SAMPLES and made.num_weights >= LEAST_WEIGHTS and has_machine_code(made, x)
 
 
 def parallel(
