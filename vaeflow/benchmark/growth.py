@@ -12,7 +12,7 @@ from torch import Tensor
 
 import vaeflow.bijections as B
 from vaeflow.benchmark.autoencoders import vae_model
-from vaeflow.benchmark.report import duration
+from vaeflow.benchmark.report import duration, mebibytes
 from vaeflow.benchmark.timing import slope, take_turns
 from vaeflow.benchmark.work import ROWS
 from vaeflow.evaluation.log_likelihood import log_likelihood
@@ -111,8 +111,7 @@ def _works(what: str, device: torch.device) -> Iterator[tuple[str, str, Callable
 def slopes(curve: dict[str, Any]) -> tuple[float, float]:
     """b of time ∝ sizeᵇ over the last three sizes, where fixed costs no longer hide it, and of memory."""
     size = curve["size"][-3:]
-    memory = [max(0.1, value) for value in curve["memory_mb"][-3:]]
-    return slope(size, curve["seconds"][-3:]), slope(size, memory)
+    return slope(size, curve["seconds"][-3:]), slope(size, curve["memory_mb"][-3:])
 
 
 def markdown(grown: dict[str, Any]) -> str:
@@ -133,7 +132,7 @@ def markdown(grown: dict[str, Any]) -> str:
             span = f"{duration(seconds[0])} at {size[0]:,} … {duration(seconds[-1])} at {size[-1]:,}"
             span += f"; {curve['failed'][0]}" if "failed" in curve else ""
             exponent, memory = slopes(curve)
-            grows = f"{what}^{exponent:.2f} | {what}^{memory:.2f}, {curve['memory_mb'][-1]:.0f} MiB at last"
+            grows = f"{what}^{exponent:.2f} | {what}^{memory:.2f}, {mebibytes(curve['memory_mb'][-1])} at last"
             lines.append(f"| {what} | {name} | {span} | {grows} |")
     lines += ["", "Exponents are of least squares over the three largest sizes, where fixed costs no longer hide them."]
     return "\n".join([*lines, ""])

@@ -89,7 +89,7 @@ def markdown(result: dict[str, Any]) -> str:
         if row.get("failed"):
             lines.append(_row([name, f"failed: {row['failed']}", *[""] * (len(head) - 2)]))
             continue
-        cells = [name, duration(row["median_seconds"]), _interval(row["to_floor"]), _mebibytes(row["memory_mb"])]
+        cells = [name, duration(row["median_seconds"]), _interval(row["to_floor"]), mebibytes(row["memory_mb"])]
         if with_errors:
             error = row["round_trip_error"]
             cells.append("–" if error is None else f"{error:.1e}")
@@ -114,8 +114,9 @@ def _interval(measured: dict[str, Any] | None) -> str:
     return "–" if measured is None else str(Ratio(**measured))
 
 
-def _mebibytes(value: float) -> str:
-    return "–" if math.isnan(value) else f"{value:.0f} MiB"
+def mebibytes(value: float) -> str:
+    """A size of memory."""
+    return "–" if math.isnan(value) else f"{value:.{0 if value >= 10 else 1}f} MiB"
 
 
 def duration(seconds: float) -> str:

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import gc
 import math
-import resource
 import statistics
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import accumulate
 
 import torch
 
@@ -22,7 +21,7 @@ class Timing:
 
     Args:
         seconds: NaN where it did not take part in a turn.
-        memory_mb: how far one turn raised the peak of memory, in MiB.
+        memory_mb: peak of what torch allocates in one turn, in MiB.
         failed: why there is no time.
     """
 
@@ -85,9 +84,7 @@ def _seconds(run: Callable[[], object], device: torch.device) -> float:
 
 
 def _memory_of(run: Callable[[], object], device: torch.device) -> float:
-    """How far one run raises the peak of memory above what is in use before it, in MiB. On a CPU it is the peak of the
-    process that the kernel keeps, reset before where the kernel allows it."""
-    gc.collect()
+    """The peak of what torch allocates in one run, less what it frees, in MiB; NaN where it allocates nothing."""
     if device.type == "cuda":
         torch.cuda.synchronize(device)
         torch.cuda.reset_peak_memory_stats(device)
@@ -95,23 +92,12 @@ def _memory_of(run: Callable[[], object], device: torch.device) -> float:
         run()
         torch.cuda.synchronize(device)
         return (torch.cuda.max_memory_allocated(device) - before) / 2**20
-    try:
-        with open("/proc/self/clear_refs", "w") as file:
-            file.write("5")  # the peak begins anew
-    except OSError:
-        pass
-    start = _peak()
-    run()
-    return max(0.0, _peak() - start)
-
-
-def _peak() -> float:
-    """Peak of the resident memory in MiB."""
-    try:
-        with open("/proc/self/status") as file:
-            return next(int(line.split()[1]) for line in file if line.startswith("VmHWM")) / 1024
-    except (OSError, StopIteration):
-        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+    with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU], profile_memory=True) as profile:
+        run()
+    assert profile.profiler is not None
+    events = [event for event in profile.profiler.kineto_results.events() if event.name() == "[memory]"]
+    sizes = [event.nbytes() for event in sorted(events, key=lambda event: event.start_ns())]
+    return max(accumulate(sizes)) / 2**20 if sizes else math.nan
 
 
 @dataclass(frozen=True)
