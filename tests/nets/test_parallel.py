@@ -202,6 +202,12 @@ def test_any_layout_and_number_type_of_the_input() -> None:
     assert made.half()(x.half()).dtype == torch.float16
 
 
+def test_many_contexts_for_one_input() -> None:
+    made = make("reversed", "none", torch.float64, conditional=True)
+    x, context = torch.randn(4, made.features, dtype=torch.float64), torch.randn(3, 4, C, dtype=torch.float64)
+    torch.testing.assert_close(made(x, context), made(x, context, by_layers=True))
+
+
 @pytest.mark.parametrize("frozen", ["x", "parameters"])
 def test_what_needs_no_gradient_gets_none(frozen: str) -> None:
     made = make("three layers", "Affine", torch.float64, conditional=True)

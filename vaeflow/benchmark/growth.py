@@ -155,6 +155,7 @@ def draw(grown: dict[str, Any]) -> Figure:
         axes.set_xlabel("D")
         axes.grid(alpha=0.3)
         axes.set_xticks(DIMENSIONS, [str(d) for d in DIMENSIONS])
+        axes.tick_params(axis="x", labelsize=8)
         axes.minorticks_off()
     figure.legend(*panels[1].get_legend_handles_labels(), loc="outside lower center", ncols=4, fontsize=8)
     panels[0].set_ylabel(f"seconds for a batch of {BATCH}")

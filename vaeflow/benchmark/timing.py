@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
+import os
 import statistics
+import sys
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import accumulate
 
@@ -83,6 +86,23 @@ def _seconds(run: Callable[[], object], device: torch.device) -> float:
     return time.perf_counter() - start
 
 
+_CPU = torch.profiler.ProfilerActivity.CPU
+
+
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    """Without what torch's profiler writes to the process's standard error."""
+    sys.stderr.flush()
+    kept, nowhere = os.dup(2), os.open(os.devnull, os.O_WRONLY)
+    os.dup2(nowhere, 2)
+    try:
+        yield
+    finally:
+        os.dup2(kept, 2)
+        os.close(kept)
+        os.close(nowhere)
+
+
 def _memory_of(run: Callable[[], object], device: torch.device) -> float:
     """The peak of what torch allocates in one run, less what it frees, in MiB; NaN where it allocates nothing."""
     if device.type == "cuda":
@@ -92,7 +112,7 @@ def _memory_of(run: Callable[[], object], device: torch.device) -> float:
         run()
         torch.cuda.synchronize(device)
         return (torch.cuda.max_memory_allocated(device) - before) / 2**20
-    with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU], profile_memory=True) as profile:
+    with _quiet(), torch.profiler.profile(activities=[_CPU], profile_memory=True) as profile:
         run()
     assert profile.profiler is not None
     events = [event for event in profile.profiler.kineto_results.events() if event.name() == "[memory]"]

@@ -28,8 +28,8 @@ def is_eager() -> bool:
 
 
 def attempt(module: str, function: str, *arguments: Any) -> Any:
-    """What a function of one of these modules returns; None where there is none of it, because the function says so, or
-    because numba is missing or does not build, of which one warning tells."""
+    """What a function of one of these modules returns; None where numba is missing or does not build, of which one
+    warning tells."""
     global _usable
     if not _usable:
         return None

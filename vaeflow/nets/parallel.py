@@ -50,7 +50,10 @@ def parallel(
         x: ``(..., D)``.
         context: of the batch, or what :meth:`MADE.condition` made of it.
     """
-    sources = (x, *made.condition(context), *made.stage_parameters)
+    (conditioned,) = made.condition(context)
+    if conditioned is not None:
+        x = x.expand(*torch.broadcast_shapes(x.shape[:-1], conditioned.shape[:-1]), -1)
+    sources = (x, conditioned, *made.stage_parameters)
     return _Parallel.apply(made, transformer, inverse, torch.is_grad_enabled(), *sources)
 
 
