@@ -15,6 +15,8 @@ from vaeflow.benchmark import floors, growth
 from vaeflow.benchmark.report import markdown, result_of
 from vaeflow.benchmark.timing import ratio, slope, take_turns
 from vaeflow.benchmark.work import FLOOR, OURS, Goal, Work
+from vaeflow.commands.benchmark import benchmark
+from vaeflow.errors import VaeflowError
 
 CPU = torch.device("cpu")
 
@@ -38,6 +40,7 @@ def test_turns_without_a_time_do_not_count() -> None:
     assert found is not None
     assert (found.median, found.low, found.high, found.turns) == (2.5, 2.0, 3.0, 2)
     assert ratio([math.nan], [1.0]) is None
+    assert str(ratio([6.0, math.nan, math.nan], [1.0, 3.0, 4.0])) == "2.00 (one turn)"
 
 
 def test_an_exponent_is_found() -> None:
@@ -86,3 +89,21 @@ def test_growth_is_drawn_and_told(monkeypatch: pytest.MonkeyPatch, tmp_path: Pat
     assert grown["D"]["MAF, sampling"]["size"] == [2, 4, 8]
     assert growth.markdown(grown).count("\n| ") == 1 + 7 + 6 + 6 + 1
     assert len(growth.draw(grown).axes) == 2
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["--cases", "[planet]"], "there is no case planet: there are maf64, "),
+        (
+            ["--cases", "[planar]", "--only", "[vaeflow,zukko]"],
+            "there is no contender zukko in these cases: there are ",
+        ),
+    ],
+)
+def test_unknown_names_are_said(
+    arguments: list[str], said: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr("sys.argv", ["benchmark.py", *arguments, "--repeats", "1", "--out", str(tmp_path)])
+    with pytest.raises(VaeflowError, match=said):
+        benchmark()

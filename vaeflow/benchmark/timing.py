@@ -130,7 +130,8 @@ class Ratio:
     turns: int
 
     def __str__(self) -> str:
-        return f"{self.median:.2f} [{self.low:.2f}, {self.high:.2f}]"
+        interval = f"[{self.low:.2f}, {self.high:.2f}]" if self.turns > 1 else "(one turn)"
+        return f"{self.median:.2f} {interval}"
 
 
 def ratio(mine: Sequence[float], other: Sequence[float]) -> Ratio | None:
@@ -140,6 +141,11 @@ def ratio(mine: Sequence[float], other: Sequence[float]) -> Ratio | None:
     n = len(pairs)
     if not n:
         return None
+    if n == 1:  # what runs once is compared with all turns of the other
+        only = statistics.median(a for a in mine if not math.isnan(a)) / statistics.median(
+            b for b in other if not math.isnan(b)
+        )
+        return Ratio(only, only, only, 1)
     rank, total = 0, 0.025 * 2**n
     while rank < n // 2 and sum(math.comb(n, k) for k in range(rank + 1)) <= total:
         rank += 1

@@ -40,10 +40,12 @@ def benchmark() -> None:
     out.mkdir(parents=True, exist_ok=True)
     report: dict[str, Any] = {"machine": machine(device), "repeats": args.repeats, "results": []}
     text = []
+    there: dict[str, None] = {}
     for name in args.cases:
         if name == "growth":
             continue
         for work in CASES[name](device):
+            there |= dict.fromkeys([*work.contenders, *work.failed])
             if args.only is not None:
                 work.contenders = {k: run for k, run in work.contenders.items() if k in args.only}
                 work.goals = [goal for goal in work.goals if {goal.who, goal.than} <= {*args.only}]
@@ -54,6 +56,9 @@ def benchmark() -> None:
             text.append(markdown(result))
             print(text[-1], flush=True)
             _write(out, report, text)
+    unknown = [name for name in args.only or () if name not in there]
+    if unknown and there:
+        raise VaeflowError(f"there is no contender {unknown[0]} in these cases: there are {', '.join(there)}.")
     if "growth" in args.cases:
         with tqdm(bar_format="{desc}", leave=False) as bar:
             report["growth"] = growth.measure(device, args.repeats, bar.set_description_str)
