@@ -52,13 +52,20 @@ def test_who_fails_is_reported_and_the_others_go_on() -> None:
         raise RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate 10 bytes")
 
     contenders = {OURS: lambda: None, FLOOR: lambda: sum(range(10_000)), "nflows": broken}
-    work = Work("case", "work", contenders, [Goal(OURS, FLOOR, 0.5), Goal(FLOOR, OURS, 0.5)], {"zuko": "is not here"})
+
+    def no_way_back() -> float:
+        raise ValueError("no way back")
+
+    goals = [Goal(OURS, FLOOR, 0.5), Goal(FLOOR, OURS, 0.5)]
+    work = Work("case", "work", contenders, goals, {"zuko": "is not here"}, {OURS: lambda: 1e-7, FLOOR: no_way_back})
     result = result_of(work, take_turns(contenders, 7, CPU, lambda text: None))
     assert [goal["met"] for goal in result["goals"]] == [True, False]
     assert len(result["contenders"][OURS]["seconds"]) == 7
     page = markdown(result)
     assert "failed: needs more memory than there is" in page
     assert "zuko | failed: is not here" in page
+    assert "1.0e-07" in page
+    assert "failed: ValueError: no way back" in page
     assert page.count("not met") == 1
     json.dumps(result)
 

@@ -12,7 +12,7 @@ from typing import Any
 
 import torch
 
-from vaeflow.benchmark.timing import Ratio, Timing, difference, ratio
+from vaeflow.benchmark.timing import Ratio, Timing, difference, failure, ratio
 from vaeflow.benchmark.work import FLOOR, FUSED, Goal, Work
 
 LIBRARIES = ("torch", "numba", "nflows", "normflows", "zuko", "pyro-ppl", "FrEIA", "pythae")
@@ -38,11 +38,11 @@ def result_of(work: Work, timings: dict[str, Timing]) -> dict[str, Any]:
     return {"case": work.case, "work": work.name, "best_peer": best, "goals": goals, "contenders": rows}
 
 
-def _error(round_trip: Callable[[], float]) -> float | None:
+def _error(round_trip: Callable[[], float]) -> float | str:
     try:
         return round_trip()
-    except Exception:  # of a peer's other direction, when the one that is timed has not failed
-        return None
+    except Exception as error:  # whatever a library raises in the direction that is not timed
+        return f"failed: {failure(error)}"
 
 
 def best_peer(timings: dict[str, Timing]) -> str | None:
@@ -92,7 +92,7 @@ def markdown(result: dict[str, Any]) -> str:
         cells = [name, duration(row["median_seconds"]), _interval(row["to_floor"]), mebibytes(row["memory_mb"])]
         if with_errors:
             error = row["round_trip_error"]
-            cells.append("–" if error is None else f"{error:.1e}")
+            cells.append("–" if error is None else error if isinstance(error, str) else f"{error:.1e}")
         if with_rates:
             cells.append(f"{row['per_second']:,.0f}")
         lines.append(_row(cells))

@@ -269,17 +269,10 @@ def _pointer(typing: Any, address: Any, like: Any) -> Any:
 
 @njit(**FAST)
 def _weight(net: Any, k: int, like: Any) -> Any:
-    """Of layer k, ``(groups · units, columns)``."""
+    """Of layer k, ``(groups · units, columns)``, of a type that its transposed has as well."""
     rows, columns, size = net[k, GROUPS] * net[k, UNITS], net[k, COLUMNS], like.itemsize
     flat = carray(_pointer(net[k, WEIGHT], like), (rows * columns,))
     return as_strided(flat, (rows, columns), (columns * size, size))
-
-
-@njit(**FAST)
-def _weight_transposed(net: Any, k: int, like: Any) -> Any:
-    rows, columns, size = net[k, GROUPS] * net[k, UNITS], net[k, COLUMNS], like.itemsize
-    flat = carray(_pointer(net[k, WEIGHT], like), (rows * columns,))
-    return as_strided(flat, (columns, rows), (size, columns * size))
 
 
 @njit(**FAST)
@@ -589,7 +582,7 @@ def _backward(
             if k:
                 by_known = by[(at - columns) * lanes : at * lanes]
                 by_known[:] = 0
-            weight, of_layers = _weight_transposed(net, k, x), readers[read : read + columns]
+            weight, of_layers = _weight(net, k, x).T, readers[read : read + columns]
             _masked_product(lanes, weight, of_layers, 1, of_layer, groups, by_known)
             if k:
                 at, read = at - columns, read - net[k - 1, COLUMNS]
