@@ -5,9 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from vaeflow.compiled.threads import run
-
-TASKS_OF_A_THREAD = 4
+from vaeflow.compiled.threads import run, tasks_for
 
 
 def log_prob(x: Tensor, logits: Tensor) -> Tensor:
@@ -21,19 +19,16 @@ def log_prob(x: Tensor, logits: Tensor) -> Tensor:
         ``(..., batch)``.
     """
     out = logits.new_empty(logits.shape[:-1])
-    run("bernoulli", _tasks(out), (), (*_rows(x, logits), out))
+    run("bernoulli", tasks_for(out.numel()), (), (*_rows(x, logits), out))
     return out
 
 
 def by_logits(x: Tensor, logits: Tensor, g: Tensor) -> Tensor:
     """g (x − sigmoid a), of the shape of a, for g ``(..., batch)``."""
     out = torch.empty_like(logits, memory_format=torch.contiguous_format)
-    run("bernoulli_back", _tasks(g), (), (*_rows(x, logits), g.detach().contiguous().flatten(), out.flatten(0, -2)))
+    arrays = (*_rows(x, logits), g.detach().contiguous().flatten(), out.flatten(0, -2))
+    run("bernoulli_back", tasks_for(g.numel()), (), arrays)
     return out
-
-
-def _tasks(rows: Tensor) -> int:
-    return min(rows.numel(), TASKS_OF_A_THREAD * torch.get_num_threads())
 
 
 def _rows(x: Tensor, logits: Tensor) -> list[Tensor]:

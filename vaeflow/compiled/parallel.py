@@ -18,11 +18,8 @@ from torch import Tensor
 from vaeflow.bijections.transformers import Transformer
 from vaeflow.compiled import kernels
 from vaeflow.compiled.nets import codes, context_rows, table
-from vaeflow.compiled.threads import run
+from vaeflow.compiled.threads import run, tasks_for
 from vaeflow.nets.made import MADE
-
-TASKS_OF_A_THREAD = 4
-"""Where there are as many chunks."""
 
 
 def forward(
@@ -48,7 +45,7 @@ def forward(
     log_det = x.new_empty(0 if transformer is None else len(x))
     kept = x.new_empty(chunks if keep else 0, sum(map(len, layers[1::2])), lanes)
     scalars = (*codes(made, transformer, inverse), lanes, chunks)
-    run("forward", _tasks(chunks), scalars, (net, made.ranges, x, rows, kept, image, log_det))
+    run("forward", tasks_for(chunks), scalars, (net, made.ranges, x, rows, kept, image, log_det))
     return image.view(*lead, image.shape[-1]), log_det if transformer is None else log_det.view(lead), kept
 
 
@@ -72,7 +69,7 @@ def backward(
     by_sums = torch.empty_like(kept)
     scalars = (*codes(made, transformer, inverse), lanes, chunks)
     given = (x, kept, by_image, by_log_det)
-    run("backward", _tasks(chunks), scalars, (net, made.readers, *given, known, by_sums, by_context, by_x))
+    run("backward", tasks_for(chunks), scalars, (net, made.readers, *given, known, by_sums, by_context, by_x))
     found = by_x.view(*lead, made.features), by_context.view(*lead, by_context.shape[-1]) if of_context else None
     if not of_weights:
         return *found, *[None] * len(layers)
@@ -94,8 +91,3 @@ def _panels(widths: Sequence[int], threads: int) -> np.ndarray:
         shares = -(-2 * threads // len(panels))
         tasks += product([k], panels, range(shares), [shares])
     return np.array(tasks, np.int64)
-
-
-def _tasks(chunks: int) -> int:
-    """How many tasks share the chunks."""
-    return min(chunks, TASKS_OF_A_THREAD * torch.get_num_threads())

@@ -16,6 +16,11 @@ from torch import Tensor
 from vaeflow.compiled import kernels
 
 
+def tasks_for(parts: int) -> int:
+    """How many tasks share so many equal parts: four for each thread, so that a late one does not leave others idle."""
+    return min(parts, 4 * torch.get_num_threads())
+
+
 def run(kernel: str, tasks: int, scalars: Sequence[int], arrays: Sequence[Tensor | np.ndarray]) -> None:
     """Do all tasks of a job in as many threads as torch uses, and wait for it.
 
