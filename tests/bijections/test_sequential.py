@@ -40,11 +40,16 @@ architectures = pytest.mark.parametrize("name", ARCHITECTURES)
 conditional_or_not = pytest.mark.parametrize("conditional", [False, True])
 
 
-@pytest.fixture(params=["machine code", "steps"])
+DEVICE = torch.device("cpu")
+
+
+@pytest.fixture(params=["machine code", "steps", *["GPU"] * torch.cuda.is_available()])
 def way(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
-    """Both ways of solving."""
+    """All ways of solving."""
     if request.param == "steps":
         monkeypatch.setattr(sequential, "attempt", lambda *arguments: None)
+    if request.param == "GPU":
+        monkeypatch.setitem(globals(), "DEVICE", torch.device("cuda"))
     return request.param
 
 
@@ -54,14 +59,14 @@ def make(
     cls = B.InverseAutoregressiveStep if inverse else B.MaskedAutoregressiveStep
     arguments = dict(ARCHITECTURES[name])
     step = cls(arguments.pop("features"), C if conditional else 0, **arguments)
-    return redraw(step.double(), gain).to(dtype)  # type: ignore[return-value]
+    return redraw(step.double(), gain).to(DEVICE, dtype)  # type: ignore[return-value]
 
 
 def inputs(name: str, conditional: bool, batch: int, dtype: torch.dtype) -> tuple[Tensor, Tensor | None]:
     generator = torch.Generator().manual_seed(1)
     value = torch.randn(batch, ARCHITECTURES[name]["features"], generator=generator, dtype=torch.float64)
     context = torch.randn(batch, C, generator=generator, dtype=torch.float64)
-    return value.to(dtype), context.to(dtype) if conditional else None
+    return value.to(DEVICE, dtype), context.to(DEVICE, dtype) if conditional else None
 
 
 def solve(step: AutoregressiveStep, value: Tensor, context: Tensor | None) -> tuple[Tensor, Tensor]:
@@ -77,7 +82,7 @@ def strict(step: AutoregressiveStep, value: Tensor, context: Tensor | None) -> t
     inverse = isinstance(step, B.InverseAutoregressiveStep)
     transform = step.transformer.inverse if inverse else step.transformer.forward
     image, log_det = torch.zeros_like(value), value.new_zeros(value.shape[:-1])
-    columns = torch.arange(value.shape[-1])
+    columns = torch.arange(value.shape[-1], device=value.device)
     for i in step.made.order:
         image_i, log_slope = transform(value[..., i], step.made(image, context)[..., i, :])
         image = torch.where(columns == i, image_i.unsqueeze(-1), image)
@@ -206,11 +211,11 @@ def test_gradients_are_those_of_strict_passes(name: str, conditional: bool, inve
     sources = [value.requires_grad_(), *step.parameters()]
     if context is not None:
         sources.append(context.requires_grad_())
-    weight = torch.randn(value.shape, dtype=value.dtype)
+    weight = torch.randn(value.shape, dtype=value.dtype, device=DEVICE)
 
     def gradients(of: Callable[..., tuple[Tensor, Tensor]]) -> tuple[Tensor, ...]:
         image, log_det = of(step, value, context)
-        loss = (weight * image).sin().sum() + (log_det * (1 + torch.arange(3))).sum()
+        loss = (weight * image).sin().sum() + (log_det * torch.tensor([1, 2, 3], device=DEVICE)).sum()
         return torch.autograd.grad(loss, sources, materialize_grads=True, allow_unused=True)
 
     images = strict(step, value, context)[0].detach()

@@ -24,7 +24,7 @@ from vaeflow.compiled import kernels, threads
 @pytest.fixture
 def usable(monkeypatch: pytest.MonkeyPatch) -> None:
     """Machine code has not failed yet."""
-    monkeypatch.setattr(compiled, "_usable", True)
+    monkeypatch.setattr(compiled, "_unusable", set())
 
 
 @pytest.mark.parametrize("missing", [True, False])

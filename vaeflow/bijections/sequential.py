@@ -44,7 +44,8 @@ def solve(made: MADE, transformer: Transformer, inverse: bool, value: Tensor, co
         return _solve_in_passes(transform, made, value, context)
     with torch.no_grad():
         able = type(transformer) in IN_MACHINE_CODE and has_machine_code(made, value)
-        solved = attempt("solve", "solve", made, transformer, inverse, value, conditioned) if able else None
+        module = "solve" if value.device.type == "cpu" else "solve_gpu"
+        solved = attempt(module, "solve", made, transformer, inverse, value, conditioned) if able else None
         y, log_det = solved or _solve_in_steps_of(transform, made, value, conditioned)
     if not torch.is_grad_enabled():
         return y, log_det

@@ -1,4 +1,4 @@
-"""How machine code is told of a net, of its context, and of a map."""
+"""How machine code for the CPU is told of a net and of a map."""
 
 from __future__ import annotations
 
@@ -44,17 +44,3 @@ def codes(made: MADE, transformer: Transformer | None, inverse: bool) -> tuple[i
     name = name_of_activation(made.activation)
     assert name is not None
     return ACTIVATIONS[name], TRANSFORMERS[type(transformer)], inverse
-
-
-def context_rows(conditioned: Tensor | None, like: Tensor) -> Tensor:
-    """``(rows, hidden[0])``, where sample n of all has row n modulo the number of rows; none without a context.
-
-    Args:
-        conditioned: ``(..., hidden[0])``, with all or the last of the dimensions of ``like``, or some that fit them.
-    """
-    if conditioned is None:
-        return like.new_empty(0, 0)
-    lead = like.shape[:-1]
-    if conditioned.shape[:-1] != lead[len(lead) + 1 - conditioned.dim() :]:
-        conditioned = conditioned.expand(*lead, -1)
-    return conditioned.detach().reshape(-1, conditioned.shape[-1]).contiguous()

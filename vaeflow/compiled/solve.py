@@ -13,7 +13,8 @@ from torch import Tensor
 
 from vaeflow.bijections.transformers import Transformer
 from vaeflow.compiled import kernels
-from vaeflow.compiled.nets import codes, context_rows, table
+from vaeflow.compiled.context import context_rows
+from vaeflow.compiled.nets import codes, table
 from vaeflow.compiled.threads import run
 from vaeflow.nets.made import MADE
 

@@ -14,6 +14,7 @@ import numpy as np
 import torch
 from pytorch_lightning import LightningModule, Trainer
 from torch import Tensor
+from torch.backends import cudnn
 
 from vaeflow.checkpoint import describe
 from vaeflow.errors import VaeflowError
@@ -59,7 +60,8 @@ class Evaluation(LightningModule):
         self._began = time.perf_counter()
 
     def test_step(self, batch: tuple[Tensor, Tensor, Tensor], batch_index: int) -> None:
-        with torch.autocast(self.device.type, enabled=False):  # mixed precision is for training
+        # mixed precision is for training, and so are the 10 bits of TF32 that convolutions on a GPU may have
+        with torch.autocast(self.device.type, enabled=False), cudnn.flags(enabled=True, allow_tf32=False):
             self._evaluate(*batch)
 
     def _evaluate(self, x: Tensor, y: Tensor, index: Tensor) -> None:

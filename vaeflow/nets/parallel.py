@@ -21,12 +21,12 @@ LEAST_SAMPLES, LEAST_WEIGHTS = 48, 2**14
 
 
 def has_machine_code(made: MADE, x: Tensor) -> bool:
-    """Whether there is machine code for the net and such an x."""
+    """Whether there is machine code for the net and such an x, on a GPU for the sequential solve alone."""
     return (
-        x.device.type == "cpu"
+        x.device.type in ("cpu", "cuda")
         and x.dtype in (torch.float32, torch.float64)
         and made.out.weight.dtype == x.dtype
-        and not torch.is_autocast_enabled("cpu")
+        and not torch.is_autocast_enabled(x.device.type)
         and name_of_activation(made.activation) is not None
         and not any(stage._forward_hooks or stage._forward_pre_hooks for stage in made.stages)
         and is_eager()
@@ -36,7 +36,8 @@ def has_machine_code(made: MADE, x: Tensor) -> bool:
 def is_able(made: MADE, x: Tensor) -> bool:
     """Whether it is also faster."""
     samples = x.numel() // made.features
-    return samples >= LEAST_SAMPLES and made.num_weights >= LEAST_WEIGHTS and has_machine_code(made, x)
+    is_large = samples >= LEAST_SAMPLES and made.num_weights >= LEAST_WEIGHTS
+    return is_large and x.device.type == "cpu" and has_machine_code(made, x)
 
 
 def parallel(
