@@ -49,7 +49,6 @@ def test_a_config_trains_and_evaluates_alike(
     trained = {device: train(run, tmp_path, name, "--trainer.accelerator", device)[0] for device in ("cpu", "gpu")}
     score = score_of(trained["cpu"])
     model, data = (f(trained["gpu"]["checkpoint"]) for f in (vaeflow.load, vaeflow.load_data))
-    assert next(iter(model.parameters())).device.type == "cpu"
     found = {device: evaluate(model, data, 8, limit=100, trainer=trainer(device)) for device in ("cpu", "gpu")}
     scale = 1 + abs(found["cpu"][score])
     of_training = abs(trained["gpu"][score] - trained["cpu"][score]) / (1 + abs(trained["cpu"][score]))
@@ -66,8 +65,8 @@ def test_a_config_trains_and_evaluates_alike(
 
 
 @pytest.mark.parametrize("name", ["vae_iaf", "maf", "realnvp_image"])
-@pytest.mark.parametrize("extra", [("--trainer.precision", "bf16-mixed"), ("--compile", "true")])
-def test_fast_training_stays_near(name: str, extra: tuple[str, str], run: Run, tmp_path: Path) -> None:
+@pytest.mark.parametrize("extra", [("--trainer.precision", "bf16-mixed"), ("--compile",)])
+def test_fast_training_stays_near(name: str, extra: tuple[str, ...], run: Run, tmp_path: Path) -> None:
     """bfloat16 and compiled losses, against plain training on the same GPU."""
     plain, _ = train(run, tmp_path, name, "--trainer.accelerator", "gpu")
     fast, _ = train(run, tmp_path, name, "--trainer.accelerator", "gpu", *extra)

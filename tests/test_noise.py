@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import importlib
+
 import pytest
 import torch
 from scipy import stats
@@ -76,3 +78,13 @@ def test_machine_code_draws_the_same_bits(index: torch.Tensor, monkeypatch: pyte
     monkeypatch.setattr(noise, "attempt", lambda *arguments: None)
     for bits in drawn:
         assert torch.equal(bits, source._bits("z", 4, bits.shape[-1]))
+
+
+@pytest.mark.parametrize("index", [torch.tensor([7, -3, 2**62]), torch.arange(3000)[::2], torch.arange(0)])
+@pytest.mark.parametrize("key", [0, 5, 2**63 + 11, 2**64 - 1])
+def test_the_kernel_for_gpus_draws_the_same_bits(index: torch.Tensor, key: int) -> None:
+    """Run by Triton in Python."""
+    kernel, machine_code = (importlib.import_module(f"vaeflow.compiled.{name}") for name in ("noise_gpu", "noise"))
+    for first_sample in (0, 10**10):
+        arguments = (key, first_sample, 2, 3)
+        assert torch.equal(kernel.random_bits(index, *arguments), machine_code.random_bits(index, *arguments))

@@ -7,7 +7,7 @@ uninterrupted one would have drawn.
 
 The generator is SplitMix64 (Steele, Lea & Flood 2014, "Fast splittable pseudorandom number generators"), whose
 output function is applied to a counter; here the example and the sample choose the stream and the feature counts.
-Its definition is in torch operations on int64, whose products and sums wrap around modulo 2⁶⁴; on a CPU machine code
+Its definition is in torch operations on int64, whose products and sums wrap around modulo 2⁶⁴; machine code
 gives the same bits in one pass.
 """
 
@@ -123,8 +123,9 @@ class Noise:
         key = 0
         for part in (self.seed, zlib.crc32(self.stage.encode()), self.epoch, zlib.crc32(name.encode())):
             key = _mix_word((key ^ part) + _GOLDEN)
-        if device.type == "cpu":
-            bits = attempt("noise", "random_bits", self.index, key, self.first_sample, num_samples, counters)
+        module = {"cpu": "noise", "cuda": "noise_gpu"}.get(device.type)
+        if module is not None:
+            bits = attempt(module, "random_bits", self.index, key, self.first_sample, num_samples, counters)
             if bits is not None:
                 return bits
         examples = _mix(self.index * _GOLDEN + _signed(key + _GOLDEN))

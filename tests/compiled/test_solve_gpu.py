@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
 import sys
 import warnings
 from typing import Any
@@ -57,14 +59,14 @@ def normal(*shape: int, dtype: torch.dtype = torch.float64) -> torch.Tensor:
 @pytest.mark.parametrize("name", CASES)
 @pytest.mark.parametrize(("conditional", "inverse"), [(False, True), (True, False)])
 def test_it_is_what_steps_give(name: str, conditional: bool, inverse: bool, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(solve_gpu, "samples_of_program", lambda samples: 4)
+    monkeypatch.setattr(solve_gpu, "shape_of_program", lambda samples: (4, 2))
     step = make(name, conditional)
     got, wanted = both(step, normal(3, step.made.features), normal(3, 3) if conditional else None, inverse)
     torch.testing.assert_close(got, wanted, rtol=1e-9, atol=1e-9)
 
 
 def test_contexts_are_shared_by_samples_of_many_programs(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(solve_gpu, "samples_of_program", lambda samples: 2)
+    monkeypatch.setattr(solve_gpu, "shape_of_program", lambda samples: (2, 1))
     step = make("residual, reversed, random", True)
     got, wanted = both(step, normal(3, 3, 7).mT.contiguous().mT, normal(3, 3))
     torch.testing.assert_close(got, wanted, rtol=1e-9, atol=1e-9)
@@ -76,7 +78,7 @@ def test_contexts_are_shared_by_samples_of_many_programs(monkeypatch: pytest.Mon
 def test_panels_of_columns(monkeypatch: pytest.MonkeyPatch) -> None:
     """More columns than a product takes at once, and what is masked is never read."""
     monkeypatch.setattr(solve_gpu, "PANEL", 4)
-    monkeypatch.setattr(solve_gpu, "samples_of_program", lambda samples: 2)
+    monkeypatch.setattr(solve_gpu, "shape_of_program", lambda samples: (2, 1))
     step = make("reversed", False, torch.float32)
     value = normal(2, 8, dtype=torch.float32)
     got, wanted = both(step, value, None)
@@ -88,8 +90,33 @@ def test_panels_of_columns(monkeypatch: pytest.MonkeyPatch) -> None:
     assert torch.equal(again[1], got[1])
 
 
-def test_programs_take_more_samples_once_there_are_many() -> None:
-    assert [solve_gpu.samples_of_program(n) for n in (1, 128, 256, 257, 1000, 10**6)] == [1, 1, 1, 2, 4, 16]
+def test_it_compiles_for_a_gpu() -> None:
+    """Which Triton does on any machine, down to what the processor runs."""
+    program = """
+import sys
+from triton.backends.compiler import GPUTarget
+from triton.compiler import ASTSource, compile
+from vaeflow.compiled import noise_gpu, solve_gpu
+
+def build(kernel, pointers, **constants):
+    types = {name: pointers.get(name, "constexpr" if name in constants else "i32") for name in kernel.arg_names}
+    assert compile(ASTSource(kernel, types, constants), target=GPUTarget("cuda", 80, 32)).asm["cubin"]
+
+build(noise_gpu._random_bits, {"index": "*i64", "out": "*i64", "key": "i64"}, PANEL=1024)
+for number in ("fp32", "fp64"):
+    floats = dict.fromkeys(("value", "context", "known", "sums", "image", "log_det"), f"*{number}")
+    for reverse, samples, activation, transformer in (
+        (True, 1, "gelu", "Gated"), (False, 8, "softplus", "Affine"), (True, 8, "elu", "Additive"),
+    ):
+        build(
+            solve_gpu._solve, {"table": "*i64", "counts": "*i64", **floats}, OUTPUTS=2, REVERSE=reverse,
+            CONDITIONAL=reverse, ACTIVATION=activation, TRANSFORMER=transformer, INVERSE=reverse, SAMPLES=samples,
+            COLUMNS=128,
+        )
+"""
+    environment = {name: value for name, value in os.environ.items() if name != "TRITON_INTERPRET"}
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, env=environment)
+    assert done.returncode == 0, done.stderr
 
 
 def test_without_triton_one_warning_says_so(monkeypatch: pytest.MonkeyPatch) -> None:

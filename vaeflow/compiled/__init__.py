@@ -37,7 +37,7 @@ def is_eager() -> bool:
 def attempt(module: str, function: str, *arguments: Any) -> Any:
     """What a function of one of these modules returns; None where its library is missing or does not build, of which
     one warning tells."""
-    library = "triton" if module == "solve_gpu" else "numba"
+    library = "triton" if module.endswith("_gpu") else "numba"
     if library in _unusable:
         return None
     try:

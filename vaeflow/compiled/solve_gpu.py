@@ -20,7 +20,7 @@ from vaeflow.nets.mlp import name_of_activation
 BOUND = tl.constexpr(LOG_SCALE_BOUND)
 ENTRIES = tl.constexpr(6)  # of a layer in the table
 PAIR = tl.constexpr(2)  # rows of a product
-PANEL, WARPS = 256, 4  # columns of a product at once, and how many times 32 threads share it
+PANEL = 128  # columns that 32 threads take at once
 
 
 def solve(
@@ -47,7 +47,7 @@ def solve(
         ]
         for k, stage in enumerate(made.stages)
     ]  # fmt: skip
-    samples = samples_of_program(len(v))
+    samples, warps = shape_of_program(len(v))
     programs = triton.cdiv(len(v), samples)
     rows, known, sums = context_rows(conditioned, value), *v.new_empty(2, programs, begins[-1], samples)
     tables = [torch.tensor(numbers, device=v.device) for numbers in (table, made.counts)]
@@ -57,14 +57,15 @@ def solve(
             len(v), len(rows), rows.shape[-1], made.features, begins[-1], len(table) - 1,
             OUTPUTS=made.outputs, REVERSE=made.reverse, CONDITIONAL=conditioned is not None,
             ACTIVATION=name_of_activation(made.activation), TRANSFORMER=type(transformer).__name__, INVERSE=inverse,
-            SAMPLES=samples, COLUMNS=PANEL, num_warps=WARPS,
+            SAMPLES=samples, COLUMNS=warps * PANEL, num_warps=warps,
         )  # fmt: skip
     return y.view(value.shape), log_det.view(value.shape[:-1])
 
 
-def samples_of_program(samples: int) -> int:
-    """One while there are processors for all, then more, which read each weight once for all of them."""
-    return min(16, triton.next_power_of_2(triton.cdiv(samples, 256)))
+def shape_of_program(samples: int) -> tuple[int, int]:
+    """How many samples it takes, and how many times 32 threads share its products: while there are processors for all
+    samples, one and many; then more, which read each weight once, and few."""
+    return (1, 4) if samples <= 512 else (1, 2) if samples <= 4096 else (8, 1)
 
 
 @triton.jit

@@ -12,6 +12,8 @@ from typing import Any
 
 import torch
 from pytorch_lightning import LightningModule
+from pytorch_lightning.plugins import MixedPrecision, Precision
+from pytorch_lightning.utilities import GradClipAlgorithmType
 from torch import Tensor, nn
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
@@ -307,8 +309,13 @@ class LikelihoodModel(LightningModule, ABC):
         except (TypeError, ValueError) as error:
             raise VaeflowError(f"model.optimizer cannot be made: {error}.") from error
         trainer: Any = self.trainer if self._trainer is not None else None
-        if trainer and trainer.gradient_clip_val and optimizer.defaults.get("fused") and "mixed" in trainer.precision:
-            raise VaeflowError("fused optimizers cannot clip in mixed precision: set model.optimizer.fused to null.")
+        if (
+            trainer
+            and trainer.gradient_clip_val
+            and optimizer.defaults.get("fused")
+            and trainer.precision == "16-mixed"
+        ):
+            raise VaeflowError("fused optimizers cannot clip in half precision: set model.optimizer.fused to null.")
         if self.lr_scheduler is None:
             return optimizer
         cls = class_of(self.lr_scheduler)
@@ -323,6 +330,18 @@ class LikelihoodModel(LightningModule, ABC):
         if not math.isfinite(steps):
             raise VaeflowError("a schedule of the learning rate needs an end: set trainer.max_epochs or max_steps.")
         return [optimizer], [{"scheduler": self.lr_scheduler(optimizer, int(steps)), "interval": "step"}]
+
+    def configure_gradient_clipping(
+        self, optimizer: Optimizer, gradient_clip_val: float | None = None, gradient_clip_algorithm: str | None = None
+    ) -> None:
+        """As Lightning does it, which refuses fused optimizers in all mixed precision, for the sake of float16 alone:
+        bfloat16 has the range of float32, so that gradients are not scaled."""
+        plugin: Any = self.trainer.precision_plugin
+        if type(plugin) is MixedPrecision and plugin.scaler is None and gradient_clip_val:
+            algorithm = GradClipAlgorithmType(gradient_clip_algorithm or GradClipAlgorithmType.NORM)
+            Precision.clip_gradients(plugin, optimizer, gradient_clip_val, algorithm)
+        else:
+            self.clip_gradients(optimizer, gradient_clip_val, gradient_clip_algorithm)
 
     def on_train_start(self) -> None:
         if not self.started:
