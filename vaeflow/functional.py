@@ -26,7 +26,7 @@ def softplus(x: Tensor) -> Tensor:
 
 def log_sigmoid(x: Tensor) -> Tensor:
     """log sigmoid(x) = −softplus(−x), elementwise."""
-    return -softplus(-x)
+    return F.logsigmoid(x) if x.device.type != "cpu" else -softplus(-x)
 
 
 class ELU(nn.ELU):

@@ -18,7 +18,7 @@ from torch.autograd import forward_ad
 
 SLOWER = {
     "numba": "autoregressive flows take up to 3 times longer to train, and sampling from them up to 20 times",
-    "triton": "sampling from autoregressive flows takes up to 20 times longer",
+    "triton": "sampling from autoregressive flows takes up to 90 times longer",
 }
 """What it means that a library is not there."""
 _unusable: set[str] = set()

@@ -23,6 +23,7 @@ class MaskedLinear(nn.Linear):
     """
 
     mask: Tensor
+    zero: Tensor
 
     def __init__(self, in_features: int, reads: Sequence[int], groups: int = 1, from_end: bool = False) -> None:
         super().__init__(in_features, groups * len(reads))
@@ -35,6 +36,7 @@ class MaskedLinear(nn.Linear):
         self.readers = np.stack([mask.argmax(0), mask.argmax(0) + mask.sum(0)], -1)
         """The units of a group that read each column."""
         self.register_buffer("mask", torch.from_numpy(mask).repeat(groups, 1), persistent=False)
+        self.register_buffer("zero", torch.zeros(()), persistent=False)  # a number would become one in each pass
 
     def forward(self, x: Tensor) -> Tensor:
-        return F.linear(x, torch.where(self.mask, self.weight, 0.0), self.bias)
+        return F.linear(x, torch.where(self.mask, self.weight, self.zero), self.bias)
