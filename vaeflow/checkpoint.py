@@ -10,21 +10,26 @@ from __future__ import annotations
 import functools
 import importlib
 import inspect
+import io
 import pickle
 import typing
 import zipfile
+import zlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
 from pytorch_lightning import LightningDataModule, LightningModule
+from pytorch_lightning.plugins.io import TorchCheckpointIO
 
 import vaeflow
 from vaeflow.errors import VaeflowError
+from vaeflow.files import whole
 
 TRUSTED = ("vaeflow", "torch.nn", "torch.optim")
 KEY = "vaeflow"
+PREVIOUS = "previous.ckpt"
 
 
 def describe(value: Any) -> Any:
@@ -127,29 +132,56 @@ def _part_kinds(cls: type, trust: Sequence[str]) -> dict[str, type]:
     return kinds
 
 
+class Files(TorchCheckpointIO):
+    """Lightning's checkpoints as files that are there whole or not at all; of ``last.ckpt`` the one before stays, as
+    ``previous.ckpt``."""
+
+    def save_checkpoint(self, checkpoint: dict[str, Any], path: Any, storage_options: Any = None) -> None:
+        if "://" in str(path):  # no file of this machine
+            super().save_checkpoint(checkpoint, path, storage_options)
+            return
+        path, content = Path(path), io.BytesIO()
+        torch.save(checkpoint, content)  # which would hide the reason why a file cannot be written
+        with whole(path, path.with_name(PREVIOUS) if path.name == "last.ckpt" else None) as file:
+            file.write(content.getbuffer())
+
+
 def read(path: str | Path) -> dict[str, Any]:
     """The contents of a checkpoint file, tensors and plain values only, on the CPU.
 
     Raises:
-        VaeflowError: if there is no such file, or if it is damaged or not a checkpoint.
+        VaeflowError: if there is no such file, or if it is not a checkpoint, or damaged, which names those beside it
+            that are whole.
     """
     path = Path(path)
     if path.is_dir():
         raise VaeflowError(f"{path} is a folder, expected a checkpoint, such as version_0/checkpoints/best.ckpt in it.")
     if not path.is_file():
         raise VaeflowError(f"there is no checkpoint {path}.")
-    try:
-        with zipfile.ZipFile(path) as archive:
-            damaged = archive.testzip()
-        if damaged:
-            raise VaeflowError(f"the checkpoint {path} is damaged (checksum of {damaged}).")
-        checkpoint = torch.load(path, map_location="cpu", weights_only=True)
-    except (zipfile.BadZipFile, pickle.UnpicklingError, RuntimeError, EOFError) as error:
-        reason = str(error).splitlines()[0][:100]
-        raise VaeflowError(f"the checkpoint {path} is damaged, or no checkpoint ({reason}).") from None
+    reason = _damage(path)
+    if not reason:
+        try:
+            checkpoint = torch.load(path, map_location="cpu", weights_only=True)
+        except (pickle.UnpicklingError, RuntimeError, EOFError) as error:
+            reason = str(error).splitlines()[0][:100]
+    if reason:
+        beside = [path.with_name(name) for name in ("last.ckpt", PREVIOUS, "best.ckpt")]
+        others = [str(other) for other in beside if other != path and other.is_file() and not _damage(other)]
+        offer = f"; whole are {' and '.join(others)}" if others else ""
+        raise VaeflowError(f"the checkpoint {path} is damaged, or no checkpoint ({reason}){offer}.") from None
     if not isinstance(checkpoint, dict) or KEY not in checkpoint:
         raise VaeflowError(f"{path} is not a checkpoint of vaeflow{_whose(checkpoint)}.")
     return checkpoint
+
+
+def _damage(path: Path) -> str:
+    """What is wrong with a file, by the checksums in it, which torch does not look at; nothing of a whole one."""
+    try:
+        with zipfile.ZipFile(path) as archive:
+            damaged = archive.testzip()
+    except (zipfile.BadZipFile, EOFError, NotImplementedError, RuntimeError, OSError, ValueError, zlib.error) as error:
+        return (str(error) or type(error).__name__).splitlines()[0][:100]
+    return f"checksum of {damaged}" if damaged else ""
 
 
 def _whose(checkpoint: Any) -> str:

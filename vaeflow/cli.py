@@ -2,22 +2,29 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from argparse import SUPPRESS
+from contextlib import suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from jsonargparse import ActionConfigFile, DefaultHelpFormatter
-from jsonargparse.typing import NonNegativeInt, PositiveFloat
+from jsonargparse.typing import NonNegativeInt, PositiveFloat, PositiveInt
 from pytorch_lightning import LightningModule, Trainer
 from pytorch_lightning.callbacks import Timer
 from pytorch_lightning.cli import LightningArgumentParser, LightningCLI, SaveConfigCallback
 from pytorch_lightning.loggers import TensorBoardLogger
+from pytorch_lightning.utilities import rank_zero_only
 
 from vaeflow.callbacks import Checkpoints, Curves, Pictures, Progress
+from vaeflow.checkpoint import Files
 from vaeflow.configs import config_names, experiment_of, find_config
 from vaeflow.errors import VaeflowError
 from vaeflow.evaluation.evaluate import best_accelerator
+from vaeflow.files import new_version
+from vaeflow.launch import as_launched
+from vaeflow.provenance import record_start
 
 TRAINER_DEFAULTS = {
     "accelerator": best_accelerator(),
@@ -28,6 +35,8 @@ TRAINER_DEFAULTS = {
     "log_every_n_steps": 10,
     "use_distributed_sampler": False,  # it pads; the data modules share out whole batches themselves
 }
+VERSION = "VAEFLOW_VERSION"
+"""The environment variable that tells the processes that a run starts of its folder."""
 SHOWN = {
     "max_epochs": "passes over the training data",
     "max_time": "stop after so long, DD:HH:MM:SS",
@@ -96,6 +105,19 @@ class TrainingCLI(LightningCLI):
         )
         add("--evaluation_seed", type=NonNegativeInt, default=0, help="seed of the evaluation's noise")
         add("--memory_mb", type=PositiveFloat, default=256.0, help="what one chunk of the evaluation computes, in MiB")
+        add(
+            "--checkpoint_every",
+            type=PositiveInt,
+            default=1000,
+            help="steps from one last.ckpt to the next, which is written after each validation as well",
+        )
+        add(
+            "--on_nonfinite",
+            type=Literal["stop", "skip"],
+            default="stop",
+            help="where a loss or gradient is NaN or infinite: stop the run, or leave out that step, for which a GPU "
+            "waits after each step",
+        )
         add("--compile", action="store_true", help="compile the losses with torch.compile, which takes up to a minute")
         add("--debug", action="store_true", help="show the traceback of an error")
 
@@ -120,6 +142,8 @@ class TrainingCLI(LightningCLI):
             raise VaeflowError(
                 f"--experiment is {config.experiment}, expected a name, or a path below the runs' folder."
             )
+        given = (config.trainer.devices, config.trainer.num_nodes)
+        config.trainer.devices, config.trainer.num_nodes = as_launched(*given)
         epochs, every = config.trainer.max_epochs, config.trainer.check_val_every_n_epoch
         if epochs and every and 0 < epochs < every:
             every = config.trainer.check_val_every_n_epoch = epochs  # a short run is validated at its end
@@ -149,27 +173,59 @@ class TrainingCLI(LightningCLI):
         config = self.config
         if config.trainer.logger in (None, True):
             root = config.trainer.default_root_dir
+            if self.version is None:
+                self.version = self._new_version(Path(root, config.experiment))
             kwargs["logger"] = TensorBoardLogger(root, config.experiment, self.version, default_hp_metric=False)
         elif config.trainer.logger is False:
             self.save_config_callback = None
+        if config.trainer.plugins is None:
+            kwargs["plugins"] = [Files()]
+        self.checkpoints = Checkpoints(config.checkpoint_every)
         # Lightning makes no timer of its own for max_time where there is one
-        callbacks: list[Any] = [Checkpoints(), Curves(), Timer(config.trainer.max_time)]
+        callbacks: list[Any] = [self.checkpoints, Curves(), Timer(config.trainer.max_time)]
         if config.trainer.enable_progress_bar in (None, True):
             callbacks.append(Progress())
         self.trainer_defaults = {**self.trainer_defaults, "callbacks": callbacks}
         try:
             return super().instantiate_trainer(**kwargs)
-        except ValueError as error:
-            raise VaeflowError(f"the trainer cannot be made: {error}") from error
+        except BaseException as error:
+            self.discard_empty_run()
+            if isinstance(error, ValueError):
+                raise VaeflowError(f"the trainer cannot be made: {error}") from error
+            raise
+
+    def _new_version(self, experiment: Path) -> str | None:
+        """A folder for this run alone, made by the first process; those that it starts find its name, and others have
+        no use for it."""
+        if VERSION not in os.environ and getattr(rank_zero_only, "rank", 0) == 0:
+            os.environ[VERSION] = new_version(experiment)
+            self.made = experiment / os.environ[VERSION]
+        return os.environ.get(VERSION)
+
+    made: Path | None = None
+    """The folder that this process made."""
+
+    def discard_empty_run(self) -> None:
+        """Remove the folder of a run that could not begin."""
+        if self.made is not None:
+            del os.environ[VERSION]
+            with suppress(OSError):
+                self.made.rmdir()
+            self.made = None
 
 
 class SaveConfig(SaveConfigCallback):
-    """``config.yaml``, written when the first batch begins: a run that cannot be resumed keeps the one it has."""
+    """``config.yaml`` and ``run.json``, written when the first batch begins: a run that cannot go on keeps its own."""
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None: ...
 
     def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
+        if self.already_saved:
+            return
         super().setup(trainer, pl_module, "fit")
+        if trainer.is_global_zero and trainer.log_dir is not None:
+            seed, world_size = self.config.seed_everything, trainer.world_size
+            record_start(Path(trainer.log_dir, "run.json"), seed=seed, world_size=world_size, step=trainer.global_step)
 
 
 def _config_first(arguments: list[str]) -> list[str]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 from typing import Any
 
 from torch import Tensor
@@ -9,6 +10,19 @@ from torch import Tensor
 
 class VaeflowError(Exception):
     """Something the user can mend: one sentence with what was found, what was expected and what to do."""
+
+
+class Stopped(KeyboardInterrupt):
+    """A user, or a scheduler, asked for an end, and there is something to say about how to go on.
+
+    Args:
+        message: what is said.
+        number: of the signal that asked.
+    """
+
+    def __init__(self, message: str, number: int = signal.SIGINT) -> None:
+        super().__init__(message)
+        self.number = number
 
 
 def check_shape(name: str, tensor: Tensor, *event: int) -> None:

@@ -6,6 +6,7 @@ import difflib
 import inspect
 import os
 import re
+import signal
 import sys
 import sysconfig
 import traceback
@@ -27,7 +28,7 @@ import vaeflow.models
 import vaeflow.nets
 from vaeflow.callbacks import Pictures
 from vaeflow.configs import config_names
-from vaeflow.errors import VaeflowError
+from vaeflow.errors import Stopped, VaeflowError
 from vaeflow.memory import keep_freed_memory
 from vaeflow.quiet import quiet
 
@@ -36,7 +37,7 @@ def main(command: Callable[[], None]) -> None:
     """Run a script: an error is one sentence, and the exit code says whose it is.
 
     0: done; 1: something the user can mend, be it in code of their own; 2: wrong usage; 70: a defect of vaeflow;
-    130: stopped with Ctrl-C.
+    130: stopped with Ctrl-C, and 143 with SIGTERM.
     """
     keep_freed_memory()
     sys.path.append(os.getcwd())  # your own classes, named in a config as module.Class
@@ -47,7 +48,7 @@ def main(command: Callable[[], None]) -> None:
     except KeyboardInterrupt as stop:
         if getattr(rank_zero_only, "rank", 0) == 0:
             print(f"\n{str(stop) or 'stopped.'}", file=sys.stderr)
-        sys.exit(130)
+        sys.exit(128 + (stop.number if isinstance(stop, Stopped) else signal.SIGINT))
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     except Exception as error:

@@ -49,13 +49,20 @@ class Progress(EvaluationProgress):
 
 
 class Checkpoints(ModelCheckpoint):
-    """``best.ckpt``, by ``val/objective``, and ``last.ckpt``, after each validation and when training stops.
+    """``best.ckpt``, by ``val/objective``, and ``last.ckpt``, after each validation, every so many steps, and when
+    training stops.
 
     Ctrl-C (or SIGTERM) stops training at the end of the step, or of the validation, since only there all that a
     checkpoint holds is of one step; a second one stops at once and saves nothing.
+
+    Args:
+        every: the most steps from one ``last.ckpt`` to the next.
     """
 
-    def __init__(self) -> None:
+    stopped_by = signal.SIGINT
+    """The signal that asked for the end."""
+
+    def __init__(self, every: int) -> None:
         super().__init__(
             monitor="val/objective",
             mode="min",
@@ -64,20 +71,32 @@ class Checkpoints(ModelCheckpoint):
             enable_version_counter=False,
             save_on_train_epoch_end=False,  # but after validation, so that last.ckpt knows which was best
         )
+        self.every = every
         self._stop_asked = self._stopping = False
         self._last_step = 0
+        self._metrics: dict[str, Any] = {}
+
+    def state_dict(self) -> dict[str, Any]:
+        """With the last values of what is logged, which EarlyStopping looks at after the validation's checkpoint."""
+        return {**super().state_dict(), "metrics": self._metrics}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """The opposite of :meth:`state_dict`."""
+        super().load_state_dict(state_dict)
+        self._metrics = state_dict.get("metrics", {})
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         super().on_train_start(trainer, pl_module)
         self._last_step = trainer.global_step
+        trainer.callback_metrics.update(self._metrics)
         if threading.current_thread() is threading.main_thread():
             for number in (signal.SIGINT, signal.SIGTERM):
                 signal.signal(number, self._ask_to_stop)
 
-    def _ask_to_stop(self, *_: Any) -> None:
+    def _ask_to_stop(self, number: int, _: Any) -> None:
         if self._stop_asked:
             raise KeyboardInterrupt
-        self._stop_asked = True
+        self._stop_asked, self.stopped_by = True, signal.Signals(number)
         if getattr(rank_zero_only, "rank", 0) == 0:
             os.write(2, b"\nstopping at the end of this step; Ctrl-C again stops at once and saves nothing\n")
 
@@ -87,7 +106,8 @@ class Checkpoints(ModelCheckpoint):
         if trainer.is_last_batch or (index + 1) % trainer.accumulate_grad_batches:
             return
         self._stopping = trainer.strategy.reduce_boolean_decision(self._stop_asked, all=False)
-        if self._stopping or trainer.should_stop or trainer.global_step == trainer.max_steps:
+        is_due = trainer.global_step - self._last_step >= self.every
+        if self._stopping or trainer.should_stop or trainer.global_step == trainer.max_steps or is_due:
             self._save_last(trainer)
 
     def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
@@ -111,6 +131,9 @@ class Checkpoints(ModelCheckpoint):
         if not validated:
             trainer.lightning_module.refresh(trainer.datamodule)
         self._last_step = trainer.global_step
+        self._metrics = {name: value.cpu() for name, value in trainer.callback_metrics.items()}
+        if trainer.is_global_zero and isinstance(trainer.logger, TensorBoardLogger):
+            trainer.logger.experiment.flush()  # the curves, too, are on the disk up to here
         self.last_model_path = os.path.join(self.dirpath, "last.ckpt")
         trainer.save_checkpoint(self.last_model_path, weights_only=False)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Literal
 
 from jsonargparse.typing import NonNegativeInt, PositiveFloat, PositiveInt
 
@@ -12,8 +13,10 @@ from vaeflow.commands.training import stoppable
 from vaeflow.errors import VaeflowError
 from vaeflow.evaluation import compare
 from vaeflow.evaluation.doubts import doubts_before
-from vaeflow.evaluation.evaluate import evaluate, table, write_results
+from vaeflow.evaluation.evaluate import best_accelerator, evaluate, evaluation_trainer, table, write_results
 from vaeflow.figures import comparison
+from vaeflow.launch import as_launched
+from vaeflow.quiet import quiet
 
 
 def evaluate_checkpoint() -> None:
@@ -33,14 +36,27 @@ def evaluate_checkpoint() -> None:
     add("--memory-mb", type=PositiveFloat, default=256.0, help="what one chunk of samples may compute, in MiB")
     add("--batch-size", type=PositiveInt | None, default=None, help="examples at once; by default as in training")
     add("--limit", type=PositiveInt | None, default=None, help="only so many examples, the first ones")
+    add("--accelerator", type=str, default=best_accelerator(), help="cpu, gpu, …; by default the best at hand")
+    add("--devices", type=PositiveInt, default=1, help="processes, each on a device of its own")
+    add("--shard", type=Literal["examples", "samples"], default="examples", help="what they share")
+    add("--precision", type=Literal["32", "64"], default="32", help="bits of the model's numbers; sums have 64")
     args = parser.parse_args()
     if args.json is not None and (Path(args.json).is_dir() or Path(args.json).suffix != ".json"):
         raise VaeflowError(f"--json is {args.json}, expected a file whose name ends in .json, such as out.json.")
     (path,) = checkpoints_of(args, parser)
     model, data = open_checkpoint(path, args, batch_size=args.batch_size)
     seconds, doubts = _training_seconds(path), list(doubts_before(model, data))
-    with stoppable(lambda: "stopped."):
-        results = evaluate(model, data, args.num_samples, args.split, args.seed, args.memory_mb, args.limit)
+    with quiet():
+        devices, num_nodes = as_launched(args.devices)
+        precision = "64-true" if args.precision == "64" else "32-true"
+        trainer = evaluation_trainer(
+            accelerator=args.accelerator, devices=devices, num_nodes=num_nodes, precision=precision
+        )
+    asked = (args.num_samples, args.split, args.seed, args.memory_mb, args.limit)
+    with stoppable(lambda: "stopped: the same command goes on from what was done a minute ago."):
+        results = evaluate(model, data, *asked, trainer, args.shard, path.parent)
+    if not trainer.is_global_zero:
+        return
     results.update(checkpoint=str(path), training_seconds=seconds, doubts=doubts)
     print(f"\n{table(results)}")
     if args.json is not None:

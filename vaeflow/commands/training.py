@@ -17,7 +17,7 @@ from vaeflow.callbacks import Checkpoints
 from vaeflow.checkpoint import KEY, differences, load_weights, read
 from vaeflow.cli import TRAINER_DEFAULTS, SaveConfig, TrainingCLI
 from vaeflow.data import DataModule
-from vaeflow.errors import VaeflowError
+from vaeflow.errors import Stopped, VaeflowError
 from vaeflow.evaluation.doubts import doubts_before
 from vaeflow.evaluation.evaluate import check_fits, evaluate, table, write_results
 from vaeflow.messages import Parser
@@ -39,11 +39,19 @@ def train() -> None:
         seed_everything_default=0,
         save_config_callback=SaveConfig,
     )
+    folder = Path(cli.trainer.log_dir or ".")
+    try:
+        _train(cli, folder)
+    finally:
+        cli.discard_empty_run()
+
+
+def _train(cli: TrainingCLI, folder: Path) -> None:
     trainer: Any = cli.trainer
-    model, data, folder = cli.model, cli.datamodule, Path(trainer.log_dir or ".")
+    model, data = cli.model, cli.datamodule
     steps_before, doubts = 0, list[str]()
     check_fits(model, data)
-    model.compile_losses = cli.config.compile
+    model.compile_losses, model.on_nonfinite = cli.config.compile, cli.config.on_nonfinite
     if trainer.world_size > 1 and not model.is_trained_by_gradient:
         raise VaeflowError(f"{type(model).__name__} is fitted in closed form, by one process: leave devices at 1.")
     if cli.resume_from is None:
@@ -55,7 +63,7 @@ def train() -> None:
         print(f"{cli.config.experiment}: {type(model).__name__} of {size} on {data.label}, in {folder}")
         for doubt in (doubts := list(doubts_before(model, data))):
             print(f"warning: {doubt}", file=sys.stderr)
-    with stoppable(lambda: _how_to_resume(cli, folder)):
+    with stoppable(lambda: _how_to_resume(cli, folder), cli.checkpoints):
         trainer.fit(model, datamodule=data, ckpt_path=cli.resume_from, weights_only=True)
     if cli.resume_from and trainer.global_step == steps_before and trainer.is_global_zero:
         print(f"{cli.resume_from} is at step {steps_before}, the end of this run: there was nothing left to train.")
@@ -80,13 +88,14 @@ def _check_same(cli: TrainingCLI, path: str) -> int:
 
 
 @contextmanager
-def stoppable(message: Callable[[], str]) -> Iterator[None]:
-    """Lightning turns Ctrl-C into exit code 1; here it says what to do next and is Ctrl-C again."""
+def stoppable(message: Callable[[], str], checkpoints: Checkpoints | None = None) -> Iterator[None]:
+    """Lightning turns Ctrl-C into exit code 1; here it says what to do next and is Ctrl-C again, or what else
+    ``checkpoints`` were asked to stop by."""
     handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
         yield
     except SystemExit:
-        raise KeyboardInterrupt(message()) from None
+        raise Stopped(message(), checkpoints.stopped_by if checkpoints else signal.SIGINT) from None
     finally:
         for number, handler in handlers.items():
             signal.signal(number, handler)
@@ -96,8 +105,7 @@ def finish(cli: TrainingCLI, folder: Path, doubts: list[str]) -> None:
     """Evaluate the best checkpoint of a run; print and keep the results, with the doubts there were before."""
     trainer: Any = cli.trainer
     data = cli.datamodule
-    checkpoints = next(c for c in trainer.callbacks if isinstance(c, Checkpoints))
-    best = Path(checkpoints.best_model_path or checkpoints.last_model_path)
+    best = Path(cli.checkpoints.best_model_path or cli.checkpoints.last_model_path)
     checkpoint = read(best)
     load_weights(cli.model, checkpoint, best)
     again = f"python scripts/evaluate.py --ckpt {quote(str(best))}"

@@ -45,6 +45,8 @@ class DataModule(LightningDataModule, ABC):
     entropy: float | None = None
     """Of the density that the data are drawn from, in nats, where it is known."""
     num_classes: int = 0
+    shares_examples = True
+    """Whether each process evaluates examples of its own."""
     has_examples = True
     """False of an energy, whose batches hold nothing but indices."""
 
@@ -113,9 +115,8 @@ class DataModule(LightningDataModule, ABC):
         return self._loader("val", EvaluationBatches(len(self.splits["val"][0]), self.batch_size, *_place(self)))
 
     def test_dataloader(self) -> DataLoader:
-        return self._loader(
-            self.evaluation_split, EvaluationBatches(self.num_evaluated, self.batch_size, *_place(self))
-        )
+        place = _place(self) if self.shares_examples else (0, 1)
+        return self._loader(self.evaluation_split, EvaluationBatches(self.num_evaluated, self.batch_size, *place))
 
     def on_after_batch_transfer(self, batch: tuple[Tensor, Tensor, Tensor], dataloader_idx: int) -> Any:
         x, y, index = batch

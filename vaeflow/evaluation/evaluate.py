@@ -4,25 +4,27 @@ from __future__ import annotations
 
 import json
 import math
-import os
-import subprocess
 import time
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
 from pytorch_lightning import LightningModule, Trainer
 from torch import Tensor
 from torch.backends import cudnn
+from torchmetrics.utilities.distributed import gather_all_tensors
 
 from vaeflow.checkpoint import describe
 from vaeflow.errors import VaeflowError
 from vaeflow.evaluation.doubts import doubts_about
 from vaeflow.evaluation.log_likelihood import rows_within
 from vaeflow.evaluation.metrics import ActiveUnits, LogLikelihood, Means
+from vaeflow.evaluation.partial import Partial
 from vaeflow.evaluation.progress import EvaluationProgress
+from vaeflow.files import whole
 from vaeflow.noise import Noise
+from vaeflow.provenance import git_commit
 from vaeflow.quiet import quiet
 
 REPORT_SAMPLES = 16
@@ -55,16 +57,34 @@ class Evaluation(LightningModule):
         self.features = max((part.stop for part in model.latent_slices.values()), default=0)
         self.active = ActiveUnits(self.features)
         self.results: dict[str, Any] = {}
+        self.partial: Partial | None = None
+        self._done = 0
 
     def on_test_start(self) -> None:
         self._began = time.perf_counter()
+        if self.partial is not None:
+            self._done = self.partial.restore()
+            if self.shares_samples:
+                counts = gather_all_tensors(torch.tensor(self._done, device=self.device))
+                if len(set(map(int, counts))) > 1:  # stopped while one had written and another had not
+                    self.partial.clear()
+                    self._done = 0
+
+    @property
+    def shares_samples(self) -> bool:
+        """Whether every process sees every example."""
+        return self.likelihood.world_size > 1
 
     def test_step(self, batch: tuple[Tensor, Tensor, Tensor], batch_index: int) -> None:
+        if batch_index < self._done:
+            return
         # mixed precision is for training, and so are the 10 bits of TF32 that convolutions on a GPU may have
         with torch.autocast(self.device.type, enabled=False), cudnn.flags(enabled=True, allow_tf32=False):
-            self._evaluate(*batch)
+            self._evaluate(batch_index, *batch)
+        if self.partial is not None:
+            self.partial.save(batch_index + 1)
 
-    def _evaluate(self, x: Tensor, y: Tensor, index: Tensor) -> None:
+    def _evaluate(self, batch_index: int, x: Tensor, y: Tensor, index: Tensor) -> None:
         if not len(x):
             return
         context = self.model.context_of(y)
@@ -76,7 +96,7 @@ class Evaluation(LightningModule):
         if self.likelihood.rows is None:
             self.likelihood.rows = rows_within(self.memory_mb, self.model, x, noise, context)
         self.likelihood.update(self.model, x, noise, context)
-        if not self.model.reported:
+        if not self.model.reported or batch_index % self.likelihood.world_size != self.likelihood.rank:
             return
         num_samples = min(REPORT_SAMPLES, self.num_samples)
         for part in torch.arange(len(x), device=x.device).split(max(1, self.likelihood.rows // num_samples)):
@@ -152,6 +172,8 @@ def evaluate(
     memory_mb: float = 256.0,
     limit: int | None = None,
     trainer: Trainer | None = None,
+    shard: Literal["examples", "samples"] = "examples",
+    partial: Path | None = None,
 ) -> dict[str, Any]:
     """Evaluate a model on one split of its data, by importance sampling with K samples for each example.
 
@@ -168,6 +190,9 @@ def evaluate(
         memory_mb: budget for what one chunk of samples computes, in MiB.
         limit: evaluate only so many examples of the split, the first ones.
         trainer: of Lightning, for the devices; by default one on the best single device at hand.
+        shard: what several processes share: whole batches of examples, or the samples of every example.
+        partial: folder of what is done so far, from which an evaluation of the same numbers goes on that was stopped;
+            written once a minute. None for none.
 
     Returns:
         What ``results.json`` holds: nll ± stderr in nats for each example, bpd, elbo, kl, reconstruction, what kind
@@ -177,16 +202,25 @@ def evaluate(
     check_fits(model, data)
     loop = Evaluation(model, data.num_evaluated, num_samples, seed, memory_mb)
     with quiet():
-        trainer = trainer or Trainer(
-            accelerator=best_accelerator(),
-            devices=1,
-            logger=False,
-            enable_checkpointing=False,
-            enable_model_summary=False,
-            use_distributed_sampler=False,  # it pads; the data modules share out whole batches themselves
-            callbacks=[EvaluationProgress()],
-        )
-        trainer.test(loop, datamodule=data, verbose=False)
+        trainer = trainer or evaluation_trainer()
+        if shard == "samples" and model.kind != "reverse-kl":
+            loop.likelihood.rank, loop.likelihood.world_size = trainer.global_rank, trainer.world_size
+        data.shares_examples = not loop.shares_samples
+        if partial is not None:
+            asked = {
+                "num_samples": loop.num_samples, "split": split, "seed": seed, "memory_mb": memory_mb, "limit": limit,
+                "model": model.description, "data": data.description, "batch_size": data.batch_size, "shard": shard,
+                "place": (trainer.global_rank, trainer.world_size), "precision": trainer.precision,
+                "accelerator": type(trainer.accelerator).__name__,
+            }  # fmt: skip
+            metrics = (loop.likelihood, loop.likelihood.means, loop.terms, loop.active)
+            loop.partial = Partial(partial, model, asked, metrics)
+        try:
+            trainer.test(loop, datamodule=data, verbose=False)
+        finally:
+            data.shares_examples = True
+        if loop.partial is not None:
+            loop.partial.remove()
     if loop.results["num_examples"] != data.num_evaluated:
         raise VaeflowError(
             f"{loop.results['num_examples']} of {data.num_evaluated} examples were evaluated: "
@@ -218,6 +252,24 @@ def evaluate(
         "training_seconds": None,
         "doubts": [],
     }
+
+
+def evaluation_trainer(**arguments: Any) -> Trainer:
+    """A trainer for evaluation alone, by default on the best single device at hand.
+
+    Args:
+        arguments: of Lightning's Trainer, such as devices.
+    """
+    defaults: dict[str, Any] = {
+        "accelerator": best_accelerator(),
+        "devices": 1,
+        "logger": False,
+        "enable_checkpointing": False,
+        "enable_model_summary": False,
+        "use_distributed_sampler": False,  # it pads; the data modules share out whole batches themselves
+        "callbacks": [EvaluationProgress()],
+    }
+    return Trainer(**{**defaults, **arguments})
 
 
 def score_of(results: dict[str, Any]) -> str:
@@ -260,34 +312,16 @@ def sampling_seconds(model: Any, n: int = 64) -> float:
     return draw() if seconds < 1 else seconds
 
 
-def git_commit() -> str | None:
-    """The commit of vaeflow's own repository, with a + where it has changes; None for an installed package."""
-    try:
-        here = Path(__file__).parent
-        subprocess.run(["git", "ls-files", "--error-unmatch", __file__], capture_output=True, cwd=here, check=True)
-        run = subprocess.run(
-            ["git", "describe", "--always", "--dirty=+", "--abbrev=40", "--exclude=*"],
-            capture_output=True, text=True, timeout=10, cwd=here, check=True,
-        )  # fmt: skip
-    except (OSError, subprocess.SubprocessError):
-        return None
-    return run.stdout.strip()
-
-
 def write_results(path: Path, results: dict[str, Any]) -> None:
-    """Write results as JSON, and nll_by_example beside it as ``.npy``. Each is written under a temporary name and
-    renamed: the file is there whole, or not at all."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(path.name + ".tmp")
+    """Write results as JSON, and nll_by_example beside it as ``.npy``, each of them whole or not at all."""
     nll = results["nll_by_example"]
     if nll is not None:
-        with temporary.open("wb") as file:
+        with whole(path.with_suffix(".npy")) as file:
             np.save(file, nll)
-        os.replace(temporary, path.with_suffix(".npy"))
     else:
         path.with_suffix(".npy").unlink(missing_ok=True)
-    temporary.write_text(json.dumps({k: v for k, v in results.items() if k != "nll_by_example"}, indent=2) + "\n")
-    os.replace(temporary, path)
+    with whole(path) as file:
+        file.write(json.dumps({k: v for k, v in results.items() if k != "nll_by_example"}, indent=2).encode() + b"\n")
 
 
 def table(results: dict[str, Any]) -> str:

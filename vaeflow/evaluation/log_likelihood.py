@@ -9,6 +9,7 @@ from typing import Any, Protocol, TypeAlias
 import torch
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
+from torchmetrics.utilities.distributed import gather_all_tensors
 
 from vaeflow.noise import Noise
 
@@ -50,6 +51,20 @@ class RunningLogSum:
         joined._total = torch.cat([part._total for part in parts])
         return joined
 
+    def over_processes(self, num_samples: int) -> RunningLogSum:
+        """The sums of the samples of all processes, ``num_samples`` together; all have to ask for them.
+
+        log Σ_r exp(log Σ_k w_rk) is exact: it takes no average of logarithms.
+        """
+        assert self._log_sum is not None
+        parts = gather_all_tensors(torch.stack([self._log_sum, self._log_squares, self._total]))
+        log_sums, log_squares, totals = torch.stack(parts).unbind(1)
+        joined = type(self)()
+        joined.num_samples = num_samples
+        joined._log_sum, joined._log_squares = torch.logsumexp(log_sums, 0), torch.logsumexp(log_squares, 0)
+        joined._total = totals.sum(0)
+        return joined
+
     def add(self, log_weights: Tensor) -> None:
         """Take in a chunk."""
         w = log_weights.double()
@@ -87,6 +102,8 @@ def log_likelihood(
     num_samples: int,
     context: Tensor | None = None,
     rows: int | None = None,
+    rank: int = 0,
+    world_size: int = 1,
 ) -> RunningLogSum:
     """Estimate log p(x) = log (1/K) Σ_k p(x, z_k)/q(z_k|x), in chunks.
 
@@ -95,6 +112,7 @@ def log_likelihood(
         num_samples: K, exact.
         rows: how many (sample, example) pairs are held at once; the memory in use grows with it, not with K.
             None for all.
+        rank, world_size: which process of how many share the samples: chunks go to them by turns.
     """
     rows = rows or max(1, num_samples * len(x))
     pieces = []
@@ -104,10 +122,12 @@ def log_likelihood(
         log_weights = model.log_weights_of(x[part], None if context is None else context[part])
         source = noise.at(noise.index[part])
         running = RunningLogSum()
-        chunk = max(1, rows // max(1, len(x[part])))
-        for done in range(0, num_samples, chunk):
+        chunk = min(max(1, rows // max(1, len(x[part]))), -(-num_samples // world_size))
+        for done in range(rank * chunk, num_samples, world_size * chunk):
             running.add(log_weights(source.skip(done), min(chunk, num_samples - done)))
-        pieces.append(running)
+        if not running.num_samples:
+            running.add(x.new_empty(0, len(x[part])))
+        pieces.append(running if world_size == 1 else running.over_processes(num_samples))
     return RunningLogSum.cat(pieces)
 
 

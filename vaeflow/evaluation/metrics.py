@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 
 import torch
 from torch import Tensor
@@ -53,6 +53,17 @@ class Means(Metric):
         variance = (self.squares / self.count - mean.square()).clamp(min=0) * self.count / (self.count - 1)
         return dict(zip(self.names, zip(mean, (variance / self.count).sqrt(), strict=True), strict=True))
 
+    def state(self) -> dict[str, Tensor]:
+        """The sums of all processes; all have to ask for them."""
+        with self.sync_context():
+            return {name: getattr(self, name).clone() for name in ("total", "squares", "count")}
+
+    def restore(self, state: Mapping[str, Tensor]) -> None:
+        """Go on from such sums."""
+        for name, value in state.items():
+            getattr(self, name).copy_(value)
+        self._update_count = int(self.count > 0)
+
 
 class LogLikelihood(Metric):
     """−log p̂(x), importance-sampled with K samples, its standard error over examples, and how good the proposal was.
@@ -61,15 +72,19 @@ class LogLikelihood(Metric):
         num_samples: K.
         size: how many examples there are; the noise's indices say which of them a batch holds.
         rows: (sample, example) pairs in one chunk, None for all at once.
+        rank, world_size: which process of how many share the samples of each example; all see all examples then,
+            and the first one adds up.
     """
 
     full_state_update = False
     count: Tensor
     by_example: Tensor
 
-    def __init__(self, num_samples: int, size: int, rows: int | None = None) -> None:
+    def __init__(
+        self, num_samples: int, size: int, rows: int | None = None, rank: int = 0, world_size: int = 1
+    ) -> None:
         super().__init__()
-        self.num_samples, self.rows = num_samples, rows
+        self.num_samples, self.rows, self.rank, self.world_size = num_samples, rows, rank, world_size
         self.means = Means(["elbo", "effective_sample_size"])
         self.add_state("count", torch.zeros((), dtype=torch.int64), dist_reduce_fx="sum")
         self.add_state("by_example", torch.zeros(size, dtype=torch.float64), dist_reduce_fx="sum")
@@ -77,7 +92,9 @@ class LogLikelihood(Metric):
 
     def update(self, model: HasLogWeights, x: Tensor, noise: Noise, context: Tensor | None = None) -> None:
         """Weigh one batch ``(batch, *shape)``."""
-        estimate = log_likelihood(model, x, noise, self.num_samples, context, self.rows)
+        estimate = log_likelihood(model, x, noise, self.num_samples, context, self.rows, self.rank, self.world_size)
+        if self.rank:
+            return
         self.count += len(x)
         self.by_example[noise.index] = -estimate.log_likelihood
         self.means.update(elbo=estimate.elbo, effective_sample_size=estimate.effective_sample_size)

@@ -8,11 +8,11 @@ import math
 import warnings
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from pytorch_lightning import LightningModule
-from pytorch_lightning.plugins import MixedPrecision, Precision
+from pytorch_lightning.plugins import DoublePrecision, MixedPrecision, Precision
 from pytorch_lightning.utilities import GradClipAlgorithmType
 from torch import Tensor, nn
 from torch.optim import Optimizer
@@ -24,6 +24,7 @@ from vaeflow.errors import VaeflowError, check_context, check_positive, check_sh
 from vaeflow.evaluation.log_likelihood import LogWeights, log_likelihood, rows_within
 from vaeflow.evaluation.metrics import Means
 from vaeflow.latents import LatentSpace
+from vaeflow.models.finite import is_finite, where, whose
 from vaeflow.noise import Noise
 
 SCHEDULE_LENGTHS = ("T_max", "total_iters")
@@ -84,6 +85,7 @@ class LikelihoodModel(LightningModule, ABC):
         self.seed = seed
         self.register_buffer("started", torch.tensor(False))
         self.train_means, self.val_means = Means(self.logged), Means(self.logged)
+        self.gradient_means = Means(["gradient_norm", "clipped"])
 
     # ---------------------------------------------------------------------------------------- the four questions
 
@@ -232,14 +234,22 @@ class LikelihoodModel(LightningModule, ABC):
     def training_step(self, batch: tuple[Tensor, Tensor, Tensor], batch_index: int) -> Tensor | None:
         x, y, index = batch
         noise = Noise(self.seed, "train", self.current_epoch, index)
-        loss, values = self._training_losses(self._checked(x), noise, self.context_of(y))
-        if loss.device.type == "cpu" or self._is_logged(batch_index):  # a GPU would have to finish all that is queued
-            self._check_finite(loss, values)
-        self.train_means.update(**values)
+        x, context = self._checked(x), self.context_of(y)
+        loss, values = self._training_losses(x, noise, context)
+        # a GPU would have to finish all that is queued: one step in many is looked at there, if none may be skipped
+        self._is_watched = loss.device.type == "cpu" or self._is_logged(batch_index) or self.on_nonfinite == "skip"
+        self._losses_again = functools.partial(self.losses, x, noise, context)
+        self._whose = functools.partial(whose, {name: value.detach() for name, value in values.items()}, index)
+        if not self._is_watched or torch.isfinite(loss):
+            self.train_means.update(**values)
+        elif self.on_nonfinite == "stop":
+            terms = ", ".join(f"{name} {value.detach().mean().item():.4g}" for name, value in values.items())
+            raise self._not_finite(f"the loss became {loss.item()}", f" ({terms})")
         if self._is_logged(batch_index):
             self._log_means("train", self.train_means)
             if self.is_trained_by_gradient:
                 self.log("train/learning_rate", self.trainer.optimizers[0].param_groups[0]["lr"])
+                self._log_means("train", self.gradient_means)
         return loss if self.is_trained_by_gradient else None
 
     def _training_losses(self, x: Tensor, noise: Noise, context: Tensor | None) -> tuple[Tensor, dict[str, Tensor]]:
@@ -282,6 +292,8 @@ class LikelihoodModel(LightningModule, ABC):
         self._log_means("val", self.val_means)
 
     def _log_means(self, stage: str, metric: Means) -> None:
+        if not metric.update_called:
+            return
         means = {name: value for name, (value, _) in metric.compute().items()}
         metric.reset()
         if self.levels is not None and "nll" in means:
@@ -292,13 +304,14 @@ class LikelihoodModel(LightningModule, ABC):
         check_shape("x", x, *self.shape)
         return x if self.levels is None else x.to(self.dtype)  # continuous data are standardised in float64 first
 
-    def _check_finite(self, loss: Tensor, values: dict[str, Tensor]) -> None:
-        if torch.isfinite(loss):
-            return
-        terms = ", ".join(f"{name} {value.detach().mean().item():.4g}" for name, value in values.items())
-        raise VaeflowError(
-            f"the loss became {loss.item()} at step {self.global_step}, epoch {self.current_epoch + 1} ({terms}): "
-            "lower the learning rate or clip the gradient; checkpoints of earlier epochs are kept."
+    on_nonfinite: Literal["stop", "skip"] = "stop"
+    """What is done where a loss or a gradient is NaN or infinite: stop the run, or leave out that step."""
+
+    def _not_finite(self, what: str, more: str = "") -> VaeflowError:
+        place = f"at step {self.global_step}, epoch {self.current_epoch + 1}, of {self._whose()}{more}"
+        return VaeflowError(
+            f"{what} {place}; {where(self, self._losses_again)}: lower the learning rate or clip the gradient more; "
+            "earlier checkpoints are kept."
         )
 
     def configure_optimizers(self) -> Any:
@@ -334,14 +347,31 @@ class LikelihoodModel(LightningModule, ABC):
     def configure_gradient_clipping(
         self, optimizer: Optimizer, gradient_clip_val: float | None = None, gradient_clip_algorithm: str | None = None
     ) -> None:
-        """As Lightning does it, which refuses fused optimizers in all mixed precision, for the sake of float16 alone:
-        bfloat16 has the range of float32, so that gradients are not scaled."""
+        """Clip the norm of the gradient, keep it for the log, and stop or leave out the step where it is not finite.
+
+        Lightning does it where gradients are scaled or shared out between devices, or clipped by value. It would refuse
+        fused optimizers in all mixed precision; but bfloat16 has the range of float32, and nothing is scaled."""
         plugin: Any = self.trainer.precision_plugin
-        if type(plugin) is MixedPrecision and plugin.scaler is None and gradient_clip_val:
-            algorithm = GradClipAlgorithmType(gradient_clip_algorithm or GradClipAlgorithmType.NORM)
-            Precision.clip_gradients(plugin, optimizer, gradient_clip_val, algorithm)
-        else:
+        is_whole = type(plugin) in (Precision, DoublePrecision) or (
+            type(plugin) is MixedPrecision and plugin.scaler is None
+        )
+        if not is_whole or gradient_clip_algorithm == GradClipAlgorithmType.VALUE:
             self.clip_gradients(optimizer, gradient_clip_val, gradient_clip_algorithm)
+            return
+        parameters = [p for group in optimizer.param_groups for p in group["params"] if p.grad is not None]
+        norm = nn.utils.get_total_norm([p.grad for p in parameters])
+        if self._is_watched and not torch.isfinite(norm):
+            error = self._not_finite(f"the gradient's norm became {norm.item()}")
+            if self.on_nonfinite == "stop":
+                raise error
+            warnings.warn(f"{str(error).partition(': lower')[0]}: this step is left out.", stacklevel=2)
+            for parameter in parameters:
+                parameter.grad = None  # which every optimizer passes over
+            return
+        if gradient_clip_val:
+            nn.utils.clip_grads_with_norm_(parameters, gradient_clip_val, norm)
+        clipped = norm > (gradient_clip_val or math.inf)
+        self.gradient_means.update(gradient_norm=norm.view(1), clipped=clipped.view(1))
 
     def on_train_start(self) -> None:
         if not self.started:
@@ -363,11 +393,21 @@ class LikelihoodModel(LightningModule, ABC):
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         datamodule = getattr(self.trainer, "datamodule", None)
+        if not all(map(is_finite, self.parameters())):
+            raise VaeflowError(f"the weights are not finite at step {self.global_step}: they are not kept.")
         checkpoint[KEY] = {
+            # what has been added up since the last line of the log
+            "train_means": self.train_means.state(),
+            "gradient_means": self.gradient_means.state(),
             "version": vaeflow.__version__,
             "model": self.description,
             "data": datamodule.description if datamodule is not None else None,
         }
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        if self.global_rank == 0:  # the others' sums are in it
+            for name in ("train_means", "gradient_means"):
+                getattr(self, name).restore(checkpoint[KEY].get(name, {}))
 
 
 @functools.cache

@@ -1,0 +1,238 @@
+"""Several processes give the numbers of one, however they share the work, and an evaluation that is stopped goes on."""
+
+from __future__ import annotations
+
+import json
+import multiprocessing
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from vaeflow.errors import VaeflowError
+from vaeflow.launch import as_launched
+
+ROOT = Path(__file__).parent.parent
+context = multiprocessing.get_context("forkserver")
+context.set_forkserver_preload(["vaeflow.commands.training", "vaeflow.commands.evaluation", "vaeflow.messages"])
+
+
+def _process(folder: str, script: str, arguments: Sequence[object], environment: dict[str, str], slow: float) -> None:
+    """One process of a command, as torchrun would start it; ``slow`` seconds for each batch that is evaluated."""
+    from lightning_fabric.utilities import rank_zero
+    from pytorch_lightning.utilities import rank_zero_only
+
+    from vaeflow.commands.evaluation import evaluate_checkpoint
+    from vaeflow.commands.training import train
+    from vaeflow.evaluation import partial
+    from vaeflow.evaluation.metrics import LogLikelihood
+    from vaeflow.messages import main
+
+    os.environ.update(environment)
+    rank_zero.rank_zero_only.rank = rank_zero_only.rank = int(environment.get("RANK", 0))
+    torch.set_num_threads(1)
+    os.chdir(folder)
+    descriptor = os.open(f"{environment.get('RANK', 0)}.txt", os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
+    os.dup2(descriptor, 1)
+    os.dup2(descriptor, 2)
+    if slow:
+        partial.SECONDS = 0.0
+        update = LogLikelihood.update
+
+        def slowly(self: LogLikelihood, *batch: Any) -> None:
+            update(self, *batch)
+            print("batch", flush=True)
+            time.sleep(slow)
+
+        LogLikelihood.update = slowly  # type: ignore[method-assign]
+    sys.argv = [f"{script}.py", *map(str, arguments)]
+    main({"train": train, "evaluate": evaluate_checkpoint}[script])
+
+
+def _environments(world_size: int) -> list[dict[str, str]]:
+    """What torchrun tells its processes."""
+    if world_size == 1:
+        return [{}]
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    shared = {
+        "WORLD_SIZE": world_size, "LOCAL_WORLD_SIZE": world_size, "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port,
+        "GROUP_RANK": 0, "TORCHELASTIC_RUN_ID": "test",
+    }  # fmt: skip
+    return [
+        {name: str(value) for name, value in {**shared, "RANK": rank, "LOCAL_RANK": rank}.items()}
+        for rank in range(world_size)
+    ]
+
+
+def start(folder: Path, script: str, *arguments: object, world_size: int = 1, slow: float = 0.0) -> list[Any]:
+    processes = [
+        context.Process(target=_process, args=(str(folder), script, arguments, environment, slow))
+        for environment in _environments(world_size)
+    ]
+    for process in processes:
+        process.start()
+    return processes
+
+
+def finish(folder: Path, processes: list[Any]) -> str:
+    """Wait for all; what the first one printed."""
+    try:
+        for process in processes:
+            process.join(120)
+    finally:
+        for process in processes:
+            process.kill()
+    for rank, process in enumerate(processes):
+        assert process.exitcode == 0, (folder / f"{rank}.txt").read_text()
+    return (folder / "0.txt").read_text()
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """With a run whose model is trained a little."""
+    folder = tmp_path_factory.mktemp("processes")
+    arguments = ("--config", "vae_iaf", "--trainer.max_epochs", 2, "--num_samples", 0, "--pictures.every", 0)
+    finish(folder, start(folder, "train", *arguments, "--trainer.accelerator", "cpu"))
+    return folder
+
+
+CKPT = ("--ckpt", "runs/vae_iaf/version_0/checkpoints/last.ckpt", "--accelerator", "cpu")
+SMALL = (*CKPT, "--num-samples", 60, "--limit", 101, "--batch-size", 10, "--memory-mb", 0.5, "--json", "out.json")
+
+
+@pytest.fixture(scope="module")
+def evaluated(folder: Path) -> Callable[..., dict[str, Any]]:
+    def evaluated(*arguments: object, world_size: int = 1) -> dict[str, Any]:
+        finish(folder, start(folder, "evaluate", *SMALL, *arguments, world_size=world_size))
+        results = json.loads((folder / "out.json").read_text())
+        assert results["world_size"] == world_size
+        assert not list(folder.rglob("*.part"))
+        return results
+
+    return evaluated
+
+
+NUMBERS = ("nll", "nll_stderr", "elbo", "kl", "reconstruction", "effective_sample_size", "bpd")
+
+
+@pytest.fixture(scope="module")
+def of_one(evaluated: Callable[..., dict[str, Any]]) -> dict[str, Any]:
+    return evaluated()
+
+
+@pytest.mark.parametrize("world_size", [2, 3, 4])
+@pytest.mark.parametrize("shard", ["examples", "samples"])
+def test_any_number_of_processes_gives_the_same_ten_digits(
+    world_size: int, shard: str, evaluated: Callable[..., dict[str, Any]], of_one: dict[str, Any]
+) -> None:
+    results = evaluated("--shard", shard, world_size=world_size)
+    assert results["num_examples"] == 101
+    assert results["active_units"] == of_one["active_units"]
+    for name in NUMBERS:
+        assert f"{results[name]:.10g}" == f"{of_one[name]:.10g}", name
+
+
+def test_more_processes_than_batches(evaluated: Callable[..., dict[str, Any]]) -> None:
+    few = ("--limit", 15, "--batch-size", 10)
+    one = evaluated(*few)
+    for shard in ("examples", "samples"):
+        three = evaluated(*few, "--shard", shard, "--num-samples", 60, world_size=3)
+        assert three["num_examples"] == 15
+        for name in NUMBERS:
+            assert f"{three[name]:.10g}" == f"{one[name]:.10g}", name
+
+
+@pytest.mark.parametrize(("precision", "tolerance"), [(32, 1e-6), (64, 1e-12)])
+def test_other_batches_and_chunks_differ_by_rounding(
+    precision: int, tolerance: float, evaluated: Callable[..., dict[str, Any]]
+) -> None:
+    one = evaluated("--precision", precision)
+    for other in (("--batch-size", 101), ("--batch-size", 7, "--memory-mb", 50), ("--memory-mb", 0.1)):
+        results = evaluated("--precision", precision, *other)
+        for name in NUMBERS:
+            assert results[name] == pytest.approx(one[name], rel=tolerance, abs=0), name
+    two = evaluated("--precision", precision, "--shard", "samples", "--memory-mb", 50, world_size=2)
+    assert two["nll"] == pytest.approx(one["nll"], rel=tolerance, abs=0)
+
+
+@pytest.mark.parametrize(("world_size", "shard"), [(1, "examples"), (2, "examples"), (2, "samples")])
+def test_an_evaluation_that_is_killed_goes_on(
+    world_size: int, shard: str, folder: Path, of_one: dict[str, Any]
+) -> None:
+    """Some batches are done already, and the numbers are those of one that was not stopped."""
+    arguments = (*SMALL, "--shard", shard)
+    processes = start(folder, "evaluate", *arguments, world_size=world_size, slow=0.1)
+    kept: list[Path] = []
+    while len(kept) < world_size:
+        kept = list(folder.rglob("*.part"))
+        time.sleep(0.01)
+    time.sleep(0.25)
+    for process in processes:
+        os.kill(process.pid, signal.SIGKILL)
+        process.join()
+    output = finish(folder, start(folder, "evaluate", *arguments, world_size=world_size, slow=0.001))
+    batches = 11 if shard == "samples" else len(range(0, 11, world_size))
+    assert 0 < output.count("batch\n") < batches or (shard == "samples" and output.count("batch\n") <= batches)
+    results = json.loads((folder / "out.json").read_text())
+    for name in NUMBERS:
+        assert f"{results[name]:.10g}" == f"{of_one[name]:.10g}", name
+    assert not list(folder.rglob("*.part"))
+
+
+def test_sums_of_another_evaluation_or_spoilt_ones_are_not_taken_up(
+    folder: Path, evaluated: Callable[..., dict[str, Any]]
+) -> None:
+    processes = start(folder, "evaluate", *SMALL, slow=0.1)
+    while not list(folder.rglob("*.part")):
+        time.sleep(0.01)
+    time.sleep(0.2)
+    processes[0].kill()
+    processes[0].join()
+    (part,) = folder.rglob("*.part")
+    other = ("--seed", 1)
+    finish(folder, start(folder, "evaluate", *SMALL, *other))
+    with_it = json.loads((folder / "out.json").read_text())
+    assert part.is_file()
+    part.write_bytes(part.read_bytes()[:100])
+    evaluated()  # removes it
+    assert evaluated(*other)["nll"] == with_it["nll"]
+
+
+def test_torchrun_makes_one_run(tmp_path: Path) -> None:
+    """Without a word about devices: as many as processes, and one folder."""
+    arguments = ("--config", "vae", "--trainer.max_epochs", "1", "--num_samples", "5", "--pictures.every", "0",
+                 "--trainer.accelerator", "cpu", "--data.batch_size", "200")  # fmt: skip
+    command = [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node", "2", "--standalone"]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    done = subprocess.run(
+        [*command, str(ROOT / "scripts/train.py"), *arguments],
+        cwd=tmp_path, capture_output=True, text=True, timeout=120, env=environment,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert [path.name for path in (tmp_path / "runs/vae").iterdir()] == ["version_0"]
+    results = json.loads((tmp_path / "runs/vae/version_0/results.json").read_text())
+    assert (results["world_size"], results["num_examples"]) == (2, 300)
+    (begun,) = json.loads((tmp_path / "runs/vae/version_0/run.json").read_text())
+    assert begun["world_size"] == 2
+
+
+def test_devices_that_torchrun_did_not_start_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert as_launched(3, 2) == (3, 2)
+    for name, value in {"TORCHELASTIC_RUN_ID": "1", "LOCAL_WORLD_SIZE": "4", "WORLD_SIZE": "8"}.items():
+        monkeypatch.setenv(name, value)
+    assert as_launched(1) == as_launched("auto") == as_launched(4, 2) == (4, 2)
+    assert as_launched([0, 1, 2, 3]) == ([0, 1, 2, 3], 2)
+    with pytest.raises(VaeflowError, match="torchrun has started 4 processes on this machine, but devices is 2"):
+        as_launched(2)
+    with pytest.raises(VaeflowError, match="processes on 2 machines, but num_nodes is 3"):
+        as_launched(1, 3)

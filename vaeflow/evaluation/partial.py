@@ -1,0 +1,75 @@
+"""A long evaluation's sums so far, on the disk, so that one that is stopped goes on where it was."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+from torchmetrics import Metric
+
+from vaeflow.errors import VaeflowError
+from vaeflow.files import whole
+
+SECONDS = 60.0
+"""From one writing to the next."""
+
+
+class Partial:
+    """The sums of one process, in a file that is found again by an evaluation of the same numbers alone.
+
+    Args:
+        folder: where it lies.
+        model: whose weights have a part in its name, as has
+        asked: all else that the numbers and their order depend on, in plain values.
+        metrics: that are added up.
+    """
+
+    def __init__(self, folder: Path, model: nn.Module, asked: dict[str, Any], metrics: Sequence[Metric]) -> None:
+        digest = hashlib.sha256(json.dumps(asked, sort_keys=True, default=str).encode())
+        for name, value in model.state_dict().items():
+            numbers = value.detach().cpu().contiguous().view(-1).view(torch.uint8)
+            digest.update(name.encode() + numbers.numpy().tobytes())
+        self.path = folder / f"evaluation-{digest.hexdigest()[:16]}.part"
+        self.metrics = metrics
+        self.last = time.monotonic()
+        self.is_usable = True
+
+    def restore(self) -> int:
+        """Take up what is there: how many batches are done."""
+        try:
+            found = torch.load(self.path, weights_only=True)
+            states, done = found["states"], int(found["done"])
+            for metric, state in zip(self.metrics, states, strict=True):
+                for name in metric._defaults:
+                    getattr(metric, name).copy_(state[name])
+        except Exception:  # none, or one that was spoilt: all is computed anew
+            self.clear()
+            return 0
+        return done
+
+    def clear(self) -> None:
+        """Begin with nothing."""
+        for metric in self.metrics:
+            metric.reset()
+
+    def save(self, done: int) -> None:
+        """Keep what there is, a minute or more after the last time."""
+        if not self.is_usable or time.monotonic() - self.last < SECONDS:
+            return
+        states = [{name: getattr(metric, name).cpu() for name in metric._defaults} for metric in self.metrics]
+        try:
+            with whole(self.path) as file:
+                torch.save({"states": states, "done": done}, file)
+        except VaeflowError:  # the evaluation does not need it
+            self.is_usable = False
+        self.last = time.monotonic()
+
+    def remove(self) -> None:
+        """Once all is done."""
+        self.path.unlink(missing_ok=True)

@@ -1,0 +1,33 @@
+"""How many processes a command runs in, if torchrun has started them."""
+
+from __future__ import annotations
+
+import os
+from typing import Any
+
+from pytorch_lightning.plugins.environments import TorchElasticEnvironment
+
+from vaeflow.errors import VaeflowError
+
+
+def as_launched(devices: Any, num_nodes: int = 1) -> tuple[Any, int]:
+    """The numbers of devices of a machine and of machines: those that torchrun has started processes for, since
+    Lightning would take the default of one device for as many runs that know nothing of each other.
+
+    Args:
+        devices: as Lightning's Trainer takes it.
+
+    Raises:
+        VaeflowError: if they were given, and are others.
+    """
+    if not TorchElasticEnvironment.detect():
+        return devices, num_nodes
+    here = int(os.environ["LOCAL_WORLD_SIZE"])
+    machines = int(os.environ["WORLD_SIZE"]) // here
+    if devices not in (1, "1", -1, "-1", "auto"):
+        count = len(devices) if isinstance(devices, list) else int(devices)
+        if count != here:
+            raise VaeflowError(f"torchrun has started {here} processes on this machine, but devices is {devices}.")
+    if num_nodes not in (1, machines):
+        raise VaeflowError(f"torchrun has started processes on {machines} machines, but num_nodes is {num_nodes}.")
+    return devices if isinstance(devices, list) else here, machines

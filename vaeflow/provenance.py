@@ -1,0 +1,65 @@
+"""What a run was made with: the commit, the libraries, the machine, the command line."""
+
+from __future__ import annotations
+
+import json
+import platform
+import subprocess
+import sys
+from datetime import UTC, datetime
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+import torch
+
+import vaeflow
+from vaeflow.files import whole
+
+LIBRARIES = ("torch", "pytorch-lightning", "torchmetrics", "numpy", "numba", "scikit-learn")
+
+
+def git_commit() -> str | None:
+    """The commit of vaeflow's own repository, with a + where it has changes; None for an installed package."""
+    try:
+        here = Path(__file__).parent
+        subprocess.run(["git", "ls-files", "--error-unmatch", __file__], capture_output=True, cwd=here, check=True)
+        run = subprocess.run(
+            ["git", "describe", "--always", "--dirty=+", "--abbrev=40", "--exclude=*"],
+            capture_output=True, text=True, timeout=10, cwd=here, check=True,
+        )  # fmt: skip
+    except (OSError, subprocess.SubprocessError):
+        return None
+    return run.stdout.strip()
+
+
+def versions() -> dict[str, str]:
+    """Of everything that a number may depend on."""
+    found = {"python": platform.python_version(), "vaeflow": vaeflow.__version__}
+    for name in LIBRARIES:
+        try:
+            found[name] = version(name)
+        except PackageNotFoundError:
+            found[name] = "not installed"
+    return found
+
+
+def record_start(path: Path, **more: Any) -> None:
+    """Add to a run's ``run.json`` how it was started, or resumed, this time.
+
+    Args:
+        more: what else is kept of it.
+    """
+    starts = json.loads(path.read_text()) if path.is_file() else []
+    device = torch.cuda.get_device_name() if torch.cuda.is_available() else platform.processor() or platform.machine()
+    start = {
+        "started": datetime.now(UTC).isoformat(timespec="seconds"),
+        "command": sys.argv,
+        "git_commit": git_commit(),
+        "versions": versions(),
+        "device": device,
+        "threads": torch.get_num_threads(),
+        **more,
+    }
+    with whole(path) as file:
+        file.write(json.dumps([*starts, start], indent=2).encode() + b"\n")
