@@ -223,9 +223,10 @@ class SaveConfig(SaveConfigCallback):
         if self.already_saved:
             return
         super().setup(trainer, pl_module, "fit")
-        if trainer.is_global_zero and trainer.log_dir is not None:
+        folder = trainer.log_dir  # which all processes have to ask for
+        if trainer.is_global_zero and folder is not None:
             seed, world_size = self.config.seed_everything, trainer.world_size
-            record_start(Path(trainer.log_dir, "run.json"), seed=seed, world_size=world_size, step=trainer.global_step)
+            record_start(Path(folder, "run.json"), seed=seed, world_size=world_size, step=trainer.global_step)
 
 
 def _config_first(arguments: list[str]) -> list[str]:

@@ -122,7 +122,9 @@ def log_likelihood(
         log_weights = model.log_weights_of(x[part], None if context is None else context[part])
         source = noise.at(noise.index[part])
         running = RunningLogSum()
-        chunk = min(max(1, rows // max(1, len(x[part]))), -(-num_samples // world_size))
+        chunk = max(1, rows // max(1, len(x[part])))
+        if num_samples <= chunk * (world_size - 1):  # some would have none
+            chunk = -(-num_samples // world_size)
         for done in range(rank * chunk, num_samples, world_size * chunk):
             running.add(log_weights(source.skip(done), min(chunk, num_samples - done)))
         if not running.num_samples:
@@ -147,7 +149,8 @@ def rows_within(memory_mb: float, model: HasLogWeights, x: Tensor, noise: Noise,
     log_weights = model.log_weights_of(x[one], None if context is None else context[one])
     counts = []
     for num_samples in (1, 3):
-        with _CountBytes() as counter:
+        # in inference mode operations are made of others, and on several processes Lightning has none
+        with torch.inference_mode(False), torch.no_grad(), _CountBytes() as counter:
             log_weights(noise.at(noise.index[one]), num_samples)
         counts.append(counter.total)
     each = (counts[1] - counts[0]) / 2 or counts[0]  # an exact likelihood takes no more for more samples
