@@ -182,7 +182,7 @@ def test_a_resumed_run_ends_where_an_uninterrupted_one_does(
     stop_at(step, by)
     code, output = run(*arguments, "--experiment", "cut")
     if by != "should_stop":
-        assert code == 130
+        assert code == {"SIGINT": 130, "SIGTERM": 143}[by]
         assert (
             f"stopped after step {step}; to go on, add --ckpt_path runs/cut/version_0/checkpoints/last.ckpt" in output
         )
@@ -536,7 +536,9 @@ def test_a_loss_that_is_no_number_stops_the_run_and_keeps_the_last_checkpoint(
     code, output = run("train", "--config", "vae", "--trainer.max_epochs", 9, "--num_samples", 0)
     assert code == 1
     assert re.search(
-        r"the loss became nan at step 25, epoch 3 \(.*kl nan, reconstruction \d.*\): lower the learning", output
+        r"the loss became nan at step 25, epoch 3, of examples \d+, .* and 120 more \(.*kl nan, reconstruction \d.*\); "
+        r"all modules' outputs are finite: lower the learning",
+        output,
     )
     last = tmp_path / "runs/vae/version_0/checkpoints/last.ckpt"
     assert read(last)["global_step"] == 20
@@ -585,7 +587,7 @@ def test_evaluation_refuses_what_it_cannot_do(run: Run, tmp_path: Path) -> None:
 def test_help_is_short_and_speaks_of_configs(run: Run) -> None:
     code, output = run("train", "--help")
     assert code == 0
-    assert len(output.splitlines()) < 140
+    assert len(output.splitlines()) < 150
     for word in ("vae_iaf", "--ckpt_path", "--trainer.max_epochs", "--experiment"):
         assert word in output
 

@@ -33,6 +33,7 @@ TRAINER_DEFAULTS = {
     "num_sanity_val_steps": 0,
     "enable_model_summary": False,
     "log_every_n_steps": 10,
+    "gradient_clip_val": 500.0,  # several times what any config has after its first steps
     "use_distributed_sampler": False,  # it pads; the data modules share out whole batches themselves
 }
 VERSION = "VAEFLOW_VERSION"

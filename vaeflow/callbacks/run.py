@@ -62,7 +62,7 @@ class Checkpoints(ModelCheckpoint):
     stopped_by = signal.SIGINT
     """The signal that asked for the end."""
 
-    def __init__(self, every: int) -> None:
+    def __init__(self, every: int = 1000) -> None:
         super().__init__(
             monitor="val/objective",
             mode="min",

@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import inspect
 import math
+import sys
 import warnings
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator
@@ -17,6 +18,7 @@ from pytorch_lightning.utilities import GradClipAlgorithmType
 from torch import Tensor, nn
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
+from tqdm import tqdm
 
 import vaeflow
 from vaeflow.checkpoint import KEY, class_of, describe
@@ -28,6 +30,7 @@ from vaeflow.models.finite import is_finite, where, whose
 from vaeflow.noise import Noise
 
 SCHEDULE_LENGTHS = ("T_max", "total_iters")
+SUMS = f"{KEY}_sums"
 
 
 class LikelihoodModel(LightningModule, ABC):
@@ -364,7 +367,8 @@ class LikelihoodModel(LightningModule, ABC):
             error = self._not_finite(f"the gradient's norm became {norm.item()}")
             if self.on_nonfinite == "stop":
                 raise error
-            warnings.warn(f"{str(error).partition(': lower')[0]}: this step is left out.", stacklevel=2)
+            if self.global_rank == 0:
+                tqdm.write(f"warning: {str(error).partition(': lower')[0]}: this step is left out.", file=sys.stderr)
             for parameter in parameters:
                 parameter.grad = None  # which every optimizer passes over
             return
@@ -395,10 +399,9 @@ class LikelihoodModel(LightningModule, ABC):
         datamodule = getattr(self.trainer, "datamodule", None)
         if not all(map(is_finite, self.parameters())):
             raise VaeflowError(f"the weights are not finite at step {self.global_step}: they are not kept.")
+        # what has been added up since the last line of the log
+        checkpoint[SUMS] = {name: getattr(self, name).state() for name in ("train_means", "gradient_means")}
         checkpoint[KEY] = {
-            # what has been added up since the last line of the log
-            "train_means": self.train_means.state(),
-            "gradient_means": self.gradient_means.state(),
             "version": vaeflow.__version__,
             "model": self.description,
             "data": datamodule.description if datamodule is not None else None,
@@ -406,8 +409,8 @@ class LikelihoodModel(LightningModule, ABC):
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         if self.global_rank == 0:  # the others' sums are in it
-            for name in ("train_means", "gradient_means"):
-                getattr(self, name).restore(checkpoint[KEY].get(name, {}))
+            for name, state in checkpoint.get(SUMS, {}).items():
+                getattr(self, name).restore(state)
 
 
 @functools.cache
