@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 os.environ.setdefault("CUDA_VISIBLE_DEVICES", "")  # tests of GPUs are asked for by naming one
+os.environ.setdefault("OMP_NUM_THREADS", "1")  # of each of the processes that share the tests
 if not os.environ["CUDA_VISIBLE_DEVICES"]:
     os.environ["TRITON_INTERPRET"] = "1"  # its kernels run in Python, on the CPU
 

@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import functools
+import zipfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+import yaml
 from pytorch_lightning import Trainer
 
 import vaeflow
 from tests.distributions.test_posteriors import FLOWS
+from tests.test_cli import Run
 from vaeflow.bijections import Bijection, Inverse
 from vaeflow.checkpoint import KEY, describe, factory, load_weights, read
 from vaeflow.data import Digits
@@ -198,3 +201,51 @@ def test_a_checkpoint_of_another_model_is_refused(checkpoint: Path) -> None:
         load_weights(Other(data.shape, data.levels, **PARTS), read(checkpoint), checkpoint)
     with pytest.raises(VaeflowError, match="of a VAE with other sizes or parts"):
         load_weights(VAE(data.shape, data.levels), read(checkpoint), checkpoint)
+
+
+def test_a_compressed_archive_is_no_checkpoint(checkpoint: Path, tmp_path: Path) -> None:
+    """As one that unpacks to more than there is memory would be."""
+    with (
+        zipfile.ZipFile(checkpoint) as plain,
+        zipfile.ZipFile(tmp_path / "bomb.ckpt", "w", zipfile.ZIP_DEFLATED) as bomb,
+    ):
+        for entry in plain.infolist():
+            bomb.writestr(entry.filename, plain.read(entry))
+    with pytest.raises(VaeflowError, match=r"bomb.ckpt is damaged, or no checkpoint \(it is compressed"):
+        read(tmp_path / "bomb.ckpt")
+
+
+HOSTILE = {
+    "a function": {"model": {"class_path": "os.system", "init_args": {}}},
+    "a function of torch": {"model": {"init_args": {"flow": "torch.nn.functional.importlib.import_module"}}},
+    "a bare path": {"trainer": {"callbacks": [{"class_path": "pytorch_lightning.callbacks.LambdaCallback",
+                                               "init_args": {"on_train_start": "os.abort"}}]}},
+    "a module imported elsewhere": {"model": {"class_path": "torch.nn.parallel.distributed.os.system"}},
+    "the command line": {"trainer": {"callbacks": [{"class_path": "pytorch_lightning.cli.LightningCLI"}]}},
+    "another file": {"model": "/tmp/more.yaml"},
+    "a foreign module": {"data": {"class_path": "strangers.Data"}},
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("case", HOSTILE)
+def test_the_config_of_a_strangers_run_names_nothing_foreign(case: str, run: Run, tmp_path: Path) -> None:
+    folder = tmp_path / "version_0"
+    (folder / "checkpoints").mkdir(parents=True)
+    (folder / "config.yaml").write_text(yaml.safe_dump({"data": "Digits", "model": "VAE", **HOSTILE[case]}))
+    (tmp_path / "strangers.py").write_text("raise SystemExit(77)")
+    code, output = run("train", "--config", folder / "config.yaml")
+    assert code == 1, output
+    assert "config.yaml" in output
+    assert "if you trust its author" in output or "is expected" in output or "does not exist" in output
+
+
+def test_a_config_names_your_own_classes_if_you_trust_them(run: Run, tmp_path: Path) -> None:
+    (tmp_path / "my_own.py").write_text("from vaeflow.bijections import Planar\nclass Mine(Planar): pass")
+    options = ("--trainer.max_epochs", 1, "--trainer.check_val_every_n_epoch", 1, "--num_samples", 0)
+    assert run("train", "--config", "vae", "--model.flow", "my_own.Mine", *options)[0] == 0
+    config = tmp_path / "runs/vae/version_0/config.yaml"
+    code, output = run("train", "--config", config)
+    assert code == 1
+    assert "names my_own.Mine, which is not in vaeflow" in output
+    code, output = run("train", "--config", config, "--trust", "my_own")
+    assert code == 0, output

@@ -36,6 +36,7 @@ TRAINING = (
 )  # fmt: skip
 STEPS_IN_EPOCH, STEPS = 64, 320
 
+pytestmark = pytest.mark.xdist_group("faults")  # they share a run
 context = multiprocessing.get_context("forkserver")
 context.set_forkserver_preload(["vaeflow.commands.training", "vaeflow.messages"])
 

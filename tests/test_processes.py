@@ -21,6 +21,7 @@ from vaeflow.errors import VaeflowError
 from vaeflow.launch import as_launched
 
 ROOT = Path(__file__).parent.parent
+pytestmark = pytest.mark.xdist_group("processes")  # they share a run
 context = multiprocessing.get_context("forkserver")
 context.set_forkserver_preload(["vaeflow.commands.training", "vaeflow.commands.evaluation", "vaeflow.messages"])
 

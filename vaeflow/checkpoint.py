@@ -12,6 +12,7 @@ import importlib
 import inspect
 import io
 import pickle
+import re
 import typing
 import zipfile
 import zlib
@@ -28,6 +29,10 @@ from vaeflow.errors import VaeflowError
 from vaeflow.files import whole
 
 TRUSTED = ("vaeflow", "torch.nn", "torch.optim")
+LIGHTNING = ("pytorch_lightning.callbacks", "pytorch_lightning.loggers", "pytorch_lightning.strategies")
+"""Whose classes the config of a run may name as well."""
+PATHS = ("path", "root", "default_root_dir", "ckpt_path", "experiment")
+"""Keys of a config whose values are files, folders and names, which look like modules at times."""
 KEY = "vaeflow"
 PREVIOUS = "previous.ckpt"
 
@@ -66,8 +71,11 @@ def class_of(factory: Callable[..., Any]) -> Any:
     return next(part for part in parts if inspect.isclass(part))
 
 
-def resolve(class_path: str, kind: type, trust: Sequence[str] = ()) -> type:
+def resolve(class_path: str, kind: type, trust: Sequence[str] = (), source: str = "the checkpoint") -> type:
     """The class at a dotted path, if it may be used: defined in a trusted package, and a subclass of ``kind``.
+
+    Args:
+        source: what names it.
 
     Raises:
         VaeflowError: naming the path and the reason for any other.
@@ -78,16 +86,43 @@ def resolve(class_path: str, kind: type, trust: Sequence[str] = ()) -> type:
     allowed = (*TRUSTED, *trust)
     if not _inside(module_name, allowed):
         raise VaeflowError(
-            f"the checkpoint names {class_path}, which is not in {', '.join(allowed)}: "
+            f"{source} names {class_path}, which is not in {', '.join(allowed)}: "
             f"if you trust its author, load it with trust=[{module_name.split('.')[0]!r}] (--trust)."
         )
     try:
         found = vars(importlib.import_module(module_name))[name]
     except (ImportError, KeyError):
-        raise VaeflowError(f"the checkpoint names {class_path}, which does not exist in this installation.") from None
+        raise VaeflowError(f"{source} names {class_path}, which does not exist in this installation.") from None
     if not (inspect.isclass(found) and issubclass(found, kind) and _inside(found.__module__, allowed)):
-        raise VaeflowError(f"the checkpoint names {class_path} where a {kind.__name__} is expected.")
+        raise VaeflowError(f"{source} names {class_path} where a {kind.__name__} is expected.")
     return found
+
+
+def check_config(config: Any, source: str, trust: Sequence[str] = ()) -> None:
+    """Refuse the config of a run's folder, which may be a stranger's, if it names anything but classes of vaeflow,
+    torch and Lightning, or another file with more of it.
+
+    Args:
+        config: what the YAML holds.
+        source: what it is called in errors.
+
+    Raises:
+        VaeflowError: naming what it names.
+    """
+    if isinstance(config, Mapping):
+        for key, value in config.items():
+            if key == "class_path" and isinstance(value, str) and "." in value:
+                resolve(value, object, (*LIGHTNING, *trust), source)
+            elif not (isinstance(value, str) and key in PATHS):
+                check_config(value, source, trust)
+    elif isinstance(config, (list, tuple)):
+        for value in config:
+            check_config(value, source, trust)
+    elif isinstance(config, str):
+        if config.endswith((".yaml", ".yml", ".json")):
+            raise VaeflowError(f"{source} is continued in {config}: join them yourself if you trust its author.")
+        if re.fullmatch(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)+", config):
+            resolve(config, object, (*LIGHTNING, *trust), source)
 
 
 def _inside(module: str, packages: Sequence[str]) -> bool:
@@ -178,6 +213,8 @@ def _damage(path: Path) -> str:
     """What is wrong with a file, by the checksums in it, which torch does not look at; nothing of a whole one."""
     try:
         with zipfile.ZipFile(path) as archive:
+            if any(entry.compress_type != zipfile.ZIP_STORED for entry in archive.infolist()):
+                return "it is compressed, which torch's never are"
             damaged = archive.testzip()
     except (zipfile.BadZipFile, EOFError, NotImplementedError, RuntimeError, OSError, ValueError, zlib.error) as error:
         return (str(error) or type(error).__name__).splitlines()[0][:100]

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import os
 import sys
-from argparse import SUPPRESS
+from argparse import SUPPRESS, ArgumentParser
 from contextlib import suppress
 from pathlib import Path
 from typing import Any, Literal
 
+import yaml
 from jsonargparse import ActionConfigFile, DefaultHelpFormatter
 from jsonargparse.typing import NonNegativeInt, PositiveFloat, PositiveInt
 from pytorch_lightning import LightningModule, Trainer
@@ -18,7 +19,7 @@ from pytorch_lightning.loggers import TensorBoardLogger
 from pytorch_lightning.utilities import rank_zero_only
 
 from vaeflow.callbacks import Checkpoints, Curves, Pictures, Progress
-from vaeflow.checkpoint import Files
+from vaeflow.checkpoint import Files, check_config
 from vaeflow.configs import config_names, experiment_of, find_config
 from vaeflow.errors import VaeflowError
 from vaeflow.evaluation.evaluate import best_accelerator
@@ -120,6 +121,7 @@ class TrainingCLI(LightningCLI):
             "waits after each step",
         )
         add("--compile", action="store_true", help="compile the losses with torch.compile, which takes up to a minute")
+        add("--trust", type=str, nargs="*", default=[], help="packages whose classes the config of a run may name")
         add("--debug", action="store_true", help="show the traceback of an error")
 
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
@@ -256,7 +258,25 @@ class NamedConfig(ActionConfigFile):
     def __call__(self, parser: Any, cfg: Any, values: Any, option_string: str | None = None) -> None:
         if cfg.get(self.dest):
             raise TypeError("there are two configs, expected one: what it says is changed by --KEY VALUE.")
-        super().__call__(parser, cfg, str(find_config(values)), option_string)
+        path = find_config(values)
+        if (path.parent / "checkpoints").is_dir() or (path.parent / "run.json").is_file():
+            check_config(_yaml(path), str(path), trust=_trusted(sys.argv[1:]))
+        super().__call__(parser, cfg, str(path), option_string)
+
+
+def _yaml(path: Path) -> Any:
+    """What a file holds; nothing of one that is no YAML, which jsonargparse will say."""
+    try:
+        return yaml.safe_load(path.read_text())
+    except (yaml.YAMLError, UnicodeDecodeError):
+        return None
+
+
+def _trusted(arguments: list[str]) -> list[str]:
+    """The packages after ``--trust``, wherever it was typed: a config is read before it."""
+    parser = ArgumentParser(add_help=False, allow_abbrev=False)
+    parser.add_argument("--trust", nargs="*", action="extend", default=[])
+    return list(parser.parse_known_args(arguments)[0].trust)
 
 
 def _last_checkpoint(folder: Path) -> Path:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import sys
-import zipfile
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -12,6 +11,7 @@ import torch
 from torch import Tensor
 
 from vaeflow.data.base import check_finite
+from vaeflow.data.files import load_arrays
 from vaeflow.data.own import read_picture
 from vaeflow.errors import VaeflowError
 
@@ -47,18 +47,11 @@ def _picture(path: Path, shape: tuple[int, ...], levels: int | None) -> Tensor:
 
 
 def _array(path: Path, shape: tuple[int, ...]) -> Tensor:
-    try:
-        found = np.load(path, allow_pickle=False)
-        if isinstance(found, np.lib.npyio.NpzFile):
-            with found:
-                name = "x" if "x" in found.files else found.files[0] if len(found.files) == 1 else None
-                if name is None:
-                    raise VaeflowError(f"{path} holds arrays {', '.join(found.files)}: expected one of them called x.")
-                found = found[name]
-    except FileNotFoundError:
-        raise VaeflowError(f"there is no file {path.resolve()}.") from None
-    except (ValueError, OSError, EOFError, zipfile.BadZipFile) as error:
-        raise VaeflowError(f"{path} cannot be read as an array ({str(error).splitlines()[0][:120]}).") from None
+    arrays = load_arrays(path)
+    name = "x" if "x" in arrays else next(iter(arrays)) if len(arrays) == 1 else None
+    if name is None:
+        raise VaeflowError(f"{path} holds arrays {', '.join(arrays)}: expected one of them called x.")
+    found = arrays[name]
     if found.dtype.kind not in "fiub":
         raise VaeflowError(f"{path} holds an array of type {found.dtype}, expected numbers.")
     x = torch.from_numpy(np.ascontiguousarray(found).astype(np.float64 if found.dtype.kind == "f" else np.float32))

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import zlib
+
 import numpy as np
 import torch
 from torch import Tensor
@@ -36,7 +38,7 @@ class FreyFaces(DataModule):
         self.shape, self.levels = (1, 28, 20), 256
 
     def read(self) -> dict[str, Split]:
-        from scipy.io import loadmat
+        from scipy.io import loadmat, whosmat
 
         name = "frey_rawface.mat"
         path = next((p for p in (self.root / name, self.root / "freyfaces" / name) if p.is_file()), None)
@@ -49,11 +51,13 @@ class FreyFaces(DataModule):
                 raise not_found(name, self.root, error) from None
             path = self.root / "freyfaces" / name
         try:
+            found = {name: (shape, kind) for name, shape, kind in whosmat(path)}  # which unpacks nothing
+            shape, kind = found["ff"]
+            if len(shape) != 2 or shape[0] != 560 or not 400 < shape[1] < 10_000 or kind not in ("uint8", "double"):
+                raise VaeflowError(f"{path} holds {kind} of shape {shape}, expected uint8 of (560, 1965).")
             frames = loadmat(path, variable_names=["ff"])["ff"]
-        except (ValueError, KeyError, TypeError, NotImplementedError) as error:
+        except (ValueError, KeyError, TypeError, NotImplementedError, zlib.error, EOFError, OSError) as error:
             raise VaeflowError(f"{path} is damaged, or not the Frey Faces ({error}).") from None
-        if frames.ndim != 2 or frames.shape[0] != 560 or frames.shape[1] <= 400:
-            raise VaeflowError(f"{path} holds an array of shape {frames.shape}, expected (560, 1965).")
         images = torch.from_numpy(np.ascontiguousarray(frames.T)).to(torch.uint8).reshape(-1, 1, 28, 20)
         images = images[self._order(len(images))]
         labels = torch.zeros(len(images), dtype=torch.int64)

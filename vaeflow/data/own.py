@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import zipfile
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -11,6 +10,7 @@ import torch
 from torch import Tensor
 
 from vaeflow.data.base import DataModule, Split, check_finite, shuffled_split
+from vaeflow.data.files import load_arrays
 from vaeflow.errors import VaeflowError
 
 PICTURES = (".png", ".jpg", ".jpeg", ".bmp", ".gif", ".tif", ".tiff", ".webp", ".ppm", ".pgm")
@@ -195,14 +195,11 @@ class Arrays(DataModule):
                 with self.path.open() as file:
                     header = any(c.isalpha() and c not in "eEnaifNAIF" for c in file.readline())
                 yield "x", np.loadtxt(self.path, delimiter=",", skiprows=int(header), ndmin=2)
-            elif self.path.suffix == ".npz":
-                with np.load(self.path, allow_pickle=False) as archive:
-                    yield from ((name, archive[name]) for name in archive.files)
-            elif self.path.suffix == ".npy":
-                yield "x", np.load(self.path, allow_pickle=False)
+            elif self.path.suffix in (".npz", ".npy"):
+                yield from load_arrays(self.path).items()
             else:
                 raise VaeflowError(f"{self.path} is no .npy, .npz or .csv file.")
-        except (ValueError, OSError, EOFError, zipfile.BadZipFile) as error:
+        except (ValueError, OSError) as error:
             raise VaeflowError(f"{self.path} cannot be read as arrays ({str(error).splitlines()[0][:120]}).") from None
 
     def _tensor(self, array: np.ndarray) -> Tensor:
