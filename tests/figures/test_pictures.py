@@ -524,7 +524,7 @@ def test_examples_that_do_not_fit_are_refused(tmp_path: Path) -> None:
     for name, fits, message in (
         ("a.npy", shape, "has values from 17 to 17, expected integers 0 to 16"),
         ("a.npy", (1, 5, 5), r"array of shape \(2, 4, 6\), expected \(1, 5, 5\) or \(N, 1, 5, 5\)"),
-        ("b.npy", shape, "cannot be read as an array"),
+        ("b.npy", shape, "cannot be read as arrays"),
         ("b.png", shape, "cannot be read as a picture"),
         ("b.png", (4,), "is a picture, but the data are no grey or coloured ones"),
         ("c.npz", shape, "holds arrays a, b: expected one of them called x"),
