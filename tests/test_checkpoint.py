@@ -222,7 +222,10 @@ HOSTILE = {
                                                "init_args": {"on_train_start": "os.abort"}}]}},
     "a module imported elsewhere": {"model": {"class_path": "torch.nn.parallel.distributed.os.system"}},
     "the command line": {"trainer": {"callbacks": [{"class_path": "pytorch_lightning.cli.LightningCLI"}]}},
-    "another file": {"model": "/tmp/more.yaml"},
+    "YAML in a text": {"trainer": {"callbacks": "[{class_path: pytorch_lightning.callbacks.LambdaCallback, "
+                                                "init_args: {on_fit_start: os.abort}}]"}},
+    "a list in a text": {"trainer": {"callbacks": "[os.abort]"}},
+    "a file beside it": {"model": "checkpoints/more"},
     "a foreign module": {"data": {"class_path": "strangers.Data"}},
 }  # fmt: skip
 
@@ -232,11 +235,21 @@ def test_the_config_of_a_strangers_run_names_nothing_foreign(case: str, run: Run
     folder = tmp_path / "version_0"
     (folder / "checkpoints").mkdir(parents=True)
     (folder / "config.yaml").write_text(yaml.safe_dump({"data": "Digits", "model": "VAE", **HOSTILE[case]}))
+    (folder / "checkpoints/more").write_text("class_path: strangers.Model")
     (tmp_path / "strangers.py").write_text("raise SystemExit(77)")
     code, output = run("train", "--config", folder / "config.yaml")
     assert code == 1, output
     assert "config.yaml" in output
-    assert "if you trust its author" in output or "is expected" in output or "does not exist" in output
+    says = ("if you trust its author", "is expected", "does not exist", "more of a config in a text")
+    assert any(part in output for part in says)
+
+
+def test_a_config_that_loaders_read_differently_is_refused(run: Run, tmp_path: Path) -> None:
+    (tmp_path / "checkpoints").mkdir()
+    (tmp_path / "config.yaml").write_text("data:\tstrangers.Data\nmodel: VAE\n")
+    code, output = run("train", "--config", "config.yaml")
+    assert code == 1
+    assert "config.yaml is no YAML" in output
 
 
 def test_a_config_names_your_own_classes_if_you_trust_them(run: Run, tmp_path: Path) -> None:

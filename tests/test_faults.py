@@ -175,7 +175,9 @@ def assert_same_end(training: Training, experiment: str) -> None:
 def test_a_run_that_is_killed_ten_times_ends_as_if_it_had_not_been(training: Training) -> None:
     """Three times within the writing of a checkpoint, else at any moment. A resumed run goes on where the last
     checkpoint was, no more steps before the end than lie between two."""
-    generator = random.Random(time.time_ns())
+    seed = time.time_ns()
+    print(f"seed {seed}")
+    generator = random.Random(seed)
     moments = sorted(generator.sample(range(15, STEPS - 20), 7))
     faults = {2: "while writing", 4: "before the new name", 6: "after the old one is kept"}
     lasts, resume = [], ()

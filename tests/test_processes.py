@@ -37,7 +37,7 @@ def _process(folder: str, script: str, arguments: Sequence[object], environment:
     from vaeflow.evaluation.metrics import LogLikelihood
     from vaeflow.messages import main
 
-    os.environ.update(environment)
+    os.environ.update(environment, XDG_CACHE_HOME=f"{folder}/cache")
     rank_zero.rank_zero_only.rank = rank_zero_only.rank = int(environment.get("RANK", 0))
     torch.set_num_threads(1)
     os.chdir(folder)
@@ -173,7 +173,8 @@ def test_an_evaluation_that_is_killed_goes_on(
     arguments = (*SMALL, "--shard", shard)
     processes = start(folder, "evaluate", *arguments, world_size=world_size, slow=0.1)
     kept: list[Path] = []
-    while len(kept) < world_size:
+    deadline = time.monotonic() + 60
+    while len(kept) < world_size and time.monotonic() < deadline:
         kept = list(folder.rglob("*.part"))
         time.sleep(0.01)
     time.sleep(0.25)
@@ -193,7 +194,8 @@ def test_sums_of_another_evaluation_or_spoilt_ones_are_not_taken_up(
     folder: Path, evaluated: Callable[..., dict[str, Any]]
 ) -> None:
     processes = start(folder, "evaluate", *SMALL, slow=0.1)
-    while not list(folder.rglob("*.part")):
+    deadline = time.monotonic() + 60
+    while not list(folder.rglob("*.part")) and time.monotonic() < deadline:
         time.sleep(0.01)
     time.sleep(0.2)
     processes[0].kill()
@@ -206,6 +208,23 @@ def test_sums_of_another_evaluation_or_spoilt_ones_are_not_taken_up(
     part.write_bytes(part.read_bytes()[:100])
     evaluated()  # removes it
     assert evaluated(*other)["nll"] == with_it["nll"]
+
+
+def test_two_processes_resume_before_a_line_of_the_log(tmp_path: Path) -> None:
+    """The sums since the last line are with the first one alone, and both have to ask for them."""
+    arguments = ("--config", "vae", "--model.lr_scheduler", "null", "--num_samples", 0, "--pictures.every", 0,
+                 "--trainer.accelerator", "cpu", "--trainer.log_every_n_steps", 10)  # fmt: skip
+    finish(tmp_path, start(tmp_path, "train", *arguments, "--trainer.max_steps", 9, world_size=2))
+    resumed = ("--ckpt_path", "last", "--trainer.max_steps", 12)
+    finish(tmp_path, start(tmp_path, "train", *arguments, *resumed, world_size=2))
+
+
+def test_two_processes_evaluate_an_energy(tmp_path: Path) -> None:
+    arguments = ("--config", "energy_u1_planar", "--trainer.max_steps", 5, "--num_samples", 1, "--pictures.every", 0,
+                 "--trainer.accelerator", "cpu", "--data.num_test", 4000)  # fmt: skip
+    finish(tmp_path, start(tmp_path, "train", *arguments, world_size=2))
+    results = json.loads((tmp_path / "runs/energy_u1_planar/version_0/results.json").read_text())
+    assert (results["num_examples"], results["world_size"]) == (4000, 2)
 
 
 def test_torchrun_makes_one_run(tmp_path: Path) -> None:

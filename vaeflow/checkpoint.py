@@ -31,7 +31,10 @@ from vaeflow.files import whole
 TRUSTED = ("vaeflow", "torch.nn", "torch.optim")
 LIGHTNING = ("pytorch_lightning.callbacks", "pytorch_lightning.loggers", "pytorch_lightning.strategies")
 """Whose classes the config of a run may name as well."""
-PATHS = ("path", "root", "default_root_dir", "ckpt_path", "experiment")
+PATHS = (
+    "path", "root", "default_root_dir", "ckpt_path", "experiment", "dirpath", "filename", "save_dir", "name", "monitor",
+    "trust",
+)  # fmt: skip
 """Keys of a config whose values are files, folders and names, which look like modules at times."""
 KEY = "vaeflow"
 PREVIOUS = "previous.ckpt"
@@ -113,16 +116,20 @@ def check_config(config: Any, source: str, trust: Sequence[str] = ()) -> None:
         for key, value in config.items():
             if key == "class_path" and isinstance(value, str) and "." in value:
                 resolve(value, object, (*LIGHTNING, *trust), source)
-            elif not (isinstance(value, str) and key in PATHS):
+            elif key not in PATHS or isinstance(value, Mapping):
                 check_config(value, source, trust)
     elif isinstance(config, (list, tuple)):
         for value in config:
             check_config(value, source, trust)
     elif isinstance(config, str):
-        if config.endswith((".yaml", ".yml", ".json")):
-            raise VaeflowError(f"{source} is continued in {config}: join them yourself if you trust its author.")
-        if re.fullmatch(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)+", config):
-            resolve(config, object, (*LIGHTNING, *trust), source)
+        if any(Path(folder, config).is_file() for folder in (".", Path(source).parent)) or "class_path" in config:
+            raise VaeflowError(
+                f"{source} is continued in {config[:60]!r}: put it into one YAML yourself if you trust its author."
+            )
+        if re.fullmatch(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)+", config.strip()):
+            resolve(config.strip(), object, (*LIGHTNING, *trust), source)
+        elif re.search(r"[\[{\t\n]", config):
+            raise VaeflowError(f"{source} has {config[:60]!r}, which may be more of a config in a text: write it out.")
 
 
 def _inside(module: str, packages: Sequence[str]) -> bool:
@@ -193,7 +200,7 @@ def read(path: str | Path) -> dict[str, Any]:
         raise VaeflowError(f"{path} is a folder, expected a checkpoint, such as version_0/checkpoints/best.ckpt in it.")
     if not path.is_file():
         raise VaeflowError(f"there is no checkpoint {path}.")
-    reason = _damage(path)
+    reason = damage(path)
     if not reason:
         try:
             checkpoint = torch.load(path, map_location="cpu", weights_only=True)
@@ -201,7 +208,7 @@ def read(path: str | Path) -> dict[str, Any]:
             reason = str(error).splitlines()[0][:100]
     if reason:
         beside = [path.with_name(name) for name in ("last.ckpt", PREVIOUS, "best.ckpt")]
-        others = [str(other) for other in beside if other != path and other.is_file() and not _damage(other)]
+        others = [str(other) for other in beside if other != path and other.is_file() and not damage(other)]
         offer = f"; whole are {' and '.join(others)}" if others else ""
         raise VaeflowError(f"the checkpoint {path} is damaged, or no checkpoint ({reason}){offer}.") from None
     if not isinstance(checkpoint, dict) or KEY not in checkpoint:
@@ -209,7 +216,7 @@ def read(path: str | Path) -> dict[str, Any]:
     return checkpoint
 
 
-def _damage(path: Path) -> str:
+def damage(path: Path) -> str:
     """What is wrong with a file, by the checksums in it, which torch does not look at; nothing of a whole one."""
     try:
         with zipfile.ZipFile(path) as archive:
@@ -243,17 +250,20 @@ def load(path: str | Path, trust: Sequence[str] = ()) -> Any:
         VaeflowError: if the file is missing, damaged, or names what is not trusted.
     """
     checkpoint = read(path)
-    version = checkpoint[KEY].get("version")
+    version = checkpoint[KEY].get("version") if isinstance(checkpoint[KEY], Mapping) else None
     try:
         model = factory(checkpoint[KEY]["model"], LightningModule, trust)()
         load_weights(model, checkpoint, path)
-    except (VaeflowError, TypeError) as error:
-        if version == vaeflow.__version__:
+    except Exception as error:
+        if isinstance(error, VaeflowError) and version == vaeflow.__version__:
             raise
-        raise VaeflowError(
-            f"{path} was written by vaeflow {version}, and this is {vaeflow.__version__}, where it cannot be loaded: "
-            f"{error}"
-        ) from error
+        reason = (str(error) or type(error).__name__).splitlines()[0][:200]
+        if version != vaeflow.__version__:
+            raise VaeflowError(
+                f"{path} was written by vaeflow {version}, and this is {vaeflow.__version__}, where it cannot be "
+                f"loaded: {reason}"
+            ) from error
+        raise VaeflowError(f"{path} holds no model that can be made ({type(error).__name__}: {reason}).") from error
     return model.eval()
 
 

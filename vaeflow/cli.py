@@ -155,6 +155,10 @@ class TrainingCLI(LightningCLI):
                 f"trainer.precision is {config.trainer.precision}, too coarse for a likelihood: take 16-mixed or "
                 "bf16-mixed, which keep the weights and the logarithms whole."
             )
+        if config.trainer.gradient_clip_val == TRAINER_DEFAULTS["gradient_clip_val"] and (
+            "fsdp" in str(config.trainer.strategy) or str(config.trainer.precision) == "16-mixed"
+        ):
+            config.trainer.gradient_clip_val = None  # Lightning cannot, nor with a fused optimizer's scaled gradients
         if epochs == 0:
             raise VaeflowError("trainer.max_epochs is 0, expected at least 1.")
         if epochs is not None and every and epochs > 0 and epochs % every:
@@ -181,8 +185,10 @@ class TrainingCLI(LightningCLI):
             kwargs["logger"] = TensorBoardLogger(root, config.experiment, self.version, default_hp_metric=False)
         elif config.trainer.logger is False:
             self.save_config_callback = None
-        if config.trainer.plugins is None:
-            kwargs["plugins"] = [Files()]
+        plugins = config.trainer.plugins
+        plugins = plugins if isinstance(plugins, list) else [] if plugins is None else [plugins]
+        if not any("CheckpointIO" in str(plugin) or "Async" in str(plugin) for plugin in plugins):
+            kwargs["plugins"] = [*plugins, Files()]
         self.checkpoints = Checkpoints(config.checkpoint_every)
         # Lightning makes no timer of its own for max_time where there is one
         callbacks: list[Any] = [self.checkpoints, Curves(), Timer(config.trainer.max_time)]
@@ -229,7 +235,8 @@ class SaveConfig(SaveConfigCallback):
         folder = trainer.log_dir  # which all processes have to ask for
         if trainer.is_global_zero and folder is not None:
             seed, world_size = self.config.seed_everything, trainer.world_size
-            record_start(Path(folder, "run.json"), seed=seed, world_size=world_size, step=trainer.global_step)
+            device, step = trainer.strategy.root_device, trainer.global_step
+            record_start(Path(folder, "run.json"), device, seed=seed, world_size=world_size, step=step)
 
 
 def _config_first(arguments: list[str]) -> list[str]:
@@ -265,11 +272,11 @@ class NamedConfig(ActionConfigFile):
 
 
 def _yaml(path: Path) -> Any:
-    """What a file holds; nothing of one that is no YAML, which jsonargparse will say."""
+    """What a file holds."""
     try:
         return yaml.safe_load(path.read_text())
-    except (yaml.YAMLError, UnicodeDecodeError):
-        return None
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise VaeflowError(f"{path} is no YAML ({str(error).splitlines()[0]}).") from None
 
 
 def _trusted(arguments: list[str]) -> list[str]:

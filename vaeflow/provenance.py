@@ -44,20 +44,20 @@ def versions() -> dict[str, str]:
     return found
 
 
-def record_start(path: Path, **more: Any) -> None:
+def record_start(path: Path, device: torch.device, **more: Any) -> None:
     """Add to a run's ``run.json`` how it was started, or resumed, this time.
 
     Args:
         more: what else is kept of it.
     """
     starts = json.loads(path.read_text()) if path.is_file() else []
-    device = torch.cuda.get_device_name() if torch.cuda.is_available() else platform.processor() or platform.machine()
+    processor = platform.processor() or platform.machine()
     start = {
         "started": datetime.now(UTC).isoformat(timespec="seconds"),
         "command": sys.argv,
         "git_commit": git_commit(),
         "versions": versions(),
-        "device": device,
+        "device": torch.cuda.get_device_name(device) if device.type == "cuda" else processor,
         "threads": torch.get_num_threads(),
         **more,
     }

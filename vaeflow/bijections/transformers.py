@@ -84,7 +84,7 @@ class Gated(Transformer):
     def forward(self, z: Tensor, theta: Tensor) -> tuple[Tensor, Tensor]:
         m, s = theta.unbind(-1)
         s = bounded(s) + 2
-        return torch.lerp(m, z, torch.sigmoid(s)), log_sigmoid(s)
+        return m + torch.sigmoid(s) * (z - m), log_sigmoid(s)
 
     def inverse(self, x: Tensor, theta: Tensor) -> tuple[Tensor, Tensor]:
         m, s = theta.unbind(-1)

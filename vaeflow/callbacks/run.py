@@ -126,7 +126,8 @@ class Checkpoints(ModelCheckpoint):
         self._save_last(trainer)
 
     def _save_last(self, trainer: Any, validated: bool = False) -> None:
-        if self.dirpath is None or trainer.fast_dev_run or trainer.global_step == self._last_step:
+        is_there = trainer.global_step == self._last_step and not validated  # which may change what is best
+        if self.dirpath is None or trainer.fast_dev_run or is_there:
             return
         if not validated:
             trainer.lightning_module.refresh(trainer.datamodule)

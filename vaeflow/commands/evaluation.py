@@ -14,6 +14,7 @@ from vaeflow.errors import VaeflowError
 from vaeflow.evaluation import compare
 from vaeflow.evaluation.doubts import doubts_before
 from vaeflow.evaluation.evaluate import best_accelerator, evaluate, evaluation_trainer, table, write_results
+from vaeflow.evaluation.partial import cache
 from vaeflow.figures import comparison
 from vaeflow.launch import as_launched
 from vaeflow.quiet import quiet
@@ -53,8 +54,8 @@ def evaluate_checkpoint() -> None:
             accelerator=args.accelerator, devices=devices, num_nodes=num_nodes, precision=precision
         )
     asked = (args.num_samples, args.split, args.seed, args.memory_mb, args.limit)
-    with stoppable(lambda: "stopped: the same command goes on from what was done a minute ago."):
-        results = evaluate(model, data, *asked, trainer, args.shard, path.parent)
+    with stoppable(lambda: "stopped; a long evaluation goes on from its last minute if the same is asked again."):
+        results = evaluate(model, data, *asked, trainer, args.shard, cache())
     if not trainer.is_global_zero:
         return
     results.update(checkpoint=str(path), training_seconds=seconds, doubts=doubts)

@@ -12,6 +12,7 @@ from typing import Any
 
 from pytorch_lightning.callbacks import Timer
 from pytorch_lightning.loggers import TensorBoardLogger
+from pytorch_lightning.utilities.exceptions import SIGTERMException
 
 from vaeflow.callbacks import Checkpoints
 from vaeflow.checkpoint import KEY, differences, load_weights, read
@@ -94,8 +95,9 @@ def stoppable(message: Callable[[], str], checkpoints: Checkpoints | None = None
     handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
         yield
-    except SystemExit:
-        raise Stopped(message(), checkpoints.stopped_by if checkpoints else signal.SIGINT) from None
+    except SystemExit as stop:
+        number = signal.SIGTERM if isinstance(stop, SIGTERMException) else signal.SIGINT
+        raise Stopped(message(), checkpoints.stopped_by if checkpoints else number) from None
     finally:
         for number, handler in handlers.items():
             signal.signal(number, handler)

@@ -15,6 +15,7 @@ from torch import Tensor
 from torch.backends import cudnn
 from torchmetrics.utilities.distributed import gather_all_tensors
 
+import vaeflow
 from vaeflow.checkpoint import describe
 from vaeflow.errors import VaeflowError
 from vaeflow.evaluation.doubts import doubts_about
@@ -79,10 +80,14 @@ class Evaluation(LightningModule):
         if batch_index < self._done:
             return
         # mixed precision is for training, and so are the 10 bits of TF32 that convolutions on a GPU may have
-        with torch.autocast(self.device.type, enabled=False), cudnn.flags(enabled=True, allow_tf32=False):
+        with torch.autocast(self.device.type, enabled=False), _without_tf32():
             self._evaluate(batch_index, *batch)
         if self.partial is not None:
-            self.partial.save(batch_index + 1)
+            is_due = self.partial.is_due()
+            if self.shares_samples:
+                is_due = self.trainer.strategy.broadcast(is_due)
+            if is_due:
+                self.partial.save(batch_index + 1)
 
     def _evaluate(self, batch_index: int, x: Tensor, y: Tensor, index: Tensor) -> None:
         if not len(x):
@@ -125,7 +130,7 @@ class Evaluation(LightningModule):
             "active_units": None,
             "latent_features": None,
             "effective_sample_size": None,
-            "num_examples": int(self.terms.count),
+            "num_examples": int(self.terms.state()["count"]),
             "nll_by_example": None,
         }
         if self.model.kind == "reverse-kl":
@@ -211,7 +216,8 @@ def evaluate(
                 "num_samples": loop.num_samples, "split": split, "seed": seed, "memory_mb": memory_mb, "limit": limit,
                 "model": model.description, "data": data.description, "batch_size": data.batch_size, "shard": shard,
                 "place": (trainer.global_rank, trainer.world_size), "precision": trainer.precision,
-                "accelerator": type(trainer.accelerator).__name__,
+                "accelerator": type(trainer.accelerator).__name__, "values": data.fingerprint(),
+                "version": vaeflow.__version__,
             }  # fmt: skip
             metrics = (loop.likelihood, loop.likelihood.means, loop.terms, loop.active)
             loop.partial = Partial(partial, model, asked, metrics)
@@ -252,6 +258,13 @@ def evaluate(
         "training_seconds": None,
         "doubts": [],
     }
+
+
+def _without_tf32() -> Any:
+    """As long as it lasts convolutions have all bits of float32."""
+    return cudnn.flags(
+        enabled=cudnn.enabled, benchmark=cudnn.benchmark, deterministic=cudnn.deterministic, allow_tf32=False
+    )
 
 
 def evaluation_trainer(**arguments: Any) -> Trainer:

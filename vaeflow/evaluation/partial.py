@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import hashlib
+import io
 import json
+import os
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -13,6 +15,7 @@ import torch
 from torch import nn
 from torchmetrics import Metric
 
+from vaeflow.checkpoint import damage
 from vaeflow.errors import VaeflowError
 from vaeflow.files import whole
 
@@ -43,11 +46,16 @@ class Partial:
     def restore(self) -> int:
         """Take up what is there: how many batches are done."""
         try:
+            if damage(self.path):
+                raise ValueError
             found = torch.load(self.path, weights_only=True)
             states, done = found["states"], int(found["done"])
             for metric, state in zip(self.metrics, states, strict=True):
                 for name in metric._defaults:
-                    getattr(metric, name).copy_(state[name])
+                    mine, kept = getattr(metric, name), state[name]
+                    if (mine.shape, mine.dtype) != (kept.shape, kept.dtype):
+                        raise ValueError
+                    mine.copy_(kept)
         except Exception:  # none, or one that was spoilt: all is computed anew
             self.clear()
             return 0
@@ -58,14 +66,18 @@ class Partial:
         for metric in self.metrics:
             metric.reset()
 
+    def is_due(self) -> bool:
+        """Whether a minute has gone by."""
+        return self.is_usable and time.monotonic() - self.last >= SECONDS
+
     def save(self, done: int) -> None:
-        """Keep what there is, a minute or more after the last time."""
-        if not self.is_usable or time.monotonic() - self.last < SECONDS:
-            return
+        """Keep what there is."""
         states = [{name: getattr(metric, name).cpu() for name in metric._defaults} for metric in self.metrics]
+        content = io.BytesIO()
+        torch.save({"states": states, "done": done}, content)
         try:
             with whole(self.path) as file:
-                torch.save({"states": states, "done": done}, file)
+                file.write(content.getbuffer())
         except VaeflowError:  # the evaluation does not need it
             self.is_usable = False
         self.last = time.monotonic()
@@ -73,3 +85,8 @@ class Partial:
     def remove(self) -> None:
         """Once all is done."""
         self.path.unlink(missing_ok=True)
+
+
+def cache() -> Path:
+    """The user's own folder for what can be computed again: what lies in a run's may be a stranger's."""
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache", "vaeflow")

@@ -245,7 +245,7 @@ class LikelihoodModel(LightningModule, ABC):
         self._whose = functools.partial(whose, {name: value.detach() for name, value in values.items()}, index)
         if not self._is_watched or torch.isfinite(loss):
             self.train_means.update(**values)
-        elif self.on_nonfinite == "stop":
+        elif self.on_nonfinite == "stop" and self.trainer.world_size == 1:  # several stop together, by their gradient
             terms = ", ".join(f"{name} {value.detach().mean().item():.4g}" for name, value in values.items())
             raise self._not_finite(f"the loss became {loss.item()}", f" ({terms})")
         if self._is_logged(batch_index):
@@ -295,7 +295,7 @@ class LikelihoodModel(LightningModule, ABC):
         self._log_means("val", self.val_means)
 
     def _log_means(self, stage: str, metric: Means) -> None:
-        if not metric.update_called:
+        if not metric.state()["count"]:  # of all processes, which then either all go on, or none
             return
         means = {name: value for name, (value, _) in metric.compute().items()}
         metric.reset()
@@ -331,7 +331,7 @@ class LikelihoodModel(LightningModule, ABC):
             and optimizer.defaults.get("fused")
             and trainer.precision == "16-mixed"
         ):
-            raise VaeflowError("fused optimizers cannot clip in half precision: set model.optimizer.fused to null.")
+            raise VaeflowError("fused optimizers cannot clip in half precision: set model.optimizer.fused to false.")
         if self.lr_scheduler is None:
             return optimizer
         cls = class_of(self.lr_scheduler)
@@ -358,7 +358,7 @@ class LikelihoodModel(LightningModule, ABC):
         is_whole = type(plugin) in (Precision, DoublePrecision) or (
             type(plugin) is MixedPrecision and plugin.scaler is None
         )
-        if not is_whole or gradient_clip_algorithm == GradClipAlgorithmType.VALUE:
+        if not is_whole:
             self.clip_gradients(optimizer, gradient_clip_val, gradient_clip_algorithm)
             return
         parameters = [p for group in optimizer.param_groups for p in group["params"] if p.grad is not None]
@@ -371,6 +371,9 @@ class LikelihoodModel(LightningModule, ABC):
                 tqdm.write(f"warning: {str(error).partition(': lower')[0]}: this step is left out.", file=sys.stderr)
             for parameter in parameters:
                 parameter.grad = None  # which every optimizer passes over
+            return
+        if gradient_clip_algorithm == GradClipAlgorithmType.VALUE:
+            self.clip_gradients(optimizer, gradient_clip_val, gradient_clip_algorithm)
             return
         if gradient_clip_val:
             nn.utils.clip_grads_with_norm_(parameters, gradient_clip_val, norm)
