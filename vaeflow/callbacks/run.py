@@ -126,7 +126,8 @@ class Checkpoints(ModelCheckpoint):
         self._save_last(trainer)
 
     def _save_last(self, trainer: Any, validated: bool = False) -> None:
-        is_there = trainer.global_step == self._last_step and not validated  # which may change what is best
+        # a validation may change what is best, but one that Lightning adds as it stops is no part of the run
+        is_there = trainer.global_step == self._last_step and (not validated or trainer.should_stop)
         if self.dirpath is None or trainer.fast_dev_run or is_there:
             return
         if not validated:
