@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import multiprocessing
 import os
 import signal
@@ -16,7 +17,9 @@ from typing import Any
 
 import pytest
 import torch
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
+from vaeflow.checkpoint import read
 from vaeflow.errors import VaeflowError
 from vaeflow.launch import as_launched
 
@@ -217,6 +220,13 @@ def test_two_processes_resume_before_a_line_of_the_log(tmp_path: Path) -> None:
     finish(tmp_path, start(tmp_path, "train", *arguments, "--trainer.max_steps", 9, world_size=2))
     resumed = ("--ckpt_path", "last", "--trainer.max_steps", 12)
     finish(tmp_path, start(tmp_path, "train", *arguments, *resumed, world_size=2))
+    run = tmp_path / "runs/vae/version_0"
+    assert read(run / "checkpoints/last.ckpt")["global_step"] == 12
+    logged = EventAccumulator(str(run)).Reload()
+    for tag in ("train/objective", "train/gradient_norm"):
+        (point,) = logged.Scalars(tag)
+        assert point.step == 9
+        assert math.isfinite(point.value)
 
 
 def test_two_processes_evaluate_an_energy(tmp_path: Path) -> None:

@@ -34,6 +34,17 @@ def npy(array: np.ndarray, **arguments: Any) -> bytes:
     return content.getvalue()
 
 
+def write(folder: Path, ending: str, content: bytes) -> Path:
+    """A file of what a ``.npy`` holds, or a ``.npz`` with it."""
+    path = folder / f"x.{ending}"
+    if ending == "npy":
+        path.write_bytes(content)
+    else:
+        with zipfile.ZipFile(path, "w") as archive:
+            archive.writestr("x.npy", content)
+    return path
+
+
 def test_arrays_come_as_they_were_saved(tmp_path: Path) -> None:
     x, y = np.arange(6.0).reshape(2, 3), np.array([1, 0])
     np.save(tmp_path / "a.npy", x)
@@ -48,13 +59,8 @@ def test_arrays_come_as_they_were_saved(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("ending", ["npy", "npz"])
 def test_objects_are_not_unpickled(ending: str, tmp_path: Path) -> None:
-    path, made = tmp_path / f"x.{ending}", tmp_path / "made"
-    content = npy(np.array([[Bomb(made)]], dtype=object), allow_pickle=True)
-    if ending == "npy":
-        path.write_bytes(content)
-    else:
-        with zipfile.ZipFile(path, "w") as archive:
-            archive.writestr("x.npy", content)
+    made = tmp_path / "made"
+    path = write(tmp_path, ending, npy(np.array([[Bomb(made)]], dtype=object), allow_pickle=True))
     with pytest.raises(VaeflowError, match=r"cannot be read as arrays \(it holds Python objects"):
         Arrays(str(path))
     assert not made.exists()
@@ -65,12 +71,7 @@ def test_objects_are_not_unpickled(ending: str, tmp_path: Path) -> None:
 @pytest.mark.parametrize("ending", ["npy", "npz"])
 def test_a_header_that_promises_too_much(ending: str, tmp_path: Path) -> None:
     content = npy(np.zeros((4, 4))).replace(b"(4, 4), }          ", b"(4000000000000, 4)}")
-    path = tmp_path / f"x.{ending}"
-    if ending == "npy":
-        path.write_bytes(content)
-    else:
-        with zipfile.ZipFile(path, "w") as archive:
-            archive.writestr("x.npy", content)
+    path = write(tmp_path, ending, content)
     with pytest.raises(VaeflowError, match=r"its header promises 128,000,000,000,000 bytes, and there are 128"):
         Arrays(str(path))
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from argparse import Namespace
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -26,6 +26,13 @@ AtLeastTwo = restricted_number_type("AtLeastTwo", int, (">=", 2))
 def parser_of(script: str, command: Callable[[], None]) -> Parser:
     """A command's parser, described by its docstring."""
     return Parser(prog=script, description=command.__doc__ or "", allow_abbrev=False)
+
+
+def check_known(what: str, chosen: Collection[str], known: Collection[str]) -> None:
+    """Raise a :class:`VaeflowError` that names the first of what was chosen that is not known."""
+    unknown = [name for name in chosen if name not in known]
+    if unknown:
+        raise VaeflowError(f"there is no {what} {unknown[0]}: there are {', '.join(known)}.")
 
 
 # ------------------------------------------------------------------------------------------------ which checkpoint

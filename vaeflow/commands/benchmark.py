@@ -14,7 +14,7 @@ from vaeflow.benchmark import growth
 from vaeflow.benchmark.cases import CASES
 from vaeflow.benchmark.report import machine, markdown, result_of
 from vaeflow.benchmark.timing import take_turns
-from vaeflow.commands.arguments import parser_of, say
+from vaeflow.commands.arguments import check_known, parser_of, say
 from vaeflow.errors import VaeflowError
 from vaeflow.figures.style import save_figure
 
@@ -31,9 +31,7 @@ def benchmark() -> None:
     add("--out", type=str, default="benchmark", help="folder of benchmark.json, benchmark.md and growth.png")
     add("--debug", action="store_true", help="show the traceback of an error")
     args = parser.parse_args()
-    unknown = [name for name in args.cases if name not in known]
-    if unknown:
-        raise VaeflowError(f"there is no case {unknown[0]}: there are {', '.join(known)}.")
+    check_known("case", args.cases, known)
     if args.device.startswith("cuda") and not torch.cuda.is_available():
         raise VaeflowError("--device is cuda, but there is no GPU that torch can use.")
     device, out = torch.device(args.device), Path(args.out)

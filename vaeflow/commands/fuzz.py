@@ -12,7 +12,7 @@ from typing import Any
 from jsonargparse.typing import NonNegativeInt, PositiveInt
 from tqdm import tqdm
 
-from vaeflow.commands.arguments import parser_of
+from vaeflow.commands.arguments import check_known, parser_of
 from vaeflow.errors import VaeflowError
 
 NUMBERS = {"configs": 1000, "checkpoints": 500, "arrays": 500}
@@ -30,9 +30,7 @@ def fuzz() -> None:
     add("--out", type=str, default="fuzz.json", help="what failed, with what was typed")
     add("--debug", action="store_true", help="show the traceback of an error")
     args = parser.parse_args()
-    unknown = [kind for kind in args.kinds if kind not in NUMBERS]
-    if unknown:
-        raise VaeflowError(f"there is no kind {unknown[0]}: there are {', '.join(NUMBERS)}.")
+    check_known("kind", args.kinds, NUMBERS)
     failed: list[dict[str, Any]] = []
     for kind in args.kinds:
         number = args.number or NUMBERS[kind]
