@@ -16,6 +16,7 @@ from tests.conftest import redraw
 from vaeflow import compiled
 from vaeflow.bijections import sequential
 from vaeflow.bijections.transformers import Transformer
+from vaeflow.compiled.context import context_rows
 
 solve_gpu = pytest.importorskip("vaeflow.compiled.solve_gpu")
 DEVICE = torch.device("cuda" if torch.cuda.is_available() else "cpu")
@@ -48,7 +49,9 @@ def both(
     (conditioned,) = step.made.condition(context)
     transform = transformer.inverse if inverse else transformer.forward
     with torch.no_grad():
-        got = solve_gpu.solve(step.made, transformer, inverse, value, conditioned)
+        flat, rows = value.reshape(-1, step.made.features), context_rows(conditioned, value)
+        y, log_det = solve_gpu.solve(step.made, transformer, inverse, flat, rows)
+        got = y.view(value.shape), log_det.view(value.shape[:-1])
         return got, sequential._solve_in_steps_of(transform, step.made, value, conditioned)
 
 
@@ -70,9 +73,9 @@ def test_contexts_are_shared_by_samples_of_many_programs(monkeypatch: pytest.Mon
     step = make("residual, reversed, random", True)
     got, wanted = both(step, normal(3, 3, 7).mT.contiguous().mT, normal(3, 3))
     torch.testing.assert_close(got, wanted, rtol=1e-9, atol=1e-9)
-    empty, log_det = solve_gpu.solve(step.made, step.transformer, False, normal(0, 3, 7), None)
-    assert empty.shape == (0, 3, 7)
-    assert log_det.shape == (0, 3)
+    empty, log_det = solve_gpu.solve(step.made, step.transformer, False, normal(0, 7), normal(0, 0))
+    assert empty.shape == (0, 7)
+    assert log_det.shape == (0,)
 
 
 def test_panels_of_columns(monkeypatch: pytest.MonkeyPatch) -> None:

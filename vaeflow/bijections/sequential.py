@@ -17,6 +17,7 @@ from torch.func import functional_call
 
 from vaeflow.bijections.transformers import IN_MACHINE_CODE, Transformer
 from vaeflow.compiled import attempt, is_eager
+from vaeflow.compiled.context import context_rows
 from vaeflow.nets.made import MADE
 from vaeflow.nets.parallel import has_machine_code
 
@@ -43,10 +44,15 @@ def solve(made: MADE, transformer: Transformer, inverse: bool, value: Tensor, co
     if not is_eager():
         return _solve_in_passes(transform, made, value, context)
     with torch.no_grad():
-        able = type(transformer) in IN_MACHINE_CODE and has_machine_code(made, value)
-        module = "solve" if value.device.type == "cpu" else "solve_gpu"
-        solved = attempt(module, "solve", made, transformer, inverse, value, conditioned) if able else None
-        y, log_det = solved or _solve_in_steps_of(transform, made, value, conditioned)
+        solved = None
+        if type(transformer) in IN_MACHINE_CODE and has_machine_code(made, value):
+            module = "solve" if value.device.type == "cpu" else "solve_gpu"
+            v = value.detach().reshape(-1, made.features).contiguous()
+            solved = attempt(module, "solve", made, transformer, inverse, v, context_rows(conditioned, value))
+        if solved is None:
+            y, log_det = _solve_in_steps_of(transform, made, value, conditioned)
+        else:
+            y, log_det = solved[0].view(value.shape), solved[1].view(value.shape[:-1])
     if not torch.is_grad_enabled():
         return y, log_det
     sources = [source for source in (value, conditioned, *made.parameters()) if source is not None]

@@ -13,26 +13,23 @@ from torch import Tensor
 
 from vaeflow.bijections.transformers import Transformer
 from vaeflow.compiled import kernels
-from vaeflow.compiled.context import context_rows
 from vaeflow.compiled.nets import codes, table
 from vaeflow.compiled.threads import run
 from vaeflow.nets.made import MADE
 
 
-def solve(
-    made: MADE, transformer: Transformer, inverse: bool, value: Tensor, conditioned: Tensor | None
-) -> tuple[Tensor, Tensor]:
-    """The image y of v, and log |det ∂y/∂v|; see :func:`vaeflow.bijections.sequential.solve`.
+def solve(made: MADE, transformer: Transformer, inverse: bool, v: Tensor, context: Tensor) -> tuple[Tensor, Tensor]:
+    """The image y of v ``(samples, D)``, and log |det ∂y/∂v| ``(samples,)``; see
+    :func:`vaeflow.bijections.sequential.solve`.
 
     Args:
-        value: v ``(..., batch, D)``.
-        conditioned: the context's part of the first layer, ``(batch, hidden[0])``, or with more of the dimensions of v.
+        context: its part of the first layer, ``(rows, hidden[0])``: sample n has row n modulo ``rows``. No rows
+            where there is no context.
     """
-    v = value.detach().reshape(-1, made.features).contiguous()
     y, log_det = torch.empty_like(v), v.new_empty(len(v))
     net, _layers = table(made, made.stage_parameters)
     counts = np.array(made.counts, np.int64)
     chunk = min(kernels.MANY, max(1, -(-len(v) // torch.get_num_threads())))
     scalars = (made.reverse, *codes(made, transformer, inverse), chunk)
-    run("solve", -(-len(v) // chunk), scalars, (net, counts, v, context_rows(conditioned, value), y, log_det))
-    return y.view(value.shape), log_det.view(value.shape[:-1])
+    run("solve", -(-len(v) // chunk), scalars, (net, counts, v, context, y, log_det))
+    return y, log_det

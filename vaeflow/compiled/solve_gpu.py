@@ -13,7 +13,6 @@ from torch import Tensor
 
 from vaeflow.bijections.elementwise import LOG_SCALE_BOUND
 from vaeflow.bijections.transformers import Transformer
-from vaeflow.compiled.context import context_rows
 from vaeflow.nets.made import MADE
 from vaeflow.nets.mlp import name_of_activation
 
@@ -23,19 +22,17 @@ PAIR = tl.constexpr(2)  # rows of a product
 PANEL = 128  # columns that 32 threads take at once
 
 
-def solve(
-    made: MADE, transformer: Transformer, inverse: bool, value: Tensor, conditioned: Tensor | None
-) -> tuple[Tensor, Tensor]:
-    """The image y of v, and log |det ∂y/∂v|; see :func:`vaeflow.bijections.sequential.solve`.
+def solve(made: MADE, transformer: Transformer, inverse: bool, v: Tensor, context: Tensor) -> tuple[Tensor, Tensor]:
+    """The image y of v ``(samples, D)``, and log |det ∂y/∂v| ``(samples,)``; see
+    :func:`vaeflow.bijections.sequential.solve`.
 
     Args:
-        value: v ``(..., batch, D)``.
-        conditioned: the context's part of the first layer, ``(batch, hidden[0])``, or with more of the dimensions of v.
+        context: its part of the first layer, ``(rows, hidden[0])``: sample n has row n modulo ``rows``. No rows
+            where there is no context.
     """
-    v = value.detach().reshape(-1, made.features).contiguous()
     y, log_det = torch.empty_like(v), v.new_empty(len(v))
     if not len(v):
-        return y.view(value.shape), log_det.view(value.shape[:-1])
+        return y, log_det
     parameters = [parameter.detach().contiguous() for parameter in made.stage_parameters]
     begins = [0, made.features]  # of what each layer reads among all that is known: the features, and unit after unit
     for stage in made.stages[:-1]:
@@ -49,17 +46,17 @@ def solve(
     ]  # fmt: skip
     samples, warps = shape_of_program(len(v))
     programs = triton.cdiv(len(v), samples)
-    rows, known, sums = context_rows(conditioned, value), *v.new_empty(2, programs, begins[-1], samples)
+    known, sums = v.new_empty(2, programs, begins[-1], samples)
     tables = [torch.tensor(numbers, device=v.device) for numbers in (table, made.counts)]
     with torch.cuda.device_of(v):
         _solve[(programs,)](
-            *tables, v, rows, known, sums, y, log_det,
-            len(v), len(rows), rows.shape[-1], made.features, begins[-1], len(table) - 1,
-            OUTPUTS=made.outputs, REVERSE=made.reverse, CONDITIONAL=conditioned is not None,
+            *tables, v, context, known, sums, y, log_det,
+            len(v), len(context), context.shape[-1], made.features, begins[-1], len(table) - 1,
+            OUTPUTS=made.outputs, REVERSE=made.reverse, CONDITIONAL=len(context) > 0,
             ACTIVATION=name_of_activation(made.activation), TRANSFORMER=type(transformer).__name__, INVERSE=inverse,
             SAMPLES=samples, COLUMNS=warps * PANEL, num_warps=warps,
         )  # fmt: skip
-    return y.view(value.shape), log_det.view(value.shape[:-1])
+    return y, log_det
 
 
 def shape_of_program(samples: int) -> tuple[int, int]:
