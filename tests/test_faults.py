@@ -28,13 +28,13 @@ from vaeflow.files import new_version, whole
 EVERY = 7
 """Steps from one checkpoint to the next."""
 TRAINING = (
-    "--config", "vae_planar", "--num_samples", 10, "--trainer.max_epochs", 5, "--data.batch_size", 20,
+    "--config", "vae_planar", "--num_samples", 10, "--trainer.max_epochs", 5, "--data.batch_size", 40,
     "--checkpoint_every", EVERY, "--trainer.log_every_n_steps", 4, "--pictures.every", 0, "--model.kl_warmup_epochs", 3,
     "--trainer.check_val_every_n_epoch", 1, "--trainer.accelerator", "cpu", "--trainer.gradient_clip_val", 30,
     "--trainer.callbacks+=EMAWeightAveraging", "--trainer.callbacks.decay=0.9",
     "--trainer.callbacks+=EarlyStopping", "--trainer.callbacks.monitor=val/objective", "--trainer.callbacks.patience=4",
 )  # fmt: skip
-STEPS_IN_EPOCH, STEPS = 64, 320
+STEPS_IN_EPOCH, STEPS = 32, 160
 
 pytestmark = pytest.mark.xdist_group("faults")  # they share a run
 context = multiprocessing.get_context("forkserver")
@@ -59,7 +59,7 @@ def _train(folder: str, arguments: Sequence[object], steps: Any, fault: str, out
         steps[1] = self.global_step
         if steps[0] < 0:
             steps[0] = self.global_step
-        if fault == "no room" and self.global_step == 60:
+        if fault == "no room" and self.global_step == 40:
             resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, 20_000))
         return step(self, *batch)
 
@@ -80,16 +80,16 @@ def _train(folder: str, arguments: Sequence[object], steps: Any, fault: str, out
 
         def cut_short(descriptor: int) -> None:
             saved[0] += 1
-            if saved[0] == 9:
+            if saved[0] == 5:
                 os.ftruncate(descriptor, 5000)
                 os.kill(os.getpid(), signal.SIGKILL)
             fsync(descriptor)
 
         os.fsync = cut_short
     elif fault == "before the new name":
-        os.replace = killed_at("last.ckpt", 4, before=True)
+        os.replace = killed_at("last.ckpt", 2, before=True)
     elif fault == "after the old one is kept":
-        os.replace = killed_at(PREVIOUS, 4, before=False)
+        os.replace = killed_at(PREVIOUS, 2, before=False)
     main(train)
 
 
@@ -178,7 +178,7 @@ def test_a_run_that_is_killed_ten_times_ends_as_if_it_had_not_been(training: Tra
     seed = time.time_ns()
     print(f"seed {seed}")
     generator = random.Random(seed)
-    moments = sorted(generator.sample(range(15, STEPS - 20), 7))
+    moments = sorted(generator.sample(range(10, 90), 4) + generator.sample(range(90, STEPS - 20), 3))
     faults = {2: "while writing", 4: "before the new name", 6: "after the old one is kept"}
     lasts, resume = [], ()
     for number in range(10):
@@ -205,7 +205,7 @@ def test_a_run_that_is_killed_ten_times_ends_as_if_it_had_not_been(training: Tra
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
 def test_a_signal_ends_a_run_after_the_step(number: int, code: int, training: Training) -> None:
     name = signal.Signals(number).name
-    found, output, _, last = training(name, stop=lambda step: step >= 100, by=number)
+    found, output, _, last = training(name, stop=lambda step: step >= 60, by=number)
     assert found == code, output
     assert read(training.checkpoint(name))["global_step"] == last + 1
     assert f"stopped after step {last + 1}; to go on, add --ckpt_path runs/{name}/version_0" in output
@@ -221,7 +221,7 @@ def test_a_full_disk_stops_the_run_and_leaves_the_last_checkpoint(training: Trai
     (line,) = [line for line in output.splitlines() if line.startswith("error:")]
     assert "cannot be written (File too large)" in line
     assert "Traceback" not in output
-    assert 60 - EVERY <= read(training.checkpoint("full"))["global_step"] <= 60
+    assert 40 - EVERY <= read(training.checkpoint("full"))["global_step"] <= 40
     assert not list(training.checkpoint("full").parent.glob(".*"))
     code, output, _, _ = training("full", "--ckpt_path", "last")
     assert code == 0, output
