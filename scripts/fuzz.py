@@ -1,6 +1,6 @@
 """Look for what ends neither in a trained step nor in one clear sentence."""
 
-from vaeflow.commands.fuzz import fuzz
+from vaeflow.commands import fuzz
 from vaeflow.messages import main
 
 if __name__ == "__main__":

@@ -121,11 +121,18 @@ def run(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capfd: pytest.CaptureFixture
 ) -> Callable[..., tuple[int, str]]:
     """Runs a script of the command line in this process, in an empty folder: its exit code, and what it printed."""
-    from vaeflow.commands import compare_runs, evaluate_checkpoint, figures
+    from vaeflow.commands import compare_runs, evaluate_checkpoint, figures, fuzz, scaling
     from vaeflow.commands.gallery import COMMANDS
     from vaeflow.messages import main
 
-    scripts = {**COMMANDS, "evaluate": evaluate_checkpoint, "compare": compare_runs, "figures": figures}
+    scripts = {
+        **COMMANDS,
+        "evaluate": evaluate_checkpoint,
+        "compare": compare_runs,
+        "figures": figures,
+        "fuzz": fuzz,
+        "scaling": scaling,
+    }
 
     monkeypatch.chdir(tmp_path)
 

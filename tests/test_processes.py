@@ -17,6 +17,7 @@ from typing import Any
 
 import pytest
 import torch
+from pytorch_lightning import Callback, LightningModule, Trainer
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from vaeflow.checkpoint import read
@@ -211,6 +212,55 @@ def test_sums_of_another_evaluation_or_spoilt_ones_are_not_taken_up(
     part.write_bytes(part.read_bytes()[:100])
     evaluated()  # removes it
     assert evaluated(*other)["nll"] == with_it["nll"]
+
+
+class Gradients(Callback):
+    """Keeps the gradient of every step, and the parameters after it."""
+
+    def on_before_optimizer_step(self, trainer: Trainer, pl_module: LightningModule, optimizer: Any) -> None:
+        if trainer.is_global_zero:
+            named = {name: p.grad for name, p in pl_module.named_parameters()}
+            torch.save((named, pl_module.state_dict()), f"step_{trainer.global_step}")
+
+
+BN_AND_ACTNORM = """
+model:
+  class_path: Flow
+  init_args:
+    flow:
+      class_path: Chain
+      init_args:
+        bijections:
+        - ActNorm
+        - {class_path: MaskedAutoregressive, init_args: {hidden: [16], steps: 2}}
+        - BatchNorm
+"""
+
+
+@pytest.mark.parametrize("config", ["vae_iaf", "realnvp", "normalised.yaml"])
+def test_two_processes_have_the_gradients_of_one(config: str, tmp_path: Path) -> None:
+    """Of half a batch each, in double precision: order, noise, statistics of the batch and the start of ActNorm are
+    those of the whole one. (Adam would divide what is zero but for rounding by itself.)"""
+    gradients = []
+    for world_size in (1, 2):
+        folder = tmp_path / str(world_size)
+        folder.mkdir()
+        (folder / "normalised.yaml").write_text(BN_AND_ACTNORM)
+        arguments = ("--config", config, "--data", "Digits", "--num_samples", 0, "--pictures.every", 0,
+                     "--trainer.accelerator", "cpu", "--trainer.precision", "64-true", "--trainer.max_steps", 4,
+                     "--model.optimizer", "torch.optim.SGD", "--model.optimizer.lr", 1e-3,
+                     "--trainer.callbacks+=tests.test_processes.Gradients")  # fmt: skip
+        finish(folder, start(folder, "train", *arguments, world_size=world_size))
+        gradients.append([torch.load(folder / f"step_{step}", weights_only=True) for step in range(4)])
+    for (one, state), (two, of_two) in zip(*gradients, strict=True):
+        assert one.keys() == two.keys()
+        for name, gradient in one.items():
+            torch.testing.assert_close(two[name], gradient, rtol=1e-6, atol=1e-9, msg=name)
+        for name, value in state.items():
+            torch.testing.assert_close(of_two[name], value, rtol=1e-6, atol=1e-9, msg=name)
+    (first, before), (_, after) = gradients[0][0], gradients[0][-1]
+    assert max(gradient.abs().max() for gradient in first.values()) > 1e-2
+    assert any(not torch.equal(before[name], after[name]) for name in first)
 
 
 def test_two_processes_resume_before_a_line_of_the_log(tmp_path: Path) -> None:

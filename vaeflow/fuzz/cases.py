@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import io
 import string
 from collections.abc import Iterator
@@ -55,6 +56,7 @@ def _keys(config: Any, above: str = "") -> Iterator[str]:
             yield name
 
 
+@functools.cache
 def _options() -> dict[str, list[str]]:
     """The keys of every config's own, and some of all."""
     shared = ["seed_everything", "data.batch_size", "data.seed", "model.seed", "num_samples", "memory_mb",
