@@ -156,16 +156,16 @@ def curves(folder: Path) -> dict[str, dict[int, float]]:
     return {tag: {e.step: e.value for e in logged.Scalars(tag)} for tag in logged.Tags()["scalars"]}
 
 
-def assert_same_end(training: Training, experiment: str) -> None:
+def assert_same_end(training: Training, experiment: str, uninterrupted: str = "whole") -> None:
     """Weights, averages, optimizer, schedules, early stopping, curves and results."""
     for name in ("last.ckpt", "best.ckpt"):
-        one, other = (read(training.checkpoint(run, name)) for run in ("whole", experiment))
+        one, other = (read(training.checkpoint(run, name)) for run in (uninterrupted, experiment))
         for key in ("state_dict", "optimizer_states", "lr_schedulers", "loops", "global_step", "epoch"):
             assert equal(one[key], other[key]), key
         for key in one["callbacks"]:
             if not key.startswith(("Timer", "Checkpoints")):
                 assert equal(one["callbacks"][key], other["callbacks"][key]), key
-    runs = [training.folder / "runs" / run / "version_0" for run in ("whole", experiment)]
+    runs = [training.folder / "runs" / run / "version_0" for run in (uninterrupted, experiment)]
     one, other = (json.loads((run / "results.json").read_text()) for run in runs)
     for key in ("nll", "elbo", "kl", "effective_sample_size", "active_units"):
         assert one[key] == other[key], key
@@ -282,9 +282,64 @@ def test_a_folder_that_cannot_be_made_is_named(run: Run, tmp_path: Path) -> None
     assert "set --trainer.default_root_dir to a folder you can write to" in output
 
 
-def test_a_run_that_cannot_begin_leaves_no_folder(run: Run, tmp_path: Path) -> None:
-    assert run("train", "--config", "vae", "--trainer.max_epochs", 10, "--data", "MNIST", "--data.root", tmp_path)[0]
+@pytest.mark.parametrize(
+    ("wrong", "said"),
+    [
+        (("--data", "MNIST", "--data.root", "nowhere"), "nowhere"),
+        (("--trainer.val_check_interval", 999), "999"),
+        (("--trainer.val_check_interval", 0), "trainer.val_check_interval is 0, expected more than 0"),
+        (("--trainer.check_val_every_n_epoch", 0), "trainer.check_val_every_n_epoch is 0, expected more than 0"),
+        (("--trainer.devices", 10_000), "devices is 10000, a process each"),
+        (("--model.encoder.hidden", "[-3]"), "hidden[0] is -3, expected at least 1"),
+    ],
+)
+def test_a_run_that_cannot_begin_leaves_no_folder(
+    wrong: tuple[object, ...], said: str, run: Run, tmp_path: Path
+) -> None:
+    code, output = run("train", "--config", "vae", "--trainer.max_epochs", 10, "--trainer.accelerator", "cpu", *wrong)
+    assert code == 1, output
+    assert said in output
     assert not list(tmp_path.glob("runs/*/*"))
+
+
+def test_steps_that_change_nothing_are_said(run: Run) -> None:
+    short = ("--trainer.accelerator", "cpu", "--trainer.max_steps", 2, "--num_samples", 0, "--pictures.every", 0)
+    code, output = run("train", "--config", "vae", *short, "--trainer.gradient_clip_val", 1e-300)
+    assert code == 1
+    assert (
+        "2 steps changed no parameter: the learning rate is 0.003, and gradients are clipped to a norm of 1e-300"
+        in output
+    )
+
+
+def test_without_a_logger_a_run_has_its_folder_still(run: Run, tmp_path: Path) -> None:
+    short = ("--trainer.accelerator", "cpu", "--trainer.max_epochs", 1, "--num_samples", 1, "--trainer.logger", "false",
+             "--model.lr_scheduler", "null")  # fmt: skip
+    for version in range(2):
+        code, output = run("train", "--config", "vae", *short)
+        assert code == 0, output
+        names = {str(path.relative_to(tmp_path / f"runs/vae/version_{version}"))
+                 for path in (tmp_path / f"runs/vae/version_{version}").rglob("*")}  # fmt: skip
+        assert {"config.yaml", "run.json", "results.json", "checkpoints/last.ckpt", "checkpoints/best.ckpt"} <= names
+    code, output = run("train", "--config", "vae", *short, "--trainer.max_epochs", 2, "--ckpt_path", "last")
+    assert code == 0, output
+    assert {path.name for path in tmp_path.glob("runs/vae/*")} == {"version_0", "version_1"}
+    assert {path.name for path in tmp_path.iterdir()} == {"runs"}
+
+
+def test_a_signal_between_validations_far_apart(training: Training) -> None:
+    """With one step for an epoch, which is the last of each as well."""
+    far = ("--data.batch_size", 1280, "--trainer.max_epochs", 60, "--trainer.check_val_every_n_epoch", 60)
+    code, output, *_ = training("far", *far)
+    assert code == 0, output
+    code, output, _, last = training("stopped", *far, stop=lambda step: step >= 20, by=signal.SIGTERM)
+    assert code == 143, output
+    assert 20 <= last < 40
+    assert read(training.checkpoint("stopped"))["global_step"] == last + 1
+    code, output, first, _ = training("stopped", *far, "--ckpt_path", "last")
+    assert code == 0, output
+    assert first == last + 1
+    assert_same_end(training, "stopped", "far")
 
 
 def test_a_file_is_there_whole_or_not_at_all(tmp_path: Path) -> None:

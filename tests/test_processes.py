@@ -6,6 +6,8 @@ import json
 import math
 import multiprocessing
 import os
+import re
+import resource
 import signal
 import socket
 import subprocess
@@ -30,8 +32,11 @@ context = multiprocessing.get_context("forkserver")
 context.set_forkserver_preload(["vaeflow.commands.training", "vaeflow.commands.evaluation", "vaeflow.messages"])
 
 
-def _process(folder: str, script: str, arguments: Sequence[object], environment: dict[str, str], slow: float) -> None:
-    """One process of a command, as torchrun would start it; ``slow`` seconds for each batch that is evaluated."""
+def _process(
+    folder: str, script: str, arguments: Sequence[object], environment: dict[str, str], slow: float, room: int
+) -> None:
+    """One process of a command, as torchrun would start it; ``slow`` seconds for each batch that is evaluated, and
+    ``room`` bytes for a file of the first one."""
     from lightning_fabric.utilities import rank_zero
     from pytorch_lightning.utilities import rank_zero_only
 
@@ -48,6 +53,8 @@ def _process(folder: str, script: str, arguments: Sequence[object], environment:
     descriptor = os.open(f"{environment.get('RANK', 0)}.txt", os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
     os.dup2(descriptor, 1)
     os.dup2(descriptor, 2)
+    if room and environment["RANK"] == "0":
+        resource.setrlimit(resource.RLIMIT_FSIZE, (room, room))
     if slow:
         partial.SECONDS = 0.0
         update = LogLikelihood.update
@@ -79,9 +86,11 @@ def _environments(world_size: int) -> list[dict[str, str]]:
     ]
 
 
-def start(folder: Path, script: str, *arguments: object, world_size: int = 1, slow: float = 0.0) -> list[Any]:
+def start(
+    folder: Path, script: str, *arguments: object, world_size: int = 1, slow: float = 0.0, room: int = 0
+) -> list[Any]:
     processes = [
-        context.Process(target=_process, args=(str(folder), script, arguments, environment, slow))
+        context.Process(target=_process, args=(str(folder), script, arguments, environment, slow, room))
         for environment in _environments(world_size)
     ]
     for process in processes:
@@ -212,6 +221,26 @@ def test_sums_of_another_evaluation_or_spoilt_ones_are_not_taken_up(
     part.write_bytes(part.read_bytes()[:100])
     evaluated()  # removes it
     assert evaluated(*other)["nll"] == with_it["nll"]
+
+
+def test_an_error_of_one_process_ends_the_others(tmp_path: Path) -> None:
+    """The first one has no room for a checkpoint; the second one, which waits for it, says why it ends."""
+    arguments = ("--config", "vae", "--pictures.every", 0, "--trainer.accelerator", "cpu", "--trainer.max_epochs", 2)
+    processes = start(tmp_path, "train", *arguments, world_size=2, room=20_000)
+    try:
+        for process in processes:
+            process.join(60)
+        assert [process.exitcode for process in processes] == [1, 1]
+    finally:
+        for process in processes:
+            process.kill()
+    first, second = ((tmp_path / f"{rank}.txt").read_text() for rank in range(2))
+    assert re.findall("^error: .*", first, re.MULTILINE) == [
+        "error: runs/vae/version_0/checkpoints/best.ckpt cannot be written (File too large)."
+    ]
+    assert re.findall("^.*error.*", second, re.MULTILINE) == [
+        "error: another process has ended, for the reason that it gave."
+    ]
 
 
 class Gradients(Callback):

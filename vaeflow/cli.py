@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import os
+import shutil
 import sys
 from argparse import SUPPRESS, ArgumentParser
-from contextlib import suppress
 from pathlib import Path
 from typing import Any, Literal
 
@@ -18,7 +18,7 @@ from pytorch_lightning.cli import LightningArgumentParser, LightningCLI, SaveCon
 from pytorch_lightning.loggers import TensorBoardLogger
 from pytorch_lightning.utilities import rank_zero_only
 
-from vaeflow.callbacks import Checkpoints, Curves, Pictures, Progress
+from vaeflow.callbacks import Checkpoints, Curves, Pictures, Progress, Unchanged
 from vaeflow.checkpoint import Files, check_config
 from vaeflow.configs import config_names, experiment_of, find_config
 from vaeflow.errors import VaeflowError
@@ -159,6 +159,11 @@ class TrainingCLI(LightningCLI):
             "fsdp" in str(config.trainer.strategy) or str(config.trainer.precision) == "16-mixed"
         ):
             config.trainer.gradient_clip_val = None  # Lightning cannot, nor with a fused optimizer's scaled gradients
+        for name in ("check_val_every_n_epoch", "val_check_interval"):
+            if (given := config.trainer[name]) is not None and not isinstance(given, (str, dict)) and given <= 0:
+                raise VaeflowError(
+                    f"trainer.{name} is {given}, expected more than 0: without validation there is no best checkpoint."
+                )
         if epochs == 0:
             raise VaeflowError("trainer.max_epochs is 0, expected at least 1.")
         if epochs is not None and every and epochs > 0 and epochs % every:
@@ -180,18 +185,18 @@ class TrainingCLI(LightningCLI):
         config = self.config
         if config.trainer.logger in (None, True):
             root = config.trainer.default_root_dir
-            if self.version is None:
-                self.version = self._new_version(Path(root, config.experiment))
-            kwargs["logger"] = TensorBoardLogger(root, config.experiment, self.version, default_hp_metric=False)
-        elif config.trainer.logger is False:
-            self.save_config_callback = None
+            version = self._version(root)
+            kwargs["logger"] = TensorBoardLogger(root, config.experiment, version, default_hp_metric=False)
+        elif config.trainer.logger is False:  # without one Lightning keeps everything in the trainer's own folder
+            root = config.trainer.default_root_dir
+            kwargs["default_root_dir"] = str(Path(root, config.experiment, self._version(root) or ""))
         plugins = config.trainer.plugins
         plugins = plugins if isinstance(plugins, list) else [] if plugins is None else [plugins]
         if not any("CheckpointIO" in str(plugin) or "Async" in str(plugin) for plugin in plugins):
             kwargs["plugins"] = [*plugins, Files()]
         self.checkpoints = Checkpoints(config.checkpoint_every)
         # Lightning makes no timer of its own for max_time where there is one
-        callbacks: list[Any] = [self.checkpoints, Curves(), Timer(config.trainer.max_time)]
+        callbacks: list[Any] = [self.checkpoints, Curves(), Unchanged(), Timer(config.trainer.max_time)]
         if config.trainer.enable_progress_bar in (None, True):
             callbacks.append(Progress())
         self.trainer_defaults = {**self.trainer_defaults, "callbacks": callbacks}
@@ -202,6 +207,12 @@ class TrainingCLI(LightningCLI):
             if isinstance(error, ValueError):
                 raise VaeflowError(f"the trainer cannot be made: {error}") from error
             raise
+
+    def _version(self, root: str) -> str | None:
+        """The name of this run's folder."""
+        if self.version is None:
+            self.version = self._new_version(Path(root, self.config.experiment))
+        return self.version
 
     def _new_version(self, experiment: Path) -> str | None:
         """A folder for this run alone, made by the first process; those that it starts find its name, and others have
@@ -215,11 +226,11 @@ class TrainingCLI(LightningCLI):
     """The folder that this process made."""
 
     def discard_empty_run(self) -> None:
-        """Remove the folder of a run that could not begin."""
+        """Remove the folder of a run that could not begin: one without a config, which the first batch writes."""
         if self.made is not None:
             del os.environ[VERSION]
-            with suppress(OSError):
-                self.made.rmdir()
+            if not (self.made / "config.yaml").is_file():
+                shutil.rmtree(self.made, ignore_errors=True)
             self.made = None
 
 

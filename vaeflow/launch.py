@@ -1,11 +1,15 @@
-"""How many processes a command runs in, if torchrun has started them."""
+"""How many processes a command runs in, and what becomes of them."""
 
 from __future__ import annotations
 
 import os
+import signal
 from typing import Any
 
+from pytorch_lightning import Trainer
+from pytorch_lightning.accelerators import CPUAccelerator
 from pytorch_lightning.plugins.environments import TorchElasticEnvironment
+from pytorch_lightning.strategies.launchers import _SubprocessScriptLauncher
 
 from vaeflow.errors import VaeflowError
 
@@ -31,3 +35,19 @@ def as_launched(devices: Any, num_nodes: int = 1) -> tuple[Any, int]:
     if num_nodes not in (1, machines):
         raise VaeflowError(f"torchrun has started processes on {machines} machines, but num_nodes is {num_nodes}.")
     return devices if isinstance(devices, list) else here, machines
+
+
+def check_devices(trainer: Trainer) -> None:
+    """Raise a :class:`VaeflowError` where Lightning would start many more processes than there are cores for."""
+    most = 4 * (os.cpu_count() or 1)
+    if isinstance(trainer.accelerator, CPUAccelerator) and trainer.num_devices > most:
+        raise VaeflowError(
+            f"devices is {trainer.num_devices}, a process each: this machine has cores for at most {most}."
+        )
+
+
+def end_others(trainer: Trainer) -> None:
+    """End the processes that Lightning has started beside this one, which would wait for it."""
+    launcher = trainer.strategy.launcher
+    if isinstance(launcher, _SubprocessScriptLauncher):
+        launcher.kill(signal.SIGKILL)

@@ -9,6 +9,7 @@ import re
 import signal
 import sys
 import sysconfig
+import time
 import traceback
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -19,6 +20,7 @@ from pytorch_lightning import Trainer
 from pytorch_lightning.cli import LightningArgumentParser
 from pytorch_lightning.utilities import rank_zero_only
 from pytorch_lightning.utilities.exceptions import MisconfigurationException
+from torch.distributed import DistBackendError
 from torch.optim import lr_scheduler
 
 import vaeflow.bijections
@@ -31,6 +33,9 @@ from vaeflow.configs import config_names
 from vaeflow.errors import Stopped, VaeflowError
 from vaeflow.memory import keep_freed_memory
 from vaeflow.quiet import quiet
+
+SECONDS = 3.0
+"""How long one of several processes keeps its error: the first one mostly has the same, says so and ends the others."""
 
 
 def main(command: Callable[[], None]) -> None:
@@ -54,6 +59,11 @@ def main(command: Callable[[], None]) -> None:
     except Exception as error:
         if debug:
             raise
+        if getattr(rank_zero_only, "rank", 0) != 0:
+            time.sleep(SECONDS)
+        if _is_lost(error):
+            print("error: another process has ended, for the reason that it gave.", file=sys.stderr)
+            sys.exit(1)
         mendable = _mendable(error)
         if mendable is not None:
             print(f"error: {' '.join(str(mendable).split())}", file=sys.stderr)
@@ -64,6 +74,11 @@ def main(command: Callable[[], None]) -> None:
         whose = f"error in {place}" if place else "internal error, a defect of vaeflow"
         print(f"{whose}: {reason} (--debug shows the traceback)", file=sys.stderr)
         sys.exit(1 if place else 70)
+
+
+def _is_lost(error: Exception) -> bool:
+    """Whether this process has waited for another that is no longer there."""
+    return isinstance(error, DistBackendError) or "gloo/transport" in str(error)
 
 
 def _unwrapped(error: BaseException) -> BaseException:

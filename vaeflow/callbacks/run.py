@@ -13,6 +13,7 @@ from pytorch_lightning.callbacks import ModelCheckpoint
 from pytorch_lightning.loggers import TensorBoardLogger
 from pytorch_lightning.utilities import rank_zero_only
 
+from vaeflow.errors import VaeflowError
 from vaeflow.evaluation.progress import EvaluationProgress
 
 
@@ -114,6 +115,15 @@ class Checkpoints(ModelCheckpoint):
         if self._stopping:  # by now the curves have the last step, too
             raise KeyboardInterrupt
 
+    def on_train_epoch_end(self, trainer: Any, pl_module: LightningModule) -> None:
+        """After the last step of an epoch, which has no validation before each of them."""
+        super().on_train_epoch_end(trainer, pl_module)
+        stopping = trainer.strategy.reduce_boolean_decision(self._stop_asked, all=False)
+        if stopping or trainer.global_step - self._last_step >= self.every:
+            self._save_last(trainer)
+        if stopping:
+            raise KeyboardInterrupt
+
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         super().on_validation_end(trainer, pl_module)
         if trainer.sanity_checking:
@@ -138,6 +148,30 @@ class Checkpoints(ModelCheckpoint):
             trainer.logger.experiment.flush()  # the curves, too, are on the disk up to here
         self.last_model_path = os.path.join(self.dirpath, "last.ckpt")
         trainer.save_checkpoint(self.last_model_path, weights_only=False)
+
+
+class Unchanged(Callback):
+    """Raises a :class:`VaeflowError` where a training's steps have changed no parameter."""
+
+    def __init__(self) -> None:
+        self._step, self._before = 0, list[float]()
+
+    def on_train_batch_start(self, trainer: Trainer, pl_module: Any, batch: Any, batch_idx: int) -> None:
+        if not self._before:  # by now the model has started from the data
+            self._step, self._before = trainer.global_step, self._sums(pl_module)
+
+    def on_train_end(self, trainer: Trainer, pl_module: Any) -> None:
+        steps = trainer.global_step - self._step
+        if self._before and pl_module.is_trained_by_gradient and steps and self._sums(pl_module) == self._before:
+            rate, clip = trainer.optimizers[0].defaults.get("lr"), trainer.gradient_clip_val
+            raise VaeflowError(
+                f"{steps} steps changed no parameter: the learning rate is {rate}, and gradients are clipped to a norm "
+                f"of {clip}."
+            )
+
+    @staticmethod
+    def _sums(model: LightningModule) -> list[float]:
+        return [float(parameter.detach().double().sum()) for parameter in model.parameters()]
 
 
 class Curves(Callback):

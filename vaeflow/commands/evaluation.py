@@ -16,7 +16,7 @@ from vaeflow.evaluation.doubts import doubts_before
 from vaeflow.evaluation.evaluate import best_accelerator, evaluate, evaluation_trainer, table, write_results
 from vaeflow.evaluation.partial import cache
 from vaeflow.figures import comparison
-from vaeflow.launch import as_launched
+from vaeflow.launch import as_launched, check_devices
 from vaeflow.quiet import quiet
 
 
@@ -54,7 +54,8 @@ def evaluate_checkpoint() -> None:
             accelerator=args.accelerator, devices=devices, num_nodes=num_nodes, precision=precision
         )
     asked = (args.num_samples, args.split, args.seed, args.memory_mb, args.limit)
-    with stoppable(lambda: "stopped; a long evaluation goes on from its last minute if the same is asked again."):
+    check_devices(trainer)
+    with stoppable(trainer, lambda: "stopped; a long one goes on from its last minute if the same is asked again."):
         results = evaluate(model, data, *asked, trainer, args.shard, cache())
     if not trainer.is_global_zero:
         return

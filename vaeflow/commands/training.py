@@ -10,6 +10,7 @@ from pathlib import Path
 from shlex import quote
 from typing import Any
 
+from pytorch_lightning import Trainer
 from pytorch_lightning.callbacks import Timer
 from pytorch_lightning.loggers import TensorBoardLogger
 from pytorch_lightning.utilities.exceptions import SIGTERMException
@@ -21,6 +22,7 @@ from vaeflow.data import DataModule
 from vaeflow.errors import Stopped, VaeflowError
 from vaeflow.evaluation.doubts import doubts_before
 from vaeflow.evaluation.evaluate import check_fits, evaluate, table, write_results
+from vaeflow.launch import check_devices, end_others
 from vaeflow.messages import Parser
 from vaeflow.models import LikelihoodModel
 
@@ -52,6 +54,7 @@ def _train(cli: TrainingCLI, folder: Path) -> None:
     model, data = cli.model, cli.datamodule
     steps_before, doubts = 0, list[str]()
     check_fits(model, data)
+    check_devices(trainer)
     model.compile_losses, model.on_nonfinite = cli.config.compile, cli.config.on_nonfinite
     if trainer.world_size > 1 and not model.is_trained_by_gradient:
         raise VaeflowError(f"{type(model).__name__} is fitted in closed form, by one process: leave devices at 1.")
@@ -64,8 +67,13 @@ def _train(cli: TrainingCLI, folder: Path) -> None:
         print(f"{cli.config.experiment}: {type(model).__name__} of {size} on {data.label}, in {folder}")
         for doubt in (doubts := list(doubts_before(model, data))):
             print(f"warning: {doubt}", file=sys.stderr)
-    with stoppable(lambda: _how_to_resume(cli, folder), cli.checkpoints):
-        trainer.fit(model, datamodule=data, ckpt_path=cli.resume_from, weights_only=True)
+    with stoppable(trainer, lambda: _how_to_resume(cli, folder), cli.checkpoints):
+        try:
+            trainer.fit(model, datamodule=data, ckpt_path=cli.resume_from, weights_only=True)
+        except ValueError as error:
+            if "val_check_interval" in str(error):  # which depends on the data
+                raise VaeflowError(f"the trainer cannot validate so: {str(error).strip()}") from error
+            raise
     if cli.resume_from and trainer.global_step == steps_before and trainer.is_global_zero:
         print(f"{cli.resume_from} is at step {steps_before}, the end of this run: there was nothing left to train.")
     if cli.config.num_samples != 0 and not trainer.fast_dev_run:
@@ -89,15 +97,18 @@ def _check_same(cli: TrainingCLI, path: str) -> int:
 
 
 @contextmanager
-def stoppable(message: Callable[[], str], checkpoints: Checkpoints | None = None) -> Iterator[None]:
+def stoppable(trainer: Trainer, message: Callable[[], str], checkpoints: Checkpoints | None = None) -> Iterator[None]:
     """Lightning turns Ctrl-C into exit code 1; here it says what to do next and is Ctrl-C again, or what else
-    ``checkpoints`` were asked to stop by."""
+    ``checkpoints`` were asked to stop by. An error ends the other processes as well."""
     handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
         yield
     except SystemExit as stop:
         number = signal.SIGTERM if isinstance(stop, SIGTERMException) else signal.SIGINT
         raise Stopped(message(), checkpoints.stopped_by if checkpoints else number) from None
+    except Exception:
+        end_others(trainer)
+        raise
     finally:
         for number, handler in handlers.items():
             signal.signal(number, handler)
@@ -114,9 +125,8 @@ def finish(cli: TrainingCLI, folder: Path, doubts: list[str]) -> None:
     if cli.model.kind in ("importance-sampled", "dequantised"):
         again += f" --num-samples {max(100, 5 * (cli.config.num_samples or cli.model.evaluation_samples))}"
     last = best.with_name("last.ckpt")
-    with stoppable(
-        lambda: f"stopped while evaluating; to do it, add --ckpt_path {quote(str(last))} to the same command."
-    ):
+    stopped = f"stopped while evaluating; to do it, add --ckpt_path {quote(str(last))} to the same command."
+    with stoppable(trainer, lambda: stopped):
         seed, memory_mb = cli.config.evaluation_seed, cli.config.memory_mb
         results = evaluate(cli.model, data, cli.config.num_samples, seed=seed, memory_mb=memory_mb, trainer=trainer)
     timer = next(c for c in trainer.callbacks if isinstance(c, Timer))
@@ -139,8 +149,9 @@ def finish(cli: TrainingCLI, folder: Path, doubts: list[str]) -> None:
         "checkpoint": best,
         "results": folder / "results.json",
         "evaluate": again,
-        "curves": f"tensorboard --logdir {quote(str(trainer.default_root_dir))}",
     }
+    if trainer.logger is not None:
+        rows["curves"] = f"tensorboard --logdir {quote(str(trainer.default_root_dir))}"
     print("\n".join(f"{name:<12}{value}" for name, value in rows.items()))
 
 

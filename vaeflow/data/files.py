@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import zipfile
 from pathlib import Path
 from typing import IO
@@ -10,6 +9,7 @@ from typing import IO
 import numpy as np
 
 from vaeflow.errors import VaeflowError
+from vaeflow.memory import memory
 
 GIB = 2**30
 
@@ -60,13 +60,9 @@ def _check_size(path: Path, file: IO[bytes], size: int | None = None) -> None:
 
 
 def _check_fits(path: Path, size: int) -> None:
-    if size > memory():
-        raise VaeflowError(f"{path} unpacks to {size / GIB:,.0f} GiB, more than the memory of this machine.")
-
-
-def memory() -> int:
-    """Bytes of memory of this machine."""
-    try:
-        return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-    except (AttributeError, OSError, ValueError):  # not on Windows
-        return 2**63
+    """Raise unless there is room for arrays and their copy, in which they become splits of examples."""
+    there = memory()
+    if 2 * size > there:
+        raise VaeflowError(
+            f"{path} unpacks to {size / GIB:,.1f} GiB, more than half of the memory of {there / GIB:,.1f}."
+        )

@@ -14,6 +14,7 @@ from typing import Any
 
 from vaeflow.fuzz.cases import Case
 
+SCRIPTS = Path(__file__).parents[2] / "scripts"
 SECONDS, BYTES = 120, 12 * 2**30
 """What a trial may take: beyond the seconds it has failed, beyond the address space there is no memory."""
 
@@ -93,5 +94,5 @@ def _run(folder: str, script: str, arguments: tuple[str, ...], changed: Any) -> 
         start(self)
 
     LikelihoodModel.on_train_start, LikelihoodModel.on_train_end = started, end  # type: ignore[method-assign, assignment]
-    sys.argv = [f"{script}.py", *arguments]
+    sys.argv = [str(SCRIPTS / f"{script}.py"), *arguments]
     main({"train": train, "evaluate": evaluate_checkpoint}[script])

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-from vaeflow.errors import VaeflowError
+from vaeflow.errors import VaeflowError, check_positive
 from vaeflow.nets.base import Decoder, Encoder
 
 CHANNELS = (32, 32, 64, 64, 64)
@@ -46,6 +46,7 @@ class GatedConvEncoder(Encoder):
 
     def __init__(self, shape: Sequence[int], context_features: int = 0, features: int = 256) -> None:
         super().__init__()
+        check_positive(features=features)
         channels, sizes = _check_image(shape)
         channels += context_features
         layers: list[nn.Module] = []

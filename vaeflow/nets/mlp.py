@@ -8,7 +8,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-from vaeflow.errors import VaeflowError
+from vaeflow.errors import VaeflowError, check_positive
 from vaeflow.functional import ELU
 from vaeflow.nets.base import Decoder, Encoder
 
@@ -51,6 +51,7 @@ class MLP(nn.Sequential):
 
     def __init__(self, in_features: int, hidden: Sequence[int], activation: str = "tanh") -> None:
         super().__init__()
+        check_positive(**{f"hidden[{i}]": size for i, size in enumerate(hidden)})
         self.features = in_features
         for size in hidden:
             linear = nn.Linear(self.features, size)
