@@ -16,7 +16,7 @@ from tests.models.test_density import make as make_density
 from vaeflow.bijections import Planar
 from vaeflow.distributions.energies import U1
 from vaeflow.errors import VaeflowError
-from vaeflow.models import VAE, LikelihoodModel, ReverseKL, base
+from vaeflow.models import VAE, LikelihoodModel, ReverseKL, training
 from vaeflow.noise import Noise
 
 TRAINED = sorted(set(MODELS) - {"Uniform", "Gaussian"})  # those two are not trained by gradient
@@ -37,9 +37,9 @@ def make(name: str) -> tuple[LikelihoodModel, Tensor]:
 @pytest.fixture(autouse=True)
 def _anew() -> Iterator[None]:
     torch.compiler.reset()
-    base._compiled.cache_clear()
+    training._compiled.cache_clear()
     yield
-    base._compiled.cache_clear()
+    training._compiled.cache_clear()
 
 
 def results(model: LikelihoodModel, x: Tensor, epoch: int = 0) -> list[Tensor]:
@@ -61,8 +61,8 @@ def check(model: LikelihoodModel, x: Tensor) -> None:
 
 @pytest.mark.parametrize("name", NAMES)
 def test_traced_losses_are_the_same(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(base, "_compiled", lambda model: torch.compile(model.losses, backend="aot_eager"))
-    monkeypatch.setattr(base._compiled, "cache_clear", lambda: None, raising=False)
+    monkeypatch.setattr(training, "_compiled", lambda model: torch.compile(model.losses, backend="aot_eager"))
+    monkeypatch.setattr(training._compiled, "cache_clear", lambda: None, raising=False)
     check(*make(name))
 
 
@@ -93,8 +93,8 @@ def test_a_compiler_that_fails_is_done_without(monkeypatch: pytest.MonkeyPatch) 
 
     model, x = make("VAE")
     expected = results(model, x)
-    monkeypatch.setattr(base, "_compiled", lambda model: torch.compile(model.losses, backend=broken))
-    monkeypatch.setattr(base._compiled, "cache_clear", lambda: None, raising=False)
+    monkeypatch.setattr(training, "_compiled", lambda model: torch.compile(model.losses, backend=broken))
+    monkeypatch.setattr(training._compiled, "cache_clear", lambda: None, raising=False)
     model.compile_losses = True
     with pytest.warns(UserWarning, match=r"torch.compile failed \(.*no compiler today.*\): the losses are computed"):
         torch.testing.assert_close(results(model, x), expected)

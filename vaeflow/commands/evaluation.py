@@ -13,8 +13,9 @@ from vaeflow.commands.training import stoppable
 from vaeflow.errors import VaeflowError
 from vaeflow.evaluation import compare
 from vaeflow.evaluation.doubts import doubts_before
-from vaeflow.evaluation.evaluate import best_accelerator, evaluate, evaluation_trainer, table, write_results
+from vaeflow.evaluation.evaluate import best_accelerator, evaluate, evaluation_trainer
 from vaeflow.evaluation.partial import cache
+from vaeflow.evaluation.results import table, write_results
 from vaeflow.figures import comparison
 from vaeflow.launch import as_launched, check_devices
 from vaeflow.quiet import quiet

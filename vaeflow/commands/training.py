@@ -21,7 +21,8 @@ from vaeflow.cli import TRAINER_DEFAULTS, SaveConfig, TrainingCLI
 from vaeflow.data import DataModule
 from vaeflow.errors import Stopped, VaeflowError
 from vaeflow.evaluation.doubts import doubts_before
-from vaeflow.evaluation.evaluate import check_fits, evaluate, table, write_results
+from vaeflow.evaluation.evaluate import check_fits, evaluate
+from vaeflow.evaluation.results import table, write_results
 from vaeflow.launch import check_devices, end_others
 from vaeflow.messages import Parser
 from vaeflow.models import LikelihoodModel

@@ -13,7 +13,7 @@ import numpy as np
 
 from vaeflow.errors import VaeflowError
 from vaeflow.evaluation.doubts import doubts_about
-from vaeflow.evaluation.evaluate import score_of
+from vaeflow.evaluation.results import score_of
 
 KEYS = {
     "measure": "measure",

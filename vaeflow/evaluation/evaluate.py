@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import json
 import math
 import time
 from pathlib import Path
 from typing import Any, Literal
 
-import numpy as np
 import torch
 from pytorch_lightning import LightningModule, Trainer
 from torch import Tensor
@@ -18,12 +16,11 @@ from torchmetrics.utilities.distributed import gather_all_tensors
 import vaeflow
 from vaeflow.checkpoint import describe
 from vaeflow.errors import VaeflowError
-from vaeflow.evaluation.doubts import doubts_about
 from vaeflow.evaluation.log_likelihood import rows_within
 from vaeflow.evaluation.metrics import ActiveUnits, LogLikelihood, Means
 from vaeflow.evaluation.partial import Partial
 from vaeflow.evaluation.progress import EvaluationProgress
-from vaeflow.files import whole
+from vaeflow.evaluation.results import score_of
 from vaeflow.noise import Noise
 from vaeflow.provenance import git_commit
 from vaeflow.quiet import quiet
@@ -285,11 +282,6 @@ def evaluation_trainer(**arguments: Any) -> Trainer:
     return Trainer(**{**defaults, **arguments})
 
 
-def score_of(results: dict[str, Any]) -> str:
-    """What the model is judged by: nll, or kl where there are no data but an energy."""
-    return "kl" if results["kind"] == "reverse-kl" else "nll"
-
-
 def best_accelerator() -> str:
     """Lightning's choice, but for Apple's GPUs, which lack the float64 that sums are kept in."""
     return "cpu" if torch.backends.mps.is_available() else "auto"
@@ -323,55 +315,3 @@ def sampling_seconds(model: Any, n: int = 64) -> float:
 
     seconds = draw()
     return draw() if seconds < 1 else seconds
-
-
-def write_results(path: Path, results: dict[str, Any]) -> None:
-    """Write results as JSON, and nll_by_example beside it as ``.npy``, each of them whole or not at all."""
-    nll = results["nll_by_example"]
-    if nll is not None:
-        with whole(path.with_suffix(".npy")) as file:
-            np.save(file, nll)
-    else:
-        path.with_suffix(".npy").unlink(missing_ok=True)
-    with whole(path) as file:
-        file.write(json.dumps({k: v for k, v in results.items() if k != "nll_by_example"}, indent=2).encode() + b"\n")
-
-
-def table(results: dict[str, Any]) -> str:
-    """The results as a small table for the terminal, with a warning where the number should not be trusted."""
-    samples = f", K = {results['num_samples']}" if results["num_samples"] > 1 else ""
-    bound = {"exact": "exact", "reverse-kl": "reverse, estimated from samples of the model"}.get(
-        results["kind"], f"bound: {results['kind']}{samples}"
-    )
-    score = score_of(results)
-    value = _number(results[score], 3 if score == "nll" else 4)
-    if results[f"{score}_stderr"] is not None:
-        value += f" ± {_number(results[f'{score}_stderr'], 3 if score == 'nll' else 4)}"
-    all_rows = [
-        (score, value, f"nats ({bound})"),
-        ("entropy of the data", _number(results["entropy"], 3), "nats, which nothing can go below in expectation"),
-        ("pre-processed", _number(results["nll_preprocessed"], 3), "nats of the data as the model sees them"),
-        ("bits/dim", _number(results["bpd"], 4), ""),
-        ("ELBO", _number(results["elbo"], 3), "nats"),
-        ("gap to ELBO", _number(results["elbo_gap"], 3), "nats"),
-        ("KL", _number(results["kl"] if score == "nll" else None, 3), "nats"),
-        ("reconstruction", _number(results["reconstruction"], 3), "nats"),
-        ("active units", _number(results["active_units"], 0), f"of {results['latent_features']}"),
-        ("effective samples", _number(results["effective_sample_size"], 1), f"of {results['num_samples']}"),
-        ("parameters", f"{results['num_parameters']:,}", ""),
-        ("training", _number(results["training_seconds"], 1), "s"),
-        ("evaluation", _number(results["evaluation_seconds"], 1), "s"),
-    ]
-    rows = [row for row in all_rows if row[1]]
-    width = max(len(name) for name, _, _ in rows)
-    value_width = max(len(value) for _, value, _ in rows)
-    given = " given the class" if results["context"] else ""
-    title = "{model} on {data}, {split} split: {num_examples:,} examples, {measure}".format(**results) + given
-    lines = [f"  {name:<{width}}  {value:>{value_width}}  {unit}".rstrip() for name, value, unit in rows]
-    return "\n".join([title, "─" * len(title), *lines, *(f"  {doubt}" for doubt in doubts_about(results))])
-
-
-def _number(value: float | None, digits: int) -> str:
-    if value is None:
-        return ""
-    return f"{value:,.{digits}f}" if abs(value) < 1e9 else f"{value:.3e}"

@@ -78,10 +78,10 @@ def _run(folder: str, script: str, arguments: tuple[str, ...], changed: Any) -> 
         resource.setrlimit(resource.RLIMIT_AS, (BYTES, BYTES))
     before: list[torch.Tensor] = []
 
-    def start(self: LikelihoodModel) -> None:
+    def start(self: Any) -> None:
         before[:] = [parameter.detach().clone() for parameter in self.parameters()]
 
-    def end(self: LikelihoodModel) -> None:
+    def end(self: Any) -> None:
         after = list(self.parameters())
         finite = all(bool(torch.isfinite(parameter).all()) for parameter in after)
         moved = any(not torch.equal(a, b) for a, b in zip(before, after, strict=True))
@@ -89,10 +89,10 @@ def _run(folder: str, script: str, arguments: tuple[str, ...], changed: Any) -> 
 
     on_train_start = LikelihoodModel.on_train_start
 
-    def started(self: LikelihoodModel) -> None:
+    def started(self: Any) -> None:
         on_train_start(self)
         start(self)
 
-    LikelihoodModel.on_train_start, LikelihoodModel.on_train_end = started, end  # type: ignore[method-assign, assignment]
+    LikelihoodModel.on_train_start, LikelihoodModel.on_train_end = started, end  # type: ignore[method-assign]
     sys.argv = [str(SCRIPTS / f"{script}.py"), *arguments]
     main({"train": train, "evaluate": evaluate_checkpoint}[script])
