@@ -11,6 +11,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
@@ -104,13 +105,23 @@ def fit(batches: Sequence[int], seconds: Sequence[float]) -> tuple[float, float]
 # ---------------------------------------------------------------------------------------------------- what is measured
 
 
-def time_training(arguments: Sequence[str], batch: int, devices: int, steps: int) -> tuple[float, int]:
+def time_training(
+    arguments: Sequence[str], batch: int, devices: int, steps: int, copies: int = 1
+) -> tuple[float, int]:
     """The median seconds of a step of ``train.py``, with all that belongs to it, and how many parameters there are.
-    On CPUs a process has one thread. ``batch`` is that of all devices together.
+    On CPUs a process has one thread.
+
+    Args:
+        batch: that of all devices together.
+        copies: trainings at once, which know nothing of each other but share the machine's memory.
 
     Raises:
         VaeflowError: if it cannot train so.
     """
+    if copies > 1:
+        with ThreadPoolExecutor(copies) as pool:
+            timed = list(pool.map(lambda _: time_training(arguments, batch, devices, steps), range(copies)))
+        return statistics.mean(seconds for seconds, _ in timed), timed[0][1]
     with tempfile.TemporaryDirectory() as folder:
         command = [
             sys.executable, str(TRAIN), *arguments, f"--data.batch_size={batch}", f"--trainer.devices={devices}",

@@ -53,8 +53,9 @@ class Checkpoints(ModelCheckpoint):
     """``best.ckpt``, by ``val/objective``, and ``last.ckpt``, after each validation, every so many steps, and when
     training stops.
 
-    Ctrl-C (or SIGTERM) stops training at the end of the step, or of the validation, since only there all that a
-    checkpoint holds is of one step; a second one stops at once and saves nothing.
+    Ctrl-C (or SIGTERM) stops training at the end of the step, of several processes at their next line of the log, or of
+    the validation, since only there all that a checkpoint holds is of one step; a second one stops at once and saves
+    nothing.
 
     Args:
         every: the most steps from one ``last.ckpt`` to the next.
@@ -106,7 +107,9 @@ class Checkpoints(ModelCheckpoint):
     ) -> None:
         if trainer.is_last_batch or (index + 1) % trainer.accumulate_grad_batches:
             return
-        self._stopping = trainer.strategy.reduce_boolean_decision(self._stop_asked, all=False)
+        # several processes agree where they wait for each other's numbers anyhow, not after each step
+        if trainer.world_size == 1 or trainer.global_step % trainer.log_every_n_steps == 0:
+            self._stopping = trainer.strategy.reduce_boolean_decision(self._stop_asked, all=False)
         is_due = trainer.global_step - self._last_step >= self.every
         if self._stopping or trainer.should_stop or trainer.global_step == trainer.max_steps or is_due:
             self._save_last(trainer)

@@ -54,7 +54,8 @@ def scaling() -> None:
     with tqdm(total=len(sizes) + len(shared) + (within is None), leave=False) as bar:
         for size in sizes:
             bar.set_description(f"batch {size}")
-            taken, parameters = time_training(typed, size, 1, args.steps)
+            # cores share the memory: they are all busy, as they will be together
+            taken, parameters = time_training(typed, size, 1, args.steps, copies=1 if on_cuda else args.processes)
             seconds.append(taken)
             bar.update()
         if within is None:

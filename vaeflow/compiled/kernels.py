@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import functools
 import math
+from types import FunctionType
 from typing import Any
 
 import numpy as np
@@ -802,7 +803,7 @@ def _part(job: Any, task: int, many: int) -> Any:
     return task * many // job[WANTED], (task + 1) * many // job[WANTED]
 
 
-@njit(**FAST, cache=True)
+@njit(**FAST)
 def forward(job: Any, task: int, like: Any) -> None:
     """Scalars: activation, transformer, inverse, lanes, chunks. Arrays: net, ranges, and those of :func:`_forward`."""
     first, last = _part(job, task, _scalar(job, 4))
@@ -813,7 +814,7 @@ def forward(job: Any, task: int, like: Any) -> None:
     )  # fmt: skip
 
 
-@njit(**FAST, cache=True)
+@njit(**FAST)
 def backward(job: Any, task: int, like: Any) -> None:
     """Scalars: as those of :func:`forward`. Arrays: net, readers, and those of :func:`_backward`."""
     first, last = _part(job, task, _scalar(job, 4))
@@ -824,7 +825,7 @@ def backward(job: Any, task: int, like: Any) -> None:
     )  # fmt: skip
 
 
-@njit(**FAST, cache=True)
+@njit(**FAST)
 def gradient(job: Any, task: int, like: Any) -> None:
     """By the weight of a layer: of a panel of units in a hidden layer, and of columns where there are groups of units.
 
@@ -843,7 +844,7 @@ def gradient(job: Any, task: int, like: Any) -> None:
         _gradient(known, by_sums, readers, ranges, _scalar(job, 0), panel, share, shares, out.T)
 
 
-@njit(**FAST, cache=True)
+@njit(**FAST)
 def solve(job: Any, task: int, like: Any) -> None:
     """Scalars: reverse, activation, transformer, inverse, samples in a chunk. Arrays: net, counts, and those of
     :func:`_solve`."""
@@ -856,14 +857,14 @@ def solve(job: Any, task: int, like: Any) -> None:
     )  # fmt: skip
 
 
-@njit(**FAST, cache=True)
+@njit(**FAST)
 def bernoulli(job: Any, task: int, like: Any) -> None:
     """Arrays: x, logits, out."""
     logits = _array_2(job, 1, like)
     _bernoulli(_array_2(job, 0, like), logits, *_part(job, task, len(logits)), _array_1(job, 2, like))
 
 
-@njit(**FAST, cache=True)
+@njit(**FAST)
 def bernoulli_back(job: Any, task: int, like: Any) -> None:
     """Arrays: x, logits, g, by_logits."""
     logits = _array_2(job, 1, like)
@@ -873,20 +874,27 @@ def bernoulli_back(job: Any, task: int, like: Any) -> None:
 
 @functools.cache
 def member(kernel: str, size: int) -> Any:
-    """What a thread runs: the function of that name for task after task of a job, with numbers of so many bytes."""
-    real: Any = np.float32 if size == 4 else np.float64
-    run = globals()[kernel]
+    """What a thread runs: the function of that name for task after task of a job, with numbers of so many bytes.
 
-    @cfunc(types.void(types.CPointer(types.int64)))
-    def take_tasks(pointer: Any) -> None:
-        job, like = carray(pointer, (MOST,)), np.empty(0, real)
-        task: int = _add_one(pointer, TAKEN)
-        while task < job[WANTED]:
-            run(job, task, like)
-            _add_one(pointer, DONE)
-            task = _add_one(pointer, TAKEN)
+    Each is a function of its own name and globals, not a closure: numba finds it again on the disk by these, and would
+    take seconds to put it together in every process."""
+    name, real = f"{kernel}_{8 * size}", np.float32 if size == 4 else np.float64
+    take_tasks = FunctionType(_take_tasks.__code__, {**globals(), "_run": globals()[kernel], "_real": real}, name)
+    take_tasks.__qualname__ = name
+    return cfunc(types.void(types.CPointer(types.int64)), cache=True)(take_tasks)
 
-    return take_tasks
+
+_run: Any = None
+_real: Any = None
+
+
+def _take_tasks(pointer: Any) -> None:
+    job, like = carray(pointer, (MOST,)), np.empty(0, _real)
+    task: int = _add_one(pointer, TAKEN)
+    while task < job[WANTED]:
+        _run(job, task, like)
+        _add_one(pointer, DONE)
+        task = _add_one(pointer, TAKEN)
 
 
 # -------------------------------------------------------------------------------------------------------------- noise
