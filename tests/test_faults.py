@@ -38,7 +38,7 @@ STEPS_IN_EPOCH, STEPS = 32, 160
 
 pytestmark = pytest.mark.xdist_group("faults")  # they share a run
 context = multiprocessing.get_context("forkserver")
-context.set_forkserver_preload(["vaeflow.commands.training", "vaeflow.messages"])
+context.set_forkserver_preload(["tests.preloaded"])
 
 
 def _train(folder: str, arguments: Sequence[object], steps: Any, fault: str, output: str) -> None:
@@ -329,12 +329,12 @@ def test_without_a_logger_a_run_has_its_folder_still(run: Run, tmp_path: Path) -
 
 def test_a_signal_between_validations_far_apart(training: Training) -> None:
     """With one step for an epoch, which is the last of each as well."""
-    far = ("--data.batch_size", 1280, "--trainer.max_epochs", 60, "--trainer.check_val_every_n_epoch", 60)
+    far = ("--data.batch_size", 1280, "--trainer.max_epochs", 30, "--trainer.check_val_every_n_epoch", 30)
     code, output, *_ = training("far", *far)
     assert code == 0, output
-    code, output, _, last = training("stopped", *far, stop=lambda step: step >= 20, by=signal.SIGTERM)
+    code, output, _, last = training("stopped", *far, stop=lambda step: step >= 10, by=signal.SIGTERM)
     assert code == 143, output
-    assert 20 <= last < 40
+    assert 10 <= last < 25
     assert read(training.checkpoint("stopped"))["global_step"] == last + 1
     code, output, first, _ = training("stopped", *far, "--ckpt_path", "last")
     assert code == 0, output

@@ -29,7 +29,7 @@ from vaeflow.launch import as_launched
 ROOT = Path(__file__).parent.parent
 pytestmark = pytest.mark.xdist_group("processes")  # they share a run
 context = multiprocessing.get_context("forkserver")
-context.set_forkserver_preload(["vaeflow.commands.training", "vaeflow.commands.evaluation", "vaeflow.messages"])
+context.set_forkserver_preload(["tests.preloaded"])
 
 
 def _process(
@@ -47,13 +47,14 @@ def _process(
     from vaeflow.messages import main
 
     os.environ.update(environment, XDG_CACHE_HOME=f"{folder}/cache")
-    rank_zero.rank_zero_only.rank = rank_zero_only.rank = int(environment.get("RANK", 0))
+    rank = int(environment.get("RANK", environment.get("SLURM_PROCID", 0)))
+    rank_zero.rank_zero_only.rank = rank_zero_only.rank = rank
     torch.set_num_threads(1)
     os.chdir(folder)
-    descriptor = os.open(f"{environment.get('RANK', 0)}.txt", os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
+    descriptor = os.open(f"{rank}.txt", os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
     os.dup2(descriptor, 1)
     os.dup2(descriptor, 2)
-    if room and environment["RANK"] == "0":
+    if room and rank == 0:
         resource.setrlimit(resource.RLIMIT_FSIZE, (room, room))
     if slow:
         partial.SECONDS = 0.0
@@ -69,13 +70,24 @@ def _process(
     main({"train": train, "evaluate": evaluate_checkpoint}[script])
 
 
-def _environments(world_size: int) -> list[dict[str, str]]:
-    """What torchrun tells its processes."""
-    if world_size == 1:
-        return [{}]
+def _free_port() -> int:
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
+        return int(free.getsockname()[1])
+
+
+def _environments(world_size: int, launcher: str = "torchrun") -> list[dict[str, str]]:
+    """What torchrun, or SLURM, tells its processes."""
+    if world_size == 1:
+        return [{}]
+    port = _free_port()
+    if launcher == "SLURM":
+        return [
+            {"SLURM_NTASKS": f"{world_size}", "SLURM_NTASKS_PER_NODE": f"{world_size}", "SLURM_PROCID": f"{rank}",
+             "SLURM_LOCALID": f"{rank}", "SLURM_NODEID": "0", "SLURM_JOB_ID": "4242", "SLURM_JOB_NAME": "train",
+             "SLURM_NODELIST": "localhost", "SLURM_NNODES": "1", "MASTER_PORT": f"{port}"}
+            for rank in range(world_size)
+        ]  # fmt: skip
     shared = {
         "WORLD_SIZE": world_size, "LOCAL_WORLD_SIZE": world_size, "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port,
         "GROUP_RANK": 0, "TORCHELASTIC_RUN_ID": "test",
@@ -87,11 +99,17 @@ def _environments(world_size: int) -> list[dict[str, str]]:
 
 
 def start(
-    folder: Path, script: str, *arguments: object, world_size: int = 1, slow: float = 0.0, room: int = 0
+    folder: Path,
+    script: str,
+    *arguments: object,
+    world_size: int = 1,
+    launcher: str = "torchrun",
+    slow: float = 0.0,
+    room: int = 0,
 ) -> list[Any]:
     processes = [
         context.Process(target=_process, args=(str(folder), script, arguments, environment, slow, room))
-        for environment in _environments(world_size)
+        for environment in _environments(world_size, launcher)
     ]
     for process in processes:
         process.start()
@@ -314,6 +332,16 @@ def test_two_processes_evaluate_an_energy(tmp_path: Path) -> None:
     finish(tmp_path, start(tmp_path, "train", *arguments, world_size=2))
     results = json.loads((tmp_path / "runs/energy_u1_planar/version_0/results.json").read_text())
     assert (results["num_examples"], results["world_size"]) == (4000, 2)
+
+
+def test_processes_of_slurm_make_one_run(tmp_path: Path) -> None:
+    """Told of each other by its variables."""
+    arguments = ("--config", "vae", "--trainer.max_epochs", 1, "--num_samples", 5, "--pictures.every", 0,
+                 "--trainer.accelerator", "cpu", "--trainer.devices", 2)  # fmt: skip
+    finish(tmp_path, start(tmp_path, "train", *arguments, world_size=2, launcher="SLURM"))
+    assert [path.name for path in (tmp_path / "runs/vae").iterdir()] == ["version_0"]
+    results = json.loads((tmp_path / "runs/vae/version_0/results.json").read_text())
+    assert (results["world_size"], results["num_examples"]) == (2, 300)
 
 
 def test_torchrun_makes_one_run(tmp_path: Path) -> None:

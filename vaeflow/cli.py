@@ -16,6 +16,7 @@ from pytorch_lightning import LightningModule, Trainer
 from pytorch_lightning.callbacks import Timer
 from pytorch_lightning.cli import LightningArgumentParser, LightningCLI, SaveConfigCallback
 from pytorch_lightning.loggers import TensorBoardLogger
+from pytorch_lightning.strategies import DDPStrategy
 from pytorch_lightning.utilities import rank_zero_only
 
 from vaeflow.callbacks import Checkpoints, Curves, Pictures, Progress, Unchanged
@@ -201,7 +202,11 @@ class TrainingCLI(LightningCLI):
             callbacks.append(Progress())
         self.trainer_defaults = {**self.trainer_defaults, "callbacks": callbacks}
         try:
-            return super().instantiate_trainer(**kwargs)
+            trainer = super().instantiate_trainer(**kwargs)
+            if isinstance(trainer.strategy, DDPStrategy):  # no copy of the gradient, and none of buffers at every step
+                options = {"gradient_as_bucket_view": True, "broadcast_buffers": False}
+                trainer.strategy._ddp_kwargs = {**options, **trainer.strategy._ddp_kwargs}
+            return trainer
         except BaseException as error:
             self.discard_empty_run()
             if isinstance(error, ValueError):

@@ -16,6 +16,7 @@ WARNINGS = (
     "number of training batches .* is smaller than the logging interval",  # steps of several epochs are counted
     "`LightningModule.configure_optimizers` returned `None`",  # as it should for what is fitted in closed form
     "`training_step` returned `None`",
+    ".*broadcast_buffers. is deprecated",  # the new name is of newest versions alone
     "recommended to use .*sync_dist",  # the metrics are in step already
 )
 

@@ -26,17 +26,18 @@ def test_an_all_reduce_of_a_ring() -> None:
 
 def test_efficiency_without_and_with_fixed_costs() -> None:
     """Compute that shrinks with the batch is shared out fully; what is fixed is not shared at all (Amdahl)."""
-    ideal = Cost(0.0, 1e-3, 10**6, FREE, FREE)
-    amdahl = Cost(0.1, 1e-3, 10**6, FREE, FREE)
+    ideal = Cost(0.0, 1e-3, 0.0, 10**6, FREE, FREE)
+    amdahl = Cost(0.1, 1e-3, 0.0, 10**6, FREE, FREE)
     for devices in (1, 2, 8, 1024):
         assert ideal.strong(devices, 100) == pytest.approx(1)
         assert ideal.weak(devices, 100) == amdahl.weak(devices, 100) == pytest.approx(1)
         assert amdahl.strong(devices, 100) == pytest.approx(0.2 / (0.1 * devices + 0.1))
     assert ideal.pays_up_to(100) == 1024
     assert amdahl.pays_up_to(100) == 2  # 0.2 / 0.3 and, of four, 0.2 / 0.5
-    slow = Cost(0.0, 1e-3, 10**6, FREE, Link(1e6, 0.1), per_machine=4)
-    assert slow.step(4, 25) == pytest.approx(0.025)
-    assert slow.step(8, 25) == pytest.approx(0.025 + 2 * 7 / 8 + 2 * 3 * 0.1)
+    slow = Cost(0.0, 1e-3, 0.004, 10**6, FREE, Link(1e6, 0.1), per_machine=4)
+    assert slow.step(1, 25) == pytest.approx(0.025)
+    assert slow.step(4, 25) == pytest.approx(0.029)
+    assert slow.step(8, 25) == pytest.approx(0.029 + 2 * 7 / 8 + 2 * 3 * 0.1)
     assert slow.pays_up_to(100) == 4
 
 

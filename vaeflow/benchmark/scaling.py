@@ -53,7 +53,8 @@ class Link:
 
 @dataclass(frozen=True)
 class Cost:
-    """Seconds of one training step, in which W processes have n examples each: T(W, n) = a + b n + r(W).
+    """Seconds of one training step, in which W processes have n examples each: T(1, n) = a + b n, and
+    T(W, n) = a + b n + d + r(W).
 
     DistributedDataParallel sums gradients while others are still computed, so that it may be less: the efficiencies
     here are bounds from below.
@@ -61,6 +62,7 @@ class Cost:
     Args:
         fixed: a, seconds of a step whatever its batch: starting operations, the optimizer, the loop.
         per_example: b, seconds for each example more.
+        bookkeeping: d, seconds that DistributedDataParallel takes by itself.
         num_bytes: of the gradient.
         within: the link between devices of one machine.
         between: that between machines, of each of them.
@@ -69,6 +71,7 @@ class Cost:
 
     fixed: float
     per_example: float
+    bookkeeping: float
     num_bytes: int
     within: Link
     between: Link
@@ -76,8 +79,11 @@ class Cost:
 
     def step(self, world_size: int, per_device: float) -> float:
         """T(W, n) in seconds."""
+        compute = self.fixed + self.per_example * per_device
+        if world_size == 1:
+            return compute
         link = self.within if world_size <= self.per_machine else self.between
-        return self.fixed + self.per_example * per_device + link.seconds(self.num_bytes, world_size)
+        return compute + self.bookkeeping + link.seconds(self.num_bytes, world_size)
 
     def strong(self, world_size: int, batch: float) -> float:
         """Efficiency with one global batch B shared out: T(1, B) / (W · T(W, B/W))."""
@@ -105,9 +111,7 @@ def fit(batches: Sequence[int], seconds: Sequence[float]) -> tuple[float, float]
 # ---------------------------------------------------------------------------------------------------- what is measured
 
 
-def time_training(
-    arguments: Sequence[str], batch: int, devices: int, steps: int, copies: int = 1
-) -> tuple[float, int]:
+def time_training(arguments: Sequence[str], batch: int, devices: int, steps: int, copies: int = 1) -> tuple[float, int]:
     """The median seconds of a step of ``train.py``, with all that belongs to it, and how many parameters there are.
     On CPUs a process has one thread.
 

@@ -91,6 +91,8 @@ class Checkpoints(ModelCheckpoint):
         super().on_train_start(trainer, pl_module)
         self._last_step = trainer.global_step
         trainer.callback_metrics.update(self._metrics)
+        # Lightning has processes tell each other of SIGTERM at every step, for which a GPU waits; signals are ours here
+        trainer.fit_loop.epoch_loop._broadcast_sigterm_tensor = lambda: None  # type: ignore[method-assign]
         if threading.current_thread() is threading.main_thread():
             for number in (signal.SIGINT, signal.SIGTERM):
                 signal.signal(number, self._ask_to_stop)

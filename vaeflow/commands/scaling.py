@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shlex
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +22,8 @@ DEVICES = [2**k for k in range(11)]
 
 def scaling() -> None:
     """Say what data-parallel training on 1 to 1,024 devices would bring, from the time of a step and of an all-reduce
-    that are measured here: T(W, n) = a + b n + r(W) seconds for W devices with n examples each."""
+    that are measured here: T(W, n) = a + b n + d + r(W) seconds for W devices with n examples each, where d is what
+    DistributedDataParallel takes by itself, and r the all-reduce."""
     parser = parser_of("scaling.py", scaling)
     add = parser.add_argument
     add("--config", type=str, required=True, help="what is trained, as train.py takes it")
@@ -34,15 +36,18 @@ def scaling() -> None:
     add("--per_machine", type=PositiveInt, default=8, help="devices of one machine")
     add("--within", type=list[float] | None, default=None,
         help="GB/s and µs of a machine's own link, such as [200, 10]; by default measured")  # fmt: skip
-    add("--between", type=list[float], default=[25.0, 20.0], help="GB/s and µs of the network between machines")
+    add("--between", type=list[float] | None, default=None,
+        help="the same between machines; by default [25, 20] for GPUs, for CPUs as within one")  # fmt: skip
     add("--json", type=str | None, default=None, help="where all numbers are written")
     add("--debug", action="store_true", help="show the traceback of an error")
     args = parser.parse_args()
     if len(set(args.batches)) < 2:
         raise VaeflowError("--batches needs two sizes or more: a line is laid through their times.")
-    between = _link(args.between, "--between")
-    within = None if args.within is None else _link(args.within, "--within")
     on_cuda = device() == "cuda"
+    within = None if args.within is None else _link(args.within, "--within")
+    between = Link(25e9, 20e-6) if on_cuda else None
+    if args.between is not None:
+        between = _link(args.between, "--between")
     if within is None and on_cuda and gpus < args.processes:
         raise VaeflowError(f"there are {gpus} GPUs, too few to time their link: give --within, such as [200, 10].")
 
@@ -51,13 +56,19 @@ def scaling() -> None:
     shared = [args.batch, args.batch * args.processes] if can_run_all and args.batch % args.processes == 0 else []
     sizes = sorted(set(args.batches))
     seconds, measured = [], {}
-    with tqdm(total=len(sizes) + len(shared) + (within is None), leave=False) as bar:
+    copies = 1 if on_cuda else args.processes  # cores share the memory: they are all busy, as they will be together
+    with tqdm(total=len(sizes) + 1 + len(shared) + (within is None), leave=False) as bar:
         for size in sizes:
             bar.set_description(f"batch {size}")
-            # cores share the memory: they are all busy, as they will be together
-            taken, parameters = time_training(typed, size, 1, args.steps, copies=1 if on_cuda else args.processes)
+            taken, parameters = time_training(typed, size, 1, args.steps, copies)
             seconds.append(taken)
             bar.update()
+        fixed, per_example = fit(sizes, seconds)
+        bar.set_description("DistributedDataParallel")
+        size = min(sizes, key=lambda size: abs(size - args.batch))
+        alone, _ = time_training([*typed, "--trainer.strategy", "ddp"], size, 1, args.steps, copies)
+        bookkeeping = max(0.0, alone - (fixed + per_example * size))
+        bar.update()
         if within is None:
             bar.set_description("all-reduce")
             within = measure_link(4 * parameters, args.processes, device())
@@ -66,14 +77,12 @@ def scaling() -> None:
             bar.set_description(f"{args.processes} processes, batch {size}")
             measured[size], _ = time_training(typed, size, args.processes, args.steps)
             bar.update()
-    fixed, per_example = fit(sizes, seconds)
-    cost = Cost(fixed, per_example, 4 * parameters, within, between, args.per_machine)
+    cost = Cost(fixed, per_example, bookkeeping, 4 * parameters, within, between or within, args.per_machine)
     report = {
         "machine": machine(torch.device(device())),
         "command": typed,
         "seconds": dict(zip(sizes, seconds, strict=True)),
-        "cost": {"fixed": fixed, "per_example": per_example, "num_bytes": cost.num_bytes,
-                 "within": vars(within), "between": vars(between), "per_machine": args.per_machine},
+        "cost": asdict(cost),
         "measured": {"processes": args.processes, "seconds": measured},
     }  # fmt: skip
     print(_text(cost, args, report))
@@ -91,14 +100,16 @@ def _text(cost: Cost, args: Any, report: dict[str, Any]) -> str:
     """The table, in Markdown."""
     batch, processes, measured = args.batch, args.processes, report["measured"]["seconds"]
     how = "given" if args.within is not None else f"measured with {processes} processes"
+    between = "the same" if cost.between == cost.within else _shown(cost.between)
+    between += " (given)" if args.between else " (assumed)"
     lines = [
         f"{args.config} on {report['machine']['device']}, one thread for a process on CPUs",
-        f"step: {cost.fixed * 1e3:.2f} ms + {cost.per_example * 1e6:.1f} µs for each example; "
-        f"gradient: {cost.num_bytes / 1e6:.2f} MB",
+        f"step: {cost.fixed * 1e3:.2f} ms + {cost.per_example * 1e6:.1f} µs for each example, and "
+        f"{cost.bookkeeping * 1e3:.2f} ms where devices share it; gradient: {cost.num_bytes / 1e6:.2f} MB",
         *(f"  batch {size}: {t * 1e3:.2f} ms, by the line {cost.step(1, size) * 1e3:.2f} ms"
           for size, t in report["seconds"].items()),
         f"link within a machine of {cost.per_machine}: {_shown(cost.within)} ({how}); "
-        f"between machines: {_shown(cost.between)} (given)",
+        f"between machines: {between}",
         *(f"  {processes} processes, {size} examples together: {t * 1e3:.2f} ms, by the model "
           f"{cost.step(processes, size / processes) * 1e3:.2f} ms" for size, t in measured.items()),
         "",

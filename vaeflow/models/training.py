@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterable
 from typing import Any, Literal
 
 import torch
+import torch.distributed as dist
 from pytorch_lightning import LightningModule
 from pytorch_lightning.plugins import DoublePrecision, MixedPrecision, Precision
 from pytorch_lightning.utilities import GradClipAlgorithmType
@@ -143,14 +144,18 @@ class TrainedModel(LightningModule, ABC):
     def on_validation_epoch_start(self) -> None:
         if not self.trainer.sanity_checking:
             self.refresh(self.trainer.datamodule)  # type: ignore[attr-defined]
+        if self.trainer.world_size > 1:
+            for buffer in self.buffers():  # such as a net's own running means, which each process has of its part
+                dist.broadcast(buffer, src=0)
 
     def on_validation_epoch_end(self) -> None:
         self._log_means("val", self.val_means)
 
     def _log_means(self, stage: str, metric: Means) -> None:
-        if not metric.state()["count"]:  # of all processes, which then either all go on, or none
+        sums = metric.state()  # of all processes, which then either all go on, or none
+        if not sums["count"]:
             return
-        means = {name: value for name, (value, _) in metric.compute().items()}
+        means = dict(zip(metric.names, sums["total"] / sums["count"], strict=True))
         metric.reset()
         if self.levels is not None and "nll" in means:
             means["bpd"] = means["nll"] / (self.dimension * math.log(2))
