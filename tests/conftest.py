@@ -121,7 +121,7 @@ def run(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capfd: pytest.CaptureFixture
 ) -> Callable[..., tuple[int, str]]:
     """Runs a script of the command line in this process, in an empty folder: its exit code, and what it printed."""
-    from vaeflow.commands import compare_runs, evaluate_checkpoint, figures, fuzz, scaling
+    from vaeflow.commands import compare_runs, evaluate_checkpoint, figures, fuzz, reproduce, scaling
     from vaeflow.commands.gallery import COMMANDS
     from vaeflow.messages import main
 
@@ -131,6 +131,7 @@ def run(
         "compare": compare_runs,
         "figures": figures,
         "fuzz": fuzz,
+        "reproduce": reproduce,
         "scaling": scaling,
     }
 

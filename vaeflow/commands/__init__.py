@@ -6,6 +6,7 @@ from vaeflow.commands.evaluation import compare_runs, evaluate_checkpoint
 from vaeflow.commands.fuzz import fuzz
 from vaeflow.commands.gallery import figures, latent_dimensions
 from vaeflow.commands.latent import attribute, draw_manifold, draw_posteriors, interpolate, reconstruct
+from vaeflow.commands.reproduce import reproduce
 from vaeflow.commands.scaling import scaling
 from vaeflow.commands.training import train
 
@@ -24,6 +25,7 @@ __all__ = [
     "interpolate",
     "latent_dimensions",
     "reconstruct",
+    "reproduce",
     "sample",
     "scaling",
     "train",

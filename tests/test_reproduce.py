@@ -1,0 +1,85 @@
+"""The tables of RESULTS.md: how rows are trained, kept and taken up again, and what is written of them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from tests.test_cli import Run
+from vaeflow.configs import config_names
+from vaeflow.reproduce.report import Outcome, markdown
+from vaeflow.reproduce.tables import BPD, ELBO_BPD, TABLES
+
+
+def outcome(seed: int, nll: float, elbo: float) -> Outcome:
+    """Of images with ln 2 · D = 100."""
+    results: dict[str, Any] = {"nll": nll, "nll_stderr": 2.0, "bpd": nll / 100, "elbo": elbo, "num_parameters": 12_345,
+                               "training_seconds": 60.0 * seed}  # fmt: skip
+    return Outcome(seed, results, "a machine, 2 threads")
+
+
+def cells(text: str, row: str) -> list[str]:
+    (line,) = [line for line in text.splitlines() if line.startswith(f"| `{row}` |")]
+    return [cell.strip() for cell in line.strip("|").split("|")]
+
+
+def test_a_table_says_what_was_measured_published_and_reached() -> None:
+    found = {
+        "vae": [outcome(1, 438.0, -452.0), outcome(2, 442.0, -456.0)],
+        "vae_planar": [outcome(3, 440.0, -436.0)],
+    }
+    text = markdown("freyfaces", TABLES["freyfaces"], found)
+    header = next(line for line in text.splitlines() if line.startswith("| row"))
+    assert (
+        header
+        == f"| row | {BPD.title} | published | {ELBO_BPD.title} | published | reached | parameters | trained in |"
+    )
+    vae = ["`vae`", "4.400 ± 0.028", "4.400", "4.540 ± 0.028", "4.530", "yes / no, 0.010 more", "12,345", "90 s"]
+    assert cells(text, "vae") == vae
+    planar = ["`vae_planar`", "4.400 ± 0.020", "4.310", "4.360", "4.400", "no, 0.090 more / yes", "12,345", "3 min"]
+    assert cells(text, "vae_planar") == planar
+    assert cells(text, "vae_radial")[1:] == ["–", "–", "–", "–", "not run", "–", "–"]
+    assert "from memory, unverified" in text
+    assert "Trained on a machine, 2 threads." in text
+
+
+def test_every_row_names_a_config_that_is_there() -> None:
+    for table in TABLES.values():
+        assert table.rows
+        for row in table.rows.values():
+            config = row.options.split()[1]
+            assert row.options.startswith("--config ")
+            assert config in config_names()
+            assert set(row.published) <= {column.title for column in table.columns}
+    missing = {name for name in config_names() if "/" not in name and not name.startswith("energy")}
+    assert set(TABLES["digits"].rows) == missing
+
+
+def test_rows_are_trained_once_and_taken_up_again(run: Run, tmp_path: Path) -> None:
+    asked = ("reproduce", "--table", "digits", "--row", "uniform", "gaussian")
+    (tmp_path / "RESULTS.md").write_text(
+        "# Mine\n\nBefore.\n\n<!-- digits -->\nold\n<!-- end of digits -->\n\nAfter.\n"
+    )
+    code, output = run(*asked)
+    assert code == 0, output
+    text = (tmp_path / "RESULTS.md").read_text()
+    assert text.startswith("# Mine\n\nBefore.\n\n<!-- digits -->\n## Digits\n")
+    assert text.endswith("<!-- end of digits -->\n\nAfter.\n")
+    assert "old" not in text
+    assert cells(text, "uniform")[1] == "4.087 ± 0.000"  # log₂ 17
+    assert cells(text, "vae")[-3:] == ["not run", "–", "–"]
+    (tmp_path / "runs/paper/digits/gaussian/seed_0/version_0/results.json").unlink()
+    code, output = run(*asked)
+    assert code == 0, output
+    assert "kept        runs/paper/digits/uniform/seed_0/version_0" in output
+    assert "--ckpt_path runs/paper/digits/gaussian/seed_0/version_0/checkpoints/last.ckpt" in output
+    assert (tmp_path / "RESULTS.md").read_text().count("## Digits") == 1
+    assert {p.name for p in tmp_path.glob("runs/paper/digits/*/*/*")} == {"version_0"}
+
+
+def test_what_is_not_there_is_said(run: Run) -> None:
+    assert "there is no table mnist: there are digits" in run("reproduce", "--table", "mnist")[1]
+    assert "there is no row glow: there are uniform" in run("reproduce", "--table", "digits", "--row", "glow")[1]
+    code, output = run("reproduce", "--table", "digits", "--row", "vae", "--more", "--model.no_such_key 1")
+    assert code == 1
+    assert "row vae ended with exit code 2" in output

@@ -1,0 +1,112 @@
+"""A table of ``RESULTS.md``, out of the ``results.json`` of its runs."""
+
+from __future__ import annotations
+
+import json
+import statistics
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from vaeflow.reproduce.tables import Column, Published, Table
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """One run of a row, to its end.
+
+    Args:
+        seed: it was trained with.
+        results: what ``results.json`` holds.
+        device: that it was trained on.
+    """
+
+    seed: int
+    results: Mapping[str, Any]
+    device: str
+
+
+def outcome_of(run: Path, seed: int) -> Outcome:
+    """Of a run's folder."""
+    start = json.loads((run / "run.json").read_text())[-1]
+    return Outcome(
+        seed, json.loads((run / "results.json").read_text()), f"{start['device']}, {start['threads']} threads"
+    )
+
+
+def markdown(name: str, table: Table, found: Mapping[str, Sequence[Outcome]]) -> str:
+    """The section of a table: one line for each row, whether it has been run or not."""
+    columns = [(column, _figures(table, column)) for column in table.columns]
+    header = ["row"]
+    for column, figures in columns:
+        header += [column.title, "published"] if figures else [column.title]
+    header += ["reached", "parameters", "trained in"]
+    lines = [_line(header), _line(["---", *["---:"] * (len(header) - 1)])]
+    for row in table.rows:
+        outcomes = found.get(row, [])
+        cells = [f"`{row}`"]
+        for column, figures in columns:
+            cells.append(_measured(column, outcomes))
+            if figures:
+                cells.append(f"{figures[row].value:.{column.digits}f}" if row in figures else "–")
+        results = [outcome.results for outcome in outcomes]
+        cells.append(_reached(table, row, outcomes) if results else "not run")
+        cells.append(f"{results[0]['num_parameters']:,}" if results else "–")
+        cells.append(_duration(statistics.mean(r["training_seconds"] for r in results)) if results else "–")
+        lines.append(_line(cells))
+    samples = f"K = {table.num_samples:,}" if table.num_samples > 1 else "one draw for each example"
+    parts = [
+        f"## {table.title}",
+        f"{table.protocol} Evaluated with {samples}, seeds {', '.join(map(str, table.seeds))}; `python "
+        f"scripts/reproduce.py --table {name}` rebuilds it, `--row ROW` one line of it.",
+        "\n".join(lines),
+    ]
+    devices = dict.fromkeys(outcome.device for outcomes in found.values() for outcome in outcomes)
+    if devices:
+        parts.append(f"Trained on {'; '.join(devices)}.")
+    sources = dict.fromkeys(
+        f"{column.title}: {figure.source}" for column, figures in columns for figure in figures.values()
+    )
+    if sources:
+        parts.append(f"Published: {'; '.join(sources)}.")
+    parts += [f"`{row}`: {table.rows[row].note}" for row in table.rows if table.rows[row].note]
+    return "\n\n".join(parts) + "\n"
+
+
+def _line(cells: Sequence[str]) -> str:
+    return f"| {' | '.join(cells)} |"
+
+
+def _figures(table: Table, column: Column) -> dict[str, Published]:
+    """What was published of a column, by row."""
+    return {name: row.published[column.title] for name, row in table.rows.items() if column.title in row.published}
+
+
+def _measured(column: Column, outcomes: Sequence[Outcome]) -> str:
+    """The mean over seeds ± their standard deviation; of a single run ± the standard error over examples."""
+    values = [value for outcome in outcomes if (value := column.of(outcome.results)) is not None]
+    if not values:
+        return "–"
+    digits = column.digits
+    if len(values) > 1:
+        return f"{statistics.mean(values):.{digits}f} ± {statistics.stdev(values):.{digits}f}"
+    stderr = column.stderr(outcomes[0].results)
+    return f"{values[0]:.{digits}f}" + (f" ± {stderr:.{digits}f}" if stderr is not None else "")
+
+
+def _reached(table: Table, row: str, outcomes: Sequence[Outcome]) -> str:
+    """Whether every published figure of a row is met, in the digits that are printed."""
+    judged = []
+    for column in table.columns:
+        values = [value for outcome in outcomes if (value := column.of(outcome.results)) is not None]
+        if values and row in (figures := _figures(table, column)):
+            behind = round(statistics.mean(values), column.digits) - figures[row].value
+            judged.append("yes" if behind <= 0 else f"no, {behind:.{column.digits}f} more")
+    return " / ".join(judged) or "–"
+
+
+def _duration(seconds: float) -> str:
+    if seconds < 120:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 7200 else f"{seconds / 3600:.1f} h"

@@ -1,0 +1,222 @@
+"""What is trained for each table, with the figures that were published."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+Results = Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class Column:
+    """A number of each row.
+
+    Args:
+        title: with its unit.
+        of: the number of ``results.json``, low is good, or None where it has none.
+        stderr: its standard error over test examples.
+    """
+
+    title: str
+    of: Callable[[Results], float | None]
+    stderr: Callable[[Results], float | None] = lambda results: None
+    digits: int = 2
+
+
+@dataclass(frozen=True)
+class Published:
+    """A figure that was published.
+
+    Args:
+        value: in the column's unit.
+        source: paper, arXiv number, table; "from memory" where nobody could look it up.
+    """
+
+    value: float
+    source: str
+
+
+@dataclass(frozen=True)
+class Row:
+    """One model of a table.
+
+    Args:
+        options: of ``train.py``; ``{seed}`` is the run's.
+        published: by the column's title.
+        note: what is to be known of it.
+    """
+
+    options: str
+    published: Mapping[str, Published] = field(default_factory=dict)
+    note: str = ""
+
+
+@dataclass(frozen=True)
+class Table:
+    """Rows of one data set, under one protocol.
+
+    Args:
+        title: of its section.
+        protocol: data, split, measure, what is said of all rows.
+        num_samples: K of the evaluation.
+        seeds: by default.
+        columns: the first one is what rows are judged by.
+        rows: by name.
+    """
+
+    title: str
+    protocol: str
+    num_samples: int
+    seeds: tuple[int, ...]
+    columns: tuple[Column, ...]
+    rows: Mapping[str, Row]
+
+
+def _of(name: str, factor: float = 1.0) -> Callable[[Results], float | None]:
+    return lambda results: None if results.get(name) is None else factor * results[name]
+
+
+def _per_dimension(name: str, factor: float = 1.0) -> Callable[[Results], float | None]:
+    """A number in nats as bits/dim."""
+    nats = _of(name, factor)
+    return lambda results: None if (n := nats(results)) is None else n * results["bpd"] / results["nll"]
+
+
+NLL = Column("nll, nats", _of("nll"), _of("nll_stderr"))
+ELBO = Column("−ELBO, nats", _of("elbo", -1.0))
+BPD = Column("nll, bits/dim", _of("bpd"), _per_dimension("nll_stderr"), 3)
+ELBO_BPD = Column("−ELBO, bits/dim", _per_dimension("elbo", -1.0), digits=3)
+LOGITS = Column("nll in logits, nats", _of("nll_preprocessed"), _of("nll_stderr"), 1)
+KL = Column("KL(q ‖ p), nats", _of("kl"), _of("kl_stderr"), 4)
+
+# ------------------------------------------------------------------------------------------------------------ the rows
+
+_IWAE = "Burda et al. 2016, 1509.00519, table 1"
+_MAF = "Papamakarios et al. 2017, 1705.07057, table 2"
+
+
+def _digits() -> dict[str, Row]:
+    names = ["uniform", "gaussian", "gaussian_mixture", "deep_gmm", "vae_2d", "vae", "vae_planar", "vae_radial",
+             "vae_iaf", "vae_sylvester", "iwae", "made", "nice", "realnvp", "realnvp_image", "maf",
+             "spline"]  # fmt: skip
+    return {name: Row(f"--config {name}") for name in names}
+
+
+def _freyfaces() -> dict[str, Row]:
+    figures = {
+        "vae": ("vae", "", 4.53, 4.40),
+        "vae_planar": ("vae_planar", "", 4.40, 4.31),
+        "vae_radial": ("vae_radial", "", None, None),
+        "vae_iaf": ("vae_iaf", "", 4.47, 4.38),
+        "vae_sylvester_o": ("vae_sylvester", " --model.flow.kind orthogonal", 4.51, 4.39),
+        "vae_sylvester_h": ("vae_sylvester", " --model.flow.kind householder", 4.46, 4.35),
+        "vae_sylvester_t": ("vae_sylvester", " --model.flow.kind triangular", 4.45, 4.35),
+    }
+    elbo = "van den Berg et al. 2018, 1803.05649, as quoted by Grathwohl et al. 2019, 1810.01367, table 3"
+    memory = "van den Berg et al. 2018, 1803.05649, from memory, unverified"
+    rows = {}
+    for name, (config, more, bound, nll) in figures.items():
+        published = {}
+        if bound is not None and nll is not None:
+            published[ELBO_BPD.title] = Published(bound, memory if name[-2:] in ("_o", "_h") else elbo)
+            published[BPD.title] = Published(nll, memory)
+        rows[name] = Row(f"--config freyfaces/{config} --data.split_seed {{seed}}{more}", published)
+    return rows
+
+
+def _mnist_mlp() -> dict[str, Row]:
+    def published(value: float) -> dict[str, Published]:
+        return {NLL.title: Published(value, _IWAE)}
+
+    rows = {
+        "vae": Row("--config mnist/vae", published(86.76)),
+        "iwae_5": Row("--config mnist/iwae", published(85.54)),
+        "iwae_50": Row("--config mnist/iwae --model.num_samples 50", published(84.78)),
+    }
+    for flow in ("planar", "iaf", "sylvester"):
+        rows[f"vae_{flow}"] = Row(f"--config mnist/vae_{flow}")
+        for k in (5, 50):
+            options = f"--config mnist/vae_{flow} --model.objective iwae --model.num_samples {k}"
+            rows[f"iwae_{k}_{flow}"] = Row(options)
+    return rows
+
+
+def _mnist_continuous() -> dict[str, Row]:
+    def published(value: float) -> dict[str, Published]:
+        return {LOGITS.title: Published(value, _MAF)}
+
+    return {
+        "gaussian": Row("--config mnist/gaussian", published(1366.9)),
+        "made": Row("--config mnist/made", published(1380.8)),
+        "made_mog": Row("--config mnist/made --model.components 10", published(1038.5)),
+        "realnvp_5": Row("--config mnist/realnvp", published(1323.2)),
+        "realnvp_10": Row("--config mnist/realnvp --model.couplings 10", published(1370.7)),
+        "maf_5": Row("--config mnist/maf", published(1300.5)),
+        "maf_10": Row("--config mnist/maf --model.steps 10", published(1313.1)),
+        "maf_mog_5": Row("--config mnist/maf --model.components 10", published(1100.3)),
+        "nice": Row("--config mnist/nice"),
+    }
+
+
+def _energies() -> dict[str, Row]:
+    flows = {f"planar_{k}": f"--model.flow.steps {k}" for k in (2, 8, 32)}
+    flows["iaf"] = "--model.flow InverseAutoregressive --model.flow.steps 8 --model.flow.hidden [64,64]"
+    flows["spline"] = (
+        "--model.flow InverseAutoregressive --model.flow.steps 4 --model.flow.hidden [64,64] "
+        "--model.flow.transformer RationalQuadraticSpline"
+    )
+    return {
+        f"u{u}_{name}": Row(f"--config energy_u{u}_planar {options}")
+        for u in (1, 2, 3, 4)
+        for name, options in flows.items()
+    }
+
+
+TABLES: dict[str, Table] = {
+    "digits": Table(
+        "Digits",
+        "scikit-learn's digits, 8 × 8, 17 grey levels, 1,198 / 299 / 300 examples, measure `discrete-17`. Densities of "
+        "real numbers bound P(x) by log (1/K) Σ p(x + u) over draws of the noise, VAEs by importance sampling.",
+        1000,
+        (0,),
+        (BPD, NLL, ELBO),
+        _digits(),
+    ),
+    "freyfaces": Table(
+        "Frey Faces",
+        "1,965 images of 28 × 20, 256 grey levels, split 1,565 / 200 / 200 by the seed, a categorical head over the "
+        "levels.",
+        5000,
+        (123, 321, 231),
+        (BPD, ELBO_BPD),
+        _freyfaces(),
+    ),
+    "mnist_mlp": Table(
+        "MNIST, dynamically binarised, nets 784-200-200-50",
+        "50,000 / 10,000 / 10,000 images, pixels drawn anew with their grey level's probability in every epoch, and "
+        "once, with a fixed seed, for validation and test.",
+        5000,
+        (0,),
+        (NLL, ELBO),
+        _mnist_mlp(),
+    ),
+    "mnist_continuous": Table(
+        "MNIST, grey levels, MAF's protocol",
+        "50,000 / 10,000 / 10,000 images, dequantised by uniform noise, one draw for each test image, logit with "
+        "α = 10⁻⁶; minus the mean log-density in logits, as the paper has it with the other sign.",
+        1,
+        (0,),
+        (LOGITS, NLL, BPD),
+        _mnist_continuous(),
+    ),
+    "energies": Table(
+        "Energies of the plane",
+        "KL(q ‖ p) to exp(−U)/Z, log Z by quadrature, from 100,000 samples of q. No figures were published.",
+        1,
+        (0,),
+        (KL,),
+        _energies(),
+    ),
+}
