@@ -307,8 +307,7 @@ def test_steps_that_change_nothing_are_said(run: Run) -> None:
     code, output = run("train", "--config", "vae", *short, "--trainer.gradient_clip_val", 1e-300)
     assert code == 1
     assert (
-        "2 steps changed no parameter: the learning rate is 0.003, and gradients are clipped to a norm of 1e-300"
-        in output
+        "2 steps changed no parameter: the learning rate is 0.003, gradients are clipped to a norm of 1e-300" in output
     )
 
 
@@ -327,19 +326,27 @@ def test_without_a_logger_a_run_has_its_folder_still(run: Run, tmp_path: Path) -
     assert {path.name for path in tmp_path.iterdir()} == {"runs"}
 
 
-def test_a_signal_between_validations_far_apart(training: Training) -> None:
+@pytest.mark.parametrize("length", ["epochs", "steps"])
+def test_a_signal_between_validations_far_apart(length: str, training: Training) -> None:
     """With one step for an epoch, which is the last of each as well."""
-    far = ("--data.batch_size", 1280, "--trainer.max_epochs", 30, "--trainer.check_val_every_n_epoch", 30)
-    code, output, *_ = training("far", *far)
+    far = ("--data.batch_size", 1280, "--trainer.check_val_every_n_epoch", 30, "--trainer.max_epochs", 30)
+    if length == "steps":
+        far = (*far, "--trainer.max_steps", 30)
+    whole, stopped = f"far_{length}", f"stopped_{length}"
+    code, output, *_ = training(whole, *far)
     assert code == 0, output
-    code, output, _, last = training("stopped", *far, stop=lambda step: step >= 10, by=signal.SIGTERM)
-    assert code == 143, output
-    assert 10 <= last < 25
-    assert read(training.checkpoint("stopped"))["global_step"] == last + 1
-    code, output, first, _ = training("stopped", *far, "--ckpt_path", "last")
+    resume: tuple[object, ...] = ()
+    for at in (7, 16):
+        stop = lambda step, at=at: step >= at  # noqa: E731
+        code, output, _, last = training(stopped, *far, *resume, stop=stop, by=signal.SIGTERM)
+        assert code == 143, output
+        assert at <= last < 28
+        assert read(training.checkpoint(stopped))["global_step"] == last + 1
+        resume = ("--ckpt_path", "last")
+    code, output, first, _ = training(stopped, *far, *resume)
     assert code == 0, output
     assert first == last + 1
-    assert_same_end(training, "stopped", "far")
+    assert_same_end(training, stopped, whole)
 
 
 def test_a_file_is_there_whole_or_not_at_all(tmp_path: Path) -> None:

@@ -256,13 +256,44 @@ def test_an_error_of_one_process_ends_the_others(tmp_path: Path) -> None:
     assert re.findall("^error: .*", first, re.MULTILINE) == [
         "error: runs/vae/version_0/checkpoints/best.ckpt cannot be written (File too large)."
     ]
-    assert re.findall("^.*error.*", second, re.MULTILINE) == [
-        "error: another process has ended, for the reason that it gave."
-    ]
+    (said,) = re.findall("^.*error:.*", second, re.MULTILINE)
+    assert said.startswith("error: another process has ended, as it says, or cannot be reached (")
+
+
+def test_an_error_ends_the_processes_that_lightning_started(tmp_path: Path) -> None:
+    """And is said once."""
+    command = [sys.executable, str(ROOT / "scripts/train.py"), "--config", "vae", "--trainer.devices", "2",
+               "--trainer.accelerator", "cpu", "--pictures.every", "0"]  # fmt: skip
+    done = subprocess.run(
+        command, cwd=tmp_path, capture_output=True, text=True, timeout=120, env={**os.environ, "OMP_NUM_THREADS": "1"},
+        preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, 20_000)),
+    )  # fmt: skip
+    assert done.returncode == 1, done.stderr
+    (said,) = re.findall("^.*error.*", done.stderr, re.MULTILINE)
+    assert "best.ckpt cannot be written (File too large)" in said
+
+
+def test_two_processes_stop_together(tmp_path: Path) -> None:
+    """At the same line of the log, whichever hears of it first."""
+    arguments = ("--config", "vae", "--pictures.every", 0, "--trainer.accelerator", "cpu", "--trainer.max_epochs", 5000,
+                 "--trainer.check_val_every_n_epoch", 5000)  # fmt: skip
+    processes = start(tmp_path, "train", *arguments, world_size=2)
+    deadline = time.monotonic() + 60
+    while not list(tmp_path.glob("runs/vae/version_0/config.yaml")) and time.monotonic() < deadline:
+        time.sleep(0.01)
+    time.sleep(0.5)
+    os.kill(processes[1].pid, signal.SIGTERM)
+    for process in processes:
+        process.join(60)
+    assert [process.exitcode for process in processes] == [143, 143], (tmp_path / "0.txt").read_text()
+    step = read(tmp_path / "runs/vae/version_0/checkpoints/last.ckpt")["global_step"]
+    assert step % 10 == 0
+    assert step > 0
+    assert f"stopped after step {step}; to go on" in (tmp_path / "0.txt").read_text()
 
 
 class Gradients(Callback):
-    """Keeps the gradient of every step, and the parameters after it."""
+    """Keeps the gradient of every step, and what the model holds before it."""
 
     def on_before_optimizer_step(self, trainer: Trainer, pl_module: LightningModule, optimizer: Any) -> None:
         if trainer.is_global_zero:

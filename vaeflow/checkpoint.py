@@ -38,6 +38,8 @@ PATHS = (
 """Keys of a config whose values are files, folders and names, which look like modules at times."""
 KEY = "vaeflow"
 PREVIOUS = "previous.ckpt"
+PRETRAINED = Path(__file__).parents[1] / "pretrained"
+"""Checkpoints that come with the code."""
 
 
 def describe(value: Any) -> Any:
@@ -188,14 +190,34 @@ class Files(TorchCheckpointIO):
             file.write(content.getbuffer())
 
 
+def named(path: str | Path) -> Path:
+    """The checkpoint of that path, or of that name without its ending, here or among those that come with the code:
+    ``pretrained/vae_iaf``. The path itself where there is none."""
+    candidates = (Path(path), Path(f"{path}.ckpt"), PRETRAINED.parent / f"{path}.ckpt")
+    return next((candidate for candidate in candidates if candidate.exists()), Path(path))
+
+
+def keep_weights(source: Path, target: Path) -> None:
+    """Write the model of a checkpoint to another, with its data and how long it was trained, but without what only
+    its training needs: a third of the size. Nothing can be resumed from it."""
+    checkpoint = read(source)
+    kept = {name: checkpoint[name] for name in ("state_dict", "epoch", "global_step", "pytorch-lightning_version", KEY)}
+    kept["callbacks"] = {name: state for name, state in checkpoint["callbacks"].items() if name == "Timer"}
+    with whole(target) as file:
+        torch.save(kept, file)
+
+
 def read(path: str | Path) -> dict[str, Any]:
     """The contents of a checkpoint file, tensors and plain values only, on the CPU.
+
+    Args:
+        path: of the file, or a name: see :func:`named`.
 
     Raises:
         VaeflowError: if there is no such file, or if it is not a checkpoint, or damaged, which names those beside it
             that are whole.
     """
-    path = Path(path)
+    path = named(path)
     if path.is_dir():
         raise VaeflowError(f"{path} is a folder, expected a checkpoint, such as version_0/checkpoints/best.ckpt in it.")
     if not path.is_file():

@@ -62,7 +62,8 @@ def main(command: Callable[[], None]) -> None:
         if getattr(rank_zero_only, "rank", 0) != 0:
             time.sleep(SECONDS)
         if _is_lost(error):
-            print("error: another process has ended, for the reason that it gave.", file=sys.stderr)
+            reason = str(error).splitlines()[0][:200]
+            print(f"error: another process has ended, as it says, or cannot be reached ({reason}).", file=sys.stderr)
             sys.exit(1)
         mendable = _mendable(error)
         if mendable is not None:

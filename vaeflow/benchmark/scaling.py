@@ -56,8 +56,8 @@ class Cost:
     """Seconds of one training step, in which W processes have n examples each: T(1, n) = a + b n, and
     T(W, n) = a + b n + d + r(W).
 
-    DistributedDataParallel sums gradients while others are still computed, so that it may be less: the efficiencies
-    here are bounds from below.
+    That gradients are summed while others are still computed is left out, and so is waiting for the slowest process: an
+    estimate, not a bound.
 
     Args:
         fixed: a, seconds of a step whatever its batch: starting operations, the optimizer, the loop.
@@ -94,8 +94,9 @@ class Cost:
         return self.step(1, batch) / self.step(world_size, batch)
 
     def pays_up_to(self, batch: float, most: int = 1024) -> int:
-        """The most devices, a power of two, with one global batch, that are not idle for more than half of the time."""
-        sizes = [2**k for k in range(most.bit_length())]
+        """The most devices, a power of two, with one global batch and an example each, that are not idle for more than
+        half of the time."""
+        sizes = [2**k for k in range(most.bit_length()) if 2**k <= batch]
         return max(size for size in sizes if self.strong(size, batch) >= 0.5)
 
 
@@ -104,8 +105,8 @@ def fit(batches: Sequence[int], seconds: Sequence[float]) -> tuple[float, float]
     n, t = np.asarray(batches, float), np.asarray(seconds, float)
     b, a = np.polyfit(n, t, 1, w=1 / t)
     if b < 0:
-        return 1 / float(np.mean(1 / t)), 0.0
-    return (float(a), float(b)) if a >= 0 else (0.0, float(np.mean(t / n)))
+        return float((1 / t).sum() / (1 / t**2).sum()), 0.0
+    return (float(a), float(b)) if a >= 0 else (0.0, float((n / t).sum() / (n**2 / t**2).sum()))
 
 
 # ---------------------------------------------------------------------------------------------------- what is measured
@@ -145,7 +146,8 @@ def time_training(arguments: Sequence[str], batch: int, devices: int, steps: int
 
 def median_step(run: Path) -> float:
     """Seconds, by the lines of a run's log, of which the first ones are left out."""
-    events = EventAccumulator(str(run)).Reload().Scalars("train/objective")
+    logged = EventAccumulator(str(run)).Reload()
+    events = logged.Scalars("train/objective") if "train/objective" in logged.Tags()["scalars"] else []
     taken = [(b.wall_time - a.wall_time) / (b.step - a.step) for a, b in itertools.pairwise(events)]
     if len(taken) < 4:
         raise VaeflowError(f"{run} has {len(events)} lines in its log, too few to time steps: take more steps.")
@@ -159,8 +161,10 @@ def measure_link(num_bytes: int, processes: int, device: str, repeats: int = 21)
         arguments = (processes, device, num_bytes, repeats, folder)
         torch.multiprocessing.spawn(_all_reduce, arguments, nprocs=processes)
         small, large = torch.load(Path(folder, "seconds"), weights_only=True)
+    if large <= small:
+        raise VaeflowError(f"an all-reduce of {num_bytes:,} bytes takes no longer than one of 4: give --within.")
     latency = small / (2 * (processes - 1).bit_length())
-    return Link(2 * (processes - 1) / processes * num_bytes / max(large - small, 1e-9), latency)
+    return Link(2 * (processes - 1) / processes * num_bytes / (large - small), latency)
 
 
 def _all_reduce(rank: int, processes: int, device: str, num_bytes: int, repeats: int, folder: str) -> None:

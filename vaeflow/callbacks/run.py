@@ -91,7 +91,14 @@ class Checkpoints(ModelCheckpoint):
         super().on_train_start(trainer, pl_module)
         self._last_step = trainer.global_step
         trainer.callback_metrics.update(self._metrics)
-        # Lightning has processes tell each other of SIGTERM at every step, for which a GPU waits; signals are ours here
+        progress: Any = trainer.fit_loop.epoch_progress
+        if trainer.fit_loop.restarted_mid_epoch and progress.total.started == progress.total.processed:
+            progress.increment_ready()  # after the last step of an epoch Lightning does not count the next one's begin
+            progress.increment_started()
+        self._stop_asked = self._stop_asked or trainer.received_sigterm  # before signals were ours
+        trainer._signal_connector.received_sigterm = False
+        # Lightning has processes tell each other of SIGTERM at every step, for which a GPU waits
+        assert hasattr(trainer.fit_loop.epoch_loop, "_broadcast_sigterm_tensor")
         trainer.fit_loop.epoch_loop._broadcast_sigterm_tensor = lambda: None  # type: ignore[method-assign]
         if threading.current_thread() is threading.main_thread():
             for number in (signal.SIGINT, signal.SIGTERM):
@@ -102,16 +109,27 @@ class Checkpoints(ModelCheckpoint):
             raise KeyboardInterrupt
         self._stop_asked, self.stopped_by = True, signal.Signals(number)
         if getattr(rank_zero_only, "rank", 0) == 0:
-            os.write(2, b"\nstopping at the end of this step; Ctrl-C again stops at once and saves nothing\n")
+            os.write(2, b"\nstopping soon, with a checkpoint; Ctrl-C again stops at once and saves nothing\n")
+
+    def _agree_to_stop(self, trainer: Any) -> bool:
+        """Whether any process was asked to stop; all then say by which signal."""
+        decide = trainer.strategy.reduce_boolean_decision
+        stopping = decide(self._stop_asked, all=False)
+        if stopping and decide(self._stop_asked and self.stopped_by == signal.SIGTERM, all=False):
+            self.stopped_by = signal.SIGTERM
+        return bool(stopping)
 
     def on_train_batch_end(
         self, trainer: Any, pl_module: LightningModule, outputs: Any, batch: Any, index: int
     ) -> None:
-        if trainer.is_last_batch or (index + 1) % trainer.accumulate_grad_batches:
-            return
+        n = trainer.check_val_every_n_epoch
+        is_validated = trainer.enable_validation and (n is None or (trainer.current_epoch + 1) % n == 0)
+        if is_validated if trainer.is_last_batch else (index + 1) % trainer.accumulate_grad_batches:
+            return  # the one is saved after its validation, the other is no step
         # several processes agree where they wait for each other's numbers anyhow, not after each step
-        if trainer.world_size == 1 or trainer.global_step % trainer.log_every_n_steps == 0:
-            self._stopping = trainer.strategy.reduce_boolean_decision(self._stop_asked, all=False)
+        every = trainer.log_every_n_steps or 1
+        if trainer.world_size == 1 or trainer.global_step % every == 0:
+            self._stopping = self._agree_to_stop(trainer)
         is_due = trainer.global_step - self._last_step >= self.every
         if self._stopping or trainer.should_stop or trainer.global_step == trainer.max_steps or is_due:
             self._save_last(trainer)
@@ -120,21 +138,12 @@ class Checkpoints(ModelCheckpoint):
         if self._stopping:  # by now the curves have the last step, too
             raise KeyboardInterrupt
 
-    def on_train_epoch_end(self, trainer: Any, pl_module: LightningModule) -> None:
-        """After the last step of an epoch, which has no validation before each of them."""
-        super().on_train_epoch_end(trainer, pl_module)
-        stopping = trainer.strategy.reduce_boolean_decision(self._stop_asked, all=False)
-        if stopping or trainer.global_step - self._last_step >= self.every:
-            self._save_last(trainer)
-        if stopping:
-            raise KeyboardInterrupt
-
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         super().on_validation_end(trainer, pl_module)
         if trainer.sanity_checking:
             return
         self._save_last(trainer, validated=True)
-        if trainer.strategy.reduce_boolean_decision(self._stop_asked, all=False):
+        if self._agree_to_stop(trainer):
             raise KeyboardInterrupt
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
@@ -156,22 +165,21 @@ class Checkpoints(ModelCheckpoint):
 
 
 class Unchanged(Callback):
-    """Raises a :class:`VaeflowError` where a training's steps have changed no parameter."""
+    """Raises a :class:`VaeflowError` where a training, begun and ended by this process, has changed no parameter."""
 
     def __init__(self) -> None:
-        self._step, self._before = 0, list[float]()
+        self._before = list[float]()
 
     def on_train_batch_start(self, trainer: Trainer, pl_module: Any, batch: Any, batch_idx: int) -> None:
-        if not self._before:  # by now the model has started from the data
-            self._step, self._before = trainer.global_step, self._sums(pl_module)
+        if trainer.global_step == batch_idx == 0:  # by now the model has started from the data
+            self._before = self._sums(pl_module)
 
     def on_train_end(self, trainer: Trainer, pl_module: Any) -> None:
-        steps = trainer.global_step - self._step
-        if self._before and pl_module.is_trained_by_gradient and steps and self._sums(pl_module) == self._before:
+        if self._before and pl_module.is_trained_by_gradient and self._sums(pl_module) == self._before:
             rate, clip = trainer.optimizers[0].defaults.get("lr"), trainer.gradient_clip_val
             raise VaeflowError(
-                f"{steps} steps changed no parameter: the learning rate is {rate}, and gradients are clipped to a norm "
-                f"of {clip}."
+                f"{trainer.global_step} steps changed no parameter: the learning rate is {rate}, gradients are clipped "
+                f"to a norm of {clip}, or all steps were left out."
             )
 
     @staticmethod

@@ -11,7 +11,7 @@ import torch
 from jsonargparse.typing import PositiveInt, restricted_number_type
 from torch import Tensor
 
-from vaeflow.checkpoint import load, load_data
+from vaeflow.checkpoint import load, load_data, named
 from vaeflow.data import DataModule
 from vaeflow.data.examples import own_examples
 from vaeflow.errors import VaeflowError
@@ -61,7 +61,7 @@ def checkpoints_of(args: Namespace, parser: Parser) -> list[Path]:
     ckpts, experiments = ([value] if isinstance(value, str) else value or [] for value in (args.ckpt, args.experiment))
     if bool(ckpts) == bool(experiments):
         parser.error("give --ckpt with a checkpoint's path, or --experiment with the name of a run.")
-    return [Path(ckpt) for ckpt in ckpts] + [newest(Path(args.runs), name) for name in experiments]
+    return [named(ckpt) for ckpt in ckpts] + [newest(Path(args.runs), name) for name in experiments]
 
 
 def newest(runs: Path, experiment: str) -> Path:

@@ -12,6 +12,7 @@ from pathlib import Path
 
 from jsonargparse.typing import NonNegativeInt
 
+from vaeflow.checkpoint import keep_weights
 from vaeflow.commands.arguments import check_known, parser_of, say, versions
 from vaeflow.errors import Stopped, VaeflowError
 from vaeflow.files import whole
@@ -31,6 +32,7 @@ def reproduce() -> None:
     add("--seeds", type=list[NonNegativeInt] | None, default=None, help="by default the table's own")
     add("--runs", type=str, default="runs", help="folder of all runs")
     add("--out", type=str, default="RESULTS.md", help="the file whose section of this table is written anew")
+    add("--pretrained", type=str | None, default=None, help="folder to keep the weights of the first seed in as well")
     add("--write_only", action="store_true", help="write what there is, and train nothing")
     add("--more", type=str, default="", help='further options of train.py, such as "--trainer.accelerator cpu"')
     add("--debug", action="store_true", help="show the traceback of an error")
@@ -45,6 +47,10 @@ def reproduce() -> None:
             _write(out, args.table, Path(args.runs), seeds)
     _write(out, args.table, Path(args.runs), seeds)
     say(table=out)
+    for name in (args.row or table.rows) if args.pretrained is not None else []:
+        for best in versions(Path(args.runs), _experiment(args.table, name, seeds[0]))[-1:]:
+            keep_weights(best, Path(args.pretrained, f"{name}.ckpt"))
+            say(weights=Path(args.pretrained, f"{name}.ckpt"))
 
 
 def _experiment(table: str, row: str, seed: int) -> str:

@@ -67,7 +67,7 @@ def scaling() -> None:
         bar.set_description("DistributedDataParallel")
         size = min(sizes, key=lambda size: abs(size - args.batch))
         alone, _ = time_training([*typed, "--trainer.strategy", "ddp"], size, 1, args.steps, copies)
-        bookkeeping = max(0.0, alone - (fixed + per_example * size))
+        bookkeeping = max(0.0, alone - seconds[sizes.index(size)])
         bar.update()
         if within is None:
             bar.set_description("all-reduce")
@@ -117,10 +117,11 @@ def _text(cost: Cost, args: Any, report: dict[str, Any]) -> str:
         "|---:|---:|---:|---:|---:|---:|",
     ]  # fmt: skip
     for devices in DEVICES:
-        strong, weak = cost.strong(devices, batch), cost.weak(devices, batch)
+        strong = cost.strong(devices, batch)
+        together = f"{cost.step(devices, batch / devices) * 1e3:.2f} ms | {devices * strong:.2f} | {strong:.0%}"
         lines.append(
-            f"| {devices} | {cost.step(devices, batch / devices) * 1e3:.2f} ms | {devices * strong:.2f} | {strong:.0%} "
-            f"| {cost.step(devices, batch) * 1e3:.2f} ms | {weak:.0%} |"
+            f"| {devices} | {together if devices <= batch else '– | – | –'} "
+            f"| {cost.step(devices, batch) * 1e3:.2f} ms | {cost.weak(devices, batch):.0%} |"
         )
     most = cost.pays_up_to(batch)
     lines += ["", f"A batch of {batch} keeps {most} device{'s' * (most > 1)} busy for half of the time or more."]

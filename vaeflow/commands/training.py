@@ -84,6 +84,8 @@ def _train(cli: TrainingCLI, folder: Path) -> None:
 def _check_same(cli: TrainingCLI, path: str) -> int:
     """Refuse to resume what was made with other arguments of model or data; how many steps were trained."""
     checkpoint = read(path)
+    if "loops" not in checkpoint:
+        raise VaeflowError(f"{path} holds the weights alone, without the state of a training: nothing can be resumed.")
     done, epochs = checkpoint["loops"]["fit_loop"]["epoch_progress"]["current"]["completed"], cli.trainer.max_epochs
     if epochs is not None and 0 < epochs < done:
         raise VaeflowError(f"{path} was trained for {done} epochs, more than trainer.max_epochs, {epochs}.")

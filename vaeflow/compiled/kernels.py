@@ -876,8 +876,8 @@ def bernoulli_back(job: Any, task: int, like: Any) -> None:
 def member(kernel: str, size: int) -> Any:
     """What a thread runs: the function of that name for task after task of a job, with numbers of so many bytes.
 
-    Each is a function of its own name and globals, not a closure: numba finds it again on the disk by these, and would
-    take seconds to put it together in every process."""
+    Each has a name of its own, by which, with the code of this file, numba finds it again on the disk; what is among
+    its globals has no part in that. A closure would not be found, and takes seconds to put together."""
     name, real = f"{kernel}_{8 * size}", np.float32 if size == 4 else np.float64
     take_tasks = FunctionType(_take_tasks.__code__, {**globals(), "_run": globals()[kernel], "_real": real}, name)
     take_tasks.__qualname__ = name

@@ -146,7 +146,8 @@ class TrainedModel(LightningModule, ABC):
             self.refresh(self.trainer.datamodule)  # type: ignore[attr-defined]
         if self.trainer.world_size > 1:
             for buffer in self.buffers():  # such as a net's own running means, which each process has of its part
-                dist.broadcast(buffer, src=0)
+                dist.broadcast(first := buffer.contiguous(), src=0)
+                buffer.copy_(first)
 
     def on_validation_epoch_end(self) -> None:
         self._log_means("val", self.val_means)
