@@ -95,8 +95,9 @@ class Checkpoints(ModelCheckpoint):
         if trainer.fit_loop.restarted_mid_epoch and progress.total.started == progress.total.processed:
             progress.increment_ready()  # after the last step of an epoch Lightning does not count the next one's begin
             progress.increment_started()
-        self._stop_asked = self._stop_asked or trainer.received_sigterm  # before signals were ours
-        trainer._signal_connector.received_sigterm = False
+        if trainer.received_sigterm:  # before signals were ours
+            self._stop_asked, self.stopped_by = True, signal.SIGTERM
+            trainer._signal_connector.received_sigterm = False
         # Lightning has processes tell each other of SIGTERM at every step, for which a GPU waits
         assert hasattr(trainer.fit_loop.epoch_loop, "_broadcast_sigterm_tensor")
         trainer.fit_loop.epoch_loop._broadcast_sigterm_tensor = lambda: None  # type: ignore[method-assign]

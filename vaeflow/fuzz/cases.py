@@ -74,7 +74,7 @@ def _options() -> dict[str, list[str]]:
               "model.free_bits", "model.kl_warmup_epochs"]  # fmt: skip
     found = {}
     for name in config_names():
-        if name.startswith(("mnist", "freyfaces")):
+        if name.startswith(("mnist", "freyfaces", "paper")):
             continue
         config = yaml.safe_load((CONFIGS / f"{name}.yaml").read_text())
         own = list(_keys(config))
