@@ -306,6 +306,17 @@ def test_two_processes_train_and_evaluate_as_one(options: list[str], tmp_path: P
         assert one[name] is None or two[name] == pytest.approx(one[name], rel=1e-4), name
 
 
+def test_last_begins_a_run_where_there_is_none(run: Run, tmp_path: Path) -> None:
+    """And options may be typed with hyphens."""
+    options = ("train", "--config", "vae", "--trainer.max-steps", 2, "--num-samples", 0, "--pictures.every", 0)
+    code, output = run(*options, "--ckpt-path", "last")
+    assert code == 0, output
+    assert "there is no last.ckpt in runs/vae to go on from: the run begins anew." in output
+    code, output = run(*options, "--ckpt-path", "last")
+    assert "there was nothing left to train" in output
+    assert [path.name for path in (tmp_path / "runs/vae").iterdir()] == ["version_0"]
+
+
 def test_max_time_stops_the_run(run: Run, tmp_path: Path) -> None:
     code, output = run("train", "--config", "vae", "--trainer.max_time", "00:00:00:01", "--num_samples", 2)
     assert code == 0, output
@@ -422,7 +433,6 @@ ERRORS: dict[str, tuple[list[str], int, str]] = {
         "take fewer (--model.scales 3), or pictures of another --data.size",
     ),
     "empty folder": (["--data", "ImageFolder", "--data.root", "."], 1, "there are no pictures in"),
-    "nothing to resume": (["--ckpt_path", "last", "--experiment", "new"], 1, "there is nothing to resume"),
     "no checkpoint": (["--ckpt_path", "no.ckpt"], 1, "there is no checkpoint no.ckpt"),
     "precision": (["--trainer.precision", "bf16-true"], 1, "trainer.precision is bf16-true, too coarse for"),
     "batch": (["--data.batch_size", "0"], 1, "batch_size is 0, expected at least 1"),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import sys
 from argparse import SUPPRESS, ArgumentParser
@@ -98,7 +99,12 @@ class TrainingCLI(LightningCLI):
             help="seed of weights, order and noise",
         )
         add("--experiment", type=str | None, default=None, help="name of the run's folder, by default the config's")
-        add("--ckpt_path", type=str | None, default=None, help="resume from this checkpoint, or from the `last` run's")
+        add(
+            "--ckpt_path",
+            type=str | None,
+            default=None,
+            help="resume from this checkpoint; `last`: the newest last.ckpt of the experiment, if there is one",
+        )
         add(
             "--num_samples",
             type=NonNegativeInt | None,
@@ -138,7 +144,7 @@ class TrainingCLI(LightningCLI):
         if config.experiment is None:
             config.experiment = experiment_of(config.config)
         if config.ckpt_path == "last":
-            config.ckpt_path = str(_last_checkpoint(Path(config.trainer.default_root_dir) / config.experiment))
+            config.ckpt_path = _last_checkpoint(Path(config.trainer.default_root_dir) / config.experiment)
         self.resume_from, config.ckpt_path = config.ckpt_path, None  # config.yaml is to start a run, not to go on
         self.version = self._version_of(self.resume_from)
         self.save_config_kwargs = {"overwrite": self.version is not None}
@@ -256,7 +262,9 @@ class SaveConfig(SaveConfigCallback):
 
 
 def _config_first(arguments: list[str]) -> list[str]:
-    """The arguments with ``--config`` before all others, which change its keys wherever they were typed."""
+    """The arguments with ``--config`` before all others, which change its keys wherever they were typed; keys are spelt
+    with underscores, and may be typed with hyphens."""
+    arguments = [re.sub(r"^--[\w.-]+", lambda key: "--" + key[0][2:].replace("-", "_"), word) for word in arguments]
     configs: list[str] = []
     others: list[str] = []
     rest = iter(arguments)
@@ -302,9 +310,9 @@ def _trusted(arguments: list[str]) -> list[str]:
     return list(parser.parse_known_args(arguments)[0].trust)
 
 
-def _last_checkpoint(folder: Path) -> Path:
-    """The newest ``last.ckpt`` of an experiment."""
+def _last_checkpoint(folder: Path) -> str | None:
+    """The newest ``last.ckpt`` of an experiment; where there is none yet, its run begins."""
     found = sorted(folder.glob("version_*/checkpoints/last.ckpt"), key=lambda path: path.stat().st_mtime)
-    if not found:
-        raise VaeflowError(f"there is nothing to resume: no version_*/checkpoints/last.ckpt in {folder}.")
-    return found[-1]
+    if not found and getattr(rank_zero_only, "rank", 0) == 0:
+        print(f"there is no last.ckpt in {folder} to go on from: the run begins anew.", file=sys.stderr)
+    return str(found[-1]) if found else None

@@ -27,7 +27,7 @@ def fuzz() -> None:
     add("--number", type=PositiveInt | None, default=None, help=f"of each; by default {NUMBERS}")
     add("--seed", type=NonNegativeInt, default=0, help="of what is tried")
     add("--processes", type=PositiveInt, default=2, help="trials at once")
-    add("--out", type=str, default="fuzz.json", help="what failed, with what was typed")
+    add("--out", type=str, default="fuzz.json", help="where what failed is written, with what was typed")
     add("--debug", action="store_true", help="show the traceback of an error")
     args = parser.parse_args()
     check_known("kind", args.kinds, NUMBERS)
@@ -37,9 +37,9 @@ def fuzz() -> None:
         found = try_all(kind, number, args.seed, args.processes)
         failed += found
         print(f"{kind:<12}{number} tried, {len(found)} failed")
-    Path(args.out).write_text(json.dumps(failed, indent=1))
-    print(f"{'failures':<12}{args.out}")
     if failed:
+        Path(args.out).write_text(json.dumps(failed, indent=1))
+        print(f"{'failures':<12}{args.out}")
         raise VaeflowError(f"{len(failed)} failed: {dict(Counter(case['kind'] for case in failed))}.")
 
 

@@ -23,7 +23,7 @@ DEVICES = [2**k for k in range(11)]
 def scaling() -> None:
     """Say what data-parallel training on 1 to 1,024 devices would bring, from the time of a step and of an all-reduce
     that are measured here: T(W, n) = a + b n + d + r(W) seconds for W devices with n examples each, where d is what
-    DistributedDataParallel takes by itself, and r the all-reduce."""
+    DistributedDataParallel takes by itself, and r the all-reduce. Two to five minutes."""
     parser = parser_of("scaling.py", scaling)
     add = parser.add_argument
     add("--config", type=str, required=True, help="what is trained, as train.py takes it")
