@@ -14,9 +14,12 @@ from vaeflow.checkpoint import PRETRAINED, keep_weights, named
 from vaeflow.reproduce.tables import TABLES
 
 ROOT = Path(__file__).parent.parent
+LARGE = {"made", "spline", "vae_sylvester"}
+"""Their weights take over 1 MiB, and are left out."""
+NAMES = [name for name in TABLES["digits"].rows if name not in LARGE]
 
 
-@pytest.mark.parametrize("name", list(TABLES["digits"].rows))
+@pytest.mark.parametrize("name", NAMES)
 def test_they_load_by_name(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     assert named(f"pretrained/{name}").stat().st_size < 2**20
@@ -27,17 +30,18 @@ def test_they_load_by_name(name: str, tmp_path: Path, monkeypatch: pytest.Monkey
     assert torch.isfinite(model.log_prob(x, num_samples=2)).all()
 
 
-@pytest.mark.parametrize("name", ["vae_iaf", "nice", "made"])
+@pytest.mark.parametrize("name", ["vae_iaf", "nice"])
 def test_their_numbers_are_those_of_the_results(name: str) -> None:
     model, data = vaeflow.load(f"pretrained/{name}"), vaeflow.load_data(f"pretrained/{name}")
     results = vaeflow.evaluate(model, data, TABLES["digits"].num_samples)
-    bpd, nll = cells((ROOT / "RESULTS.md").read_text(), name)[1:3]
+    table = (ROOT / "RESULTS.md").read_text().partition("<!-- end of digits -->")[0]
+    bpd, nll = cells(table, name)[1:3]
     assert bpd == f"{results['bpd']:.3f} ± {results['nll_stderr'] * results['bpd'] / results['nll']:.3f}"
     assert nll == f"{results['nll']:.2f} ± {results['nll_stderr']:.2f}"
 
 
 def test_there_are_those_of_the_table_alone() -> None:
-    assert {path.stem for path in PRETRAINED.glob("*.ckpt")} == set(TABLES["digits"].rows)
+    assert {path.stem for path in PRETRAINED.glob("*.ckpt")} == set(NAMES)
 
 
 def test_pictures_come_without_training(run: Run, tmp_path: Path) -> None:
