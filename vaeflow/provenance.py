@@ -44,6 +44,17 @@ def versions() -> dict[str, str]:
     return found
 
 
+def name_of(device: torch.device) -> str:
+    """What a GPU or the processor is called by its maker."""
+    if device.type == "cuda":
+        return torch.cuda.get_device_name(device)
+    try:
+        with open("/proc/cpuinfo") as file:
+            return next(line.split(":")[1].strip() for line in file if line.startswith("model name"))
+    except (OSError, StopIteration):
+        return platform.processor() or platform.machine()
+
+
 def record_start(path: Path, device: torch.device, **more: Any) -> None:
     """Add to a run's ``run.json`` how it was started, or resumed, this time.
 
@@ -51,13 +62,12 @@ def record_start(path: Path, device: torch.device, **more: Any) -> None:
         more: what else is kept of it.
     """
     starts = json.loads(path.read_text()) if path.is_file() else []
-    processor = platform.processor() or platform.machine()
     start = {
         "started": datetime.now(UTC).isoformat(timespec="seconds"),
         "command": sys.argv,
         "git_commit": git_commit(),
         "versions": versions(),
-        "device": torch.cuda.get_device_name(device) if device.type == "cuda" else processor,
+        "device": name_of(device),
         "threads": torch.get_num_threads(),
         **more,
     }

@@ -14,6 +14,7 @@ import torch
 
 from vaeflow.benchmark.timing import Ratio, Timing, difference, failure, ratio
 from vaeflow.benchmark.work import FLOOR, FUSED, Goal, Work
+from vaeflow.provenance import name_of
 
 LIBRARIES = ("torch", "numba", "nflows", "normflows", "zuko", "pyro-ppl", "FrEIA", "pythae")
 
@@ -135,18 +136,10 @@ def machine(device: torch.device) -> dict[str, Any]:
         except PackageNotFoundError:
             versions[name] = "not installed"
     return {
-        "device": torch.cuda.get_device_name(device) if device.type == "cuda" else _processor(),
+        "device": name_of(device),
         "cores": os.cpu_count(),
         "threads": torch.get_num_threads(),
         "python": sys.version.split()[0],
         "system": platform.system(),
         "versions": versions,
     }
-
-
-def _processor() -> str:
-    try:
-        with open("/proc/cpuinfo") as file:
-            return next(line.split(":")[1].strip() for line in file if line.startswith("model name"))
-    except (OSError, StopIteration):
-        return platform.processor() or platform.machine()
