@@ -16,6 +16,7 @@ from vaeflow.distributions import Categorical, FlowDensity, Gaussian
 from vaeflow.errors import VaeflowError
 from vaeflow.evaluation import log_mean_exp
 from vaeflow.models import VAE
+from vaeflow.models.vae import _picked
 from vaeflow.nets import GatedConvDecoder, GatedConvEncoder
 from vaeflow.noise import Noise
 
@@ -44,6 +45,32 @@ def test_iwae_of_more_samples_is_tighter_and_of_one_the_elbo() -> None:
     assert bounds == sorted(bounds)
     weights = binary_vae(FLOWS["iaf"]).log_weights(x, noise, 1)  # of one sample the bound is the ELBO's estimate
     assert log_mean_exp(weights).mean().item() == pytest.approx(elbo, abs=1e-9)
+
+
+def test_picked_draws_have_the_gradient_of_all() -> None:
+    """m equally spaced points meet each of the k draws m w_k / Σ w times, give or take one."""
+
+    def gradients(gradient_samples: int | None) -> tuple[float, list[torch.Tensor]]:
+        vae = binary_vae(FLOWS["iaf"], objective="iwae", num_samples=4, gradient_samples=gradient_samples)
+        loss, _ = vae.losses(all_binary(), Noise(index=torch.arange(len(all_binary()))), None)
+        loss.backward()
+        return loss.item(), [p.grad for p in vae.parameters()]
+
+    (wanted_loss, wanted), (loss, got) = gradients(None), gradients(20_000)
+    assert loss == pytest.approx(wanted_loss, rel=1e-6)
+    for a, b in zip(got, wanted, strict=True):
+        torch.testing.assert_close(a, b, rtol=1e-3, atol=1e-3 * b.abs().max().item())
+
+
+def test_one_draw_is_picked_as_often_as_its_weight_says() -> None:
+    k, batch = 3, 40_000
+    epsilon = torch.arange(k).view(k, 1, 1).expand(k, batch, 1)
+    weights = torch.tensor([0.2, 0.7, 0.1])
+    log_weights = (700 + weights.log()).unsqueeze(-1).expand(k, batch)
+    picked = _picked(epsilon, log_weights, 1, Noise(index=torch.arange(batch)))
+    assert picked.shape == (1, batch, 1)
+    frequencies = torch.bincount(picked.flatten(), minlength=k) / batch
+    torch.testing.assert_close(frequencies, weights, rtol=0, atol=0.01)  # four standard deviations
 
 
 def test_the_gradient_of_the_elbo_is_that_of_log_p_at_the_exact_posterior() -> None:
@@ -113,6 +140,12 @@ def test_iwae_refuses_what_would_change_nothing() -> None:
             binary_vae(objective="iwae", **argument)
     with pytest.raises(VaeflowError, match="with num_samples 1 is the ELBO"):
         binary_vae(objective="iwae")
+    with pytest.raises(VaeflowError, match="picked among the draws of objective iwae"):
+        binary_vae(num_samples=5, gradient_samples=1)
+    with pytest.raises(VaeflowError, match="draws noise for each z"):
+        VAE((2,), 2, objective="iwae", num_samples=5, gradient_samples=1, likelihood=Gaussian)
+    with pytest.raises(VaeflowError, match="gradient_samples is 0"):
+        binary_vae(objective="iwae", num_samples=5, gradient_samples=0)
 
 
 IMAGE = {"shape": (1, 8, 8), "levels": 17}

@@ -67,7 +67,14 @@ class ConditionedPosterior:
 
         log q(z|x) = log N(z₀; μ, σ²) − log |det ∂f/∂z₀|.
         """
-        epsilon = noise.normal("posterior", num_samples, self.mean.shape[-1], self.mean.dtype)
+        return self.at(self.epsilon(noise, num_samples))
+
+    def epsilon(self, noise: Noise, num_samples: int) -> Tensor:
+        """ε ~ N(0, I) ``(num_samples, batch, features)``, from which z comes by :meth:`at`."""
+        return noise.normal("posterior", num_samples, self.mean.shape[-1], self.mean.dtype)
+
+    def at(self, epsilon: Tensor) -> tuple[Tensor, Tensor]:
+        """z = f(μ + σ ⊙ ε) and log q(z|x), of ε ``(..., batch, features)``."""
         log_q = self._log_normal(epsilon)
         z = self.mean + self.log_scale.exp() * epsilon
         if self.flow is None:

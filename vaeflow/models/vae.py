@@ -11,7 +11,7 @@ from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
 from vaeflow.bijections import Bijection, Standardise
-from vaeflow.distributions import ConditionedPosterior, Density, Likelihood, Posterior, StandardNormal
+from vaeflow.distributions import ConditionedPosterior, Density, Gaussian, Likelihood, Posterior, StandardNormal
 from vaeflow.distributions.heads import likelihood_for
 from vaeflow.errors import VaeflowError, check_context, check_positive, check_shape
 from vaeflow.evaluation.log_likelihood import LogWeights, log_mean_exp
@@ -46,6 +46,9 @@ class VAE(LikelihoodModel):
         prior: makes p(z) of D and the context's dimension.
         objective: elbo, or iwae for the importance-weighted bound.
         num_samples: draws of z for each example in training: averaged by elbo, k of iwae.
+        gradient_samples: m of the k draws of iwae, picked with probability w_k / Σ w, through which its gradient goes,
+            Σ_k (w_k / Σ w) ∇ log w_k in expectation (section 3 of its paper). By default it goes through all k, three
+            times the work of large k.
         kl_warmup_epochs: β, the weight of the KL in the training loss of elbo, rises from 0 to 1 over so many epochs.
         free_bits: λ in nats. The loss of elbo counts at least λ for the KL of each group, averaged over the global
             batch: of each dimension where the KL is in closed form, of all of z where it is estimated.
@@ -70,6 +73,7 @@ class VAE(LikelihoodModel):
         prior: Callable[[int, int], Density] = StandardNormal,
         objective: Literal["elbo", "iwae"] = "elbo",
         num_samples: int = 1,
+        gradient_samples: int | None = None,
         kl_warmup_epochs: float = 0.0,
         free_bits: float = 0.0,
         optimizer: Callable[[Iterable[nn.Parameter]], Optimizer] = torch.optim.Adam,
@@ -82,18 +86,27 @@ class VAE(LikelihoodModel):
             )
         if objective == "iwae" and num_samples < 2:
             raise VaeflowError(f"objective iwae with num_samples {num_samples} is the ELBO: set model.num_samples.")
+        if gradient_samples is not None and objective != "iwae":
+            raise VaeflowError("gradient_samples are picked among the draws of objective iwae: set model.objective.")
         names = ("objective", "nll", "elbo", "kl", "reconstruction")
         self.logged = (*names, "iwae") if objective == "iwae" else names
         super().__init__(shape, levels, num_classes, class_conditional, optimizer, lr_scheduler, seed)
-        check_positive(latent_features=latent_features, num_samples=num_samples)
+        check_positive(
+            latent_features=latent_features,
+            num_samples=num_samples,
+            gradient_samples=num_samples if gradient_samples is None else gradient_samples,
+        )
         self.objective_name = "ELBO" if objective == "elbo" else f"IWAE, k = {num_samples}"
-        self.latent_features, self.objective, self.num_samples = latent_features, objective, num_samples
+        self.latent_features, self.objective = latent_features, objective
+        self.num_samples, self.gradient_samples = num_samples, gradient_samples
         self.kl_warmup_epochs, self.free_bits = kl_warmup_epochs, free_bits
         self.encoder = encoder(self.shape, self.context_features)
         self.posterior = Posterior(self.encoder.features, latent_features, flow)
         self.prior = prior(latent_features, self.context_features)
         refuse_statistics(self.posterior, self.prior)
         self.likelihood = (likelihood or likelihood_for(levels))(self.shape, levels)
+        if gradient_samples is not None and isinstance(self.likelihood, Gaussian) and self.likelihood.dequantises:
+            raise VaeflowError("a Gaussian likelihood of integers draws noise for each z: leave out gradient_samples.")
         self.decoder = decoder(latent_features, self.context_features, self.likelihood.decoder_shape)
         self.analytic_kl = flow is None and isinstance(self.prior, StandardNormal)
         self.standardise = Standardise(self.shape) if levels is None else None
@@ -104,13 +117,22 @@ class VAE(LikelihoodModel):
 
     def losses(self, x: Tensor, noise: Noise, context: Tensor | None) -> tuple[Tensor, dict[str, Tensor]]:
         q = self.infer(x, context)
-        reconstruction, log_ratio = self.terms(x, q, noise, self.num_samples, context)
-        kl_by_group = self._kl_by_group(q, log_ratio)
+        epsilon = q.epsilon(noise, self.num_samples)
+        m = self.gradient_samples if torch.is_grad_enabled() else None
+        with torch.set_grad_enabled(torch.is_grad_enabled() and m is None):
+            reconstruction, log_ratio = self._terms_at(epsilon, x, q, noise, context)
+            kl_by_group = self._kl_by_group(q, log_ratio)
         values = _elbo_terms(reconstruction, kl_by_group)
         values["nll"] = -values["elbo"]
         if self.objective == "iwae":
-            iwae = log_mean_exp(-reconstruction - log_ratio)
-            return -iwae.mean(), {**values, "iwae": iwae, "objective": -iwae}
+            log_weights = -reconstruction - log_ratio
+            iwae = log_mean_exp(log_weights)
+            values = {**values, "iwae": iwae, "objective": -iwae}
+            if m is None:
+                return -iwae.mean(), values
+            picked = _picked(epsilon, log_weights, m, noise)
+            loss = torch.stack(self._terms_at(picked, x, q, noise, context)).sum(0).mean()
+            return loss - loss.detach() - iwae.mean(), values  # the bound, with the gradient of the picked draws
         loss = reconstruction.mean() + self.beta * self._with_free_bits(kl_by_group.mean(0))
         return loss, {**values, "objective": values["nll"]}
 
@@ -128,8 +150,13 @@ class VAE(LikelihoodModel):
         self, x: Tensor, q: ConditionedPosterior, noise: Noise, num_samples: int, context: Tensor | None
     ) -> tuple[Tensor, Tensor]:
         """−log p(x|z) and log q(z|x) − log p(z) at draws of z, both ``(num_samples, batch)``, in nats."""
+        return self._terms_at(q.epsilon(noise, num_samples), x, q, noise, context)
+
+    def _terms_at(
+        self, epsilon: Tensor, x: Tensor, q: ConditionedPosterior, noise: Noise, context: Tensor | None
+    ) -> tuple[Tensor, Tensor]:
         with full_precision(x):
-            z, log_q = q.rsample_with_log_prob(noise, num_samples)
+            z, log_q = q.at(epsilon)
         log_likelihood, log_prior = self.log_joint(x, z, noise, context)
         return -log_likelihood, log_q - log_prior
 
@@ -254,6 +281,16 @@ class VAE(LikelihoodModel):
 def full_precision(like: Tensor) -> torch.autocast:
     """Mixed precision is for the nets: logarithms of densities, added up over dimensions, need all their digits."""
     return torch.autocast(like.device.type, enabled=False)
+
+
+def _picked(epsilon: Tensor, log_weights: Tensor, m: int, noise: Noise) -> Tensor:
+    """m of the draws ``(k, batch, D)`` for each example, each as often as w_k / Σ w in expectation: systematic
+    resampling, which puts m equally spaced points, from one random start, on the cumulated probabilities."""
+    below = torch.softmax(log_weights.double(), 0).cumsum(0)
+    start = noise.uniform("picked", 1, 1, torch.float64)[0, :, 0]
+    points = (torch.arange(m, device=start.device).unsqueeze(-1) + start) / m
+    k = torch.searchsorted(below.T.contiguous(), points.T.contiguous()).T.clamp(max=len(epsilon) - 1)
+    return epsilon.take_along_dim(k.unsqueeze(-1), 0)
 
 
 def _elbo_terms(reconstruction: Tensor, kl_by_group: Tensor) -> dict[str, Tensor]:
