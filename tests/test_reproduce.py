@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -28,19 +29,36 @@ def test_a_table_says_what_was_measured_published_and_reached() -> None:
         "vae": [outcome(1, 438.0, -452.0), outcome(2, 442.0, -456.0)],
         "vae_planar": [outcome(3, 440.0, -436.0)],
     }
-    text = markdown("freyfaces", TABLES["freyfaces"], found)
+    text = markdown("freyfaces", TABLES["freyfaces"], [1, 2], found)
     header = next(line for line in text.splitlines() if line.startswith("| row"))
     assert (
         header
         == f"| row | {BPD.title} | published | {ELBO_BPD.title} | published | reached | parameters | trained in |"
     )
-    vae = ["`vae`", "4.400 ± 0.028", "4.400", "4.540 ± 0.028", "4.530", "yes / no, 0.010 more", "12,345", "90 s"]
+    vae = [
+        "`vae`",
+        "4.400 ± 0.028",
+        "4.400",
+        "4.540 ± 0.028",
+        "4.530",
+        "yes / no, 0.010 more, less than ±",
+        "12,345",
+        "90 s",
+    ]
     assert cells(text, "vae") == vae
     planar = ["`vae_planar`", "4.400 ± 0.020", "4.310", "4.360", "4.400", "no, 0.090 more / yes", "12,345", "3 min"]
     assert cells(text, "vae_planar") == planar
     assert cells(text, "vae_radial")[1:] == ["–", "–", "–", "–", "not run", "–", "–"]
     assert "from memory, unverified" in text
     assert "Trained on a machine, 2 threads." in text
+    assert "Evaluated with K = 5,000, seeds 1, 2;" in text
+    command = "--config freyfaces/vae --data.split_seed $SEED --seed_everything $SEED --num_samples 5000  # vae\n"
+    assert f"python scripts/train.py {command}" in text
+    found["vae_planar"][0] = replace(found["vae_planar"][0], device="another")
+    text = markdown("freyfaces", TABLES["freyfaces"], [1], found)
+    assert "Trained on a machine, 2 threads: `vae`; another: `vae_planar`." in text
+    assert "seed 1;" in text
+    assert "--data.split_seed 1 --seed_everything 1 " in text
 
 
 def test_every_row_names_a_config_that_is_there() -> None:

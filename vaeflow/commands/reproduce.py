@@ -71,7 +71,7 @@ def _train(runs: Path, table: str, row: str, seed: int, more: Sequence[str]) -> 
         "--trainer.default_root_dir", str(runs), *more,
     ]  # fmt: skip
     begun = [path.parents[1] for path in versions(runs, experiment)]
-    if begun and json.loads((begun[-1] / "run.json").read_text())[0]["command"][1:] == options:
+    if begun and _options_of(begun[-1]) == sorted(options):
         if (begun[-1] / "results.json").is_file():
             print(f"kept        {begun[-1]}")
             return
@@ -82,6 +82,11 @@ def _train(runs: Path, table: str, row: str, seed: int, more: Sequence[str]) -> 
         raise Stopped("stopped; the same command goes on.", code - 128)
     if code:
         raise VaeflowError(f"row {row} ended with exit code {code}.")
+
+
+def _options_of(run: Path) -> list[str]:
+    """What a run was begun with, in no order."""
+    return sorted(json.loads((run / "run.json").read_text())[0]["command"][1:])
 
 
 def _write(out: Path, name: str, runs: Path, seeds: Sequence[int]) -> None:
@@ -98,7 +103,7 @@ def _write(out: Path, name: str, runs: Path, seeds: Sequence[int]) -> None:
             if done:
                 found.setdefault(row, []).append(outcome_of(done[-1], seed))
     begin, end = f"<!-- {name} -->\n", f"<!-- end of {name} -->\n"
-    section = f"{begin}{markdown(name, table, found)}{end}"
+    section = f"{begin}{markdown(name, table, seeds, found)}{end}"
     text = out.read_text() if out.is_file() else "# Results\n"
     before, there, after = text.partition(begin)
     after = after.partition(end)[2] if there else ""

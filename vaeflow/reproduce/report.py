@@ -35,8 +35,8 @@ def outcome_of(run: Path, seed: int) -> Outcome:
     )
 
 
-def markdown(name: str, table: Table, found: Mapping[str, Sequence[Outcome]]) -> str:
-    """The section of a table: one line for each row, whether it has been run or not."""
+def markdown(name: str, table: Table, seeds: Sequence[int], found: Mapping[str, Sequence[Outcome]]) -> str:
+    """The section of a table: one line for each row, whether it has been run or not, and the commands behind them."""
     columns = [(column, _figures(table, column)) for column in table.columns]
     header = ["row"]
     for column, figures in columns:
@@ -58,20 +58,44 @@ def markdown(name: str, table: Table, found: Mapping[str, Sequence[Outcome]]) ->
     samples = f"K = {table.num_samples:,}" if table.num_samples > 1 else "one draw for each example"
     parts = [
         f"## {table.title}",
-        f"{table.protocol} Evaluated with {samples}, seeds {', '.join(map(str, table.seeds))}; `python "
-        f"scripts/reproduce.py --table {name}` rebuilds it, `--row ROW` one line of it.",
+        f"{table.protocol} Evaluated with {samples}, {'seed' if len(seeds) == 1 else 'seeds'} "
+        f"{', '.join(map(str, seeds))}; `python scripts/reproduce.py --table {name}` rebuilds it, `--row ROW` one line "
+        "of it.",
         "\n".join(lines),
     ]
-    devices = dict.fromkeys(outcome.device for outcomes in found.values() for outcome in outcomes)
-    if devices:
-        parts.append(f"Trained on {'; '.join(devices)}.")
+    if found:
+        parts.append(f"Trained on {_devices(found)}.")
     sources = dict.fromkeys(
         f"{column.title}: {figure.source}" for column, figures in columns for figure in figures.values()
     )
     if sources:
         parts.append(f"Published: {'; '.join(sources)}.")
     parts += [f"`{row}`: {table.rows[row].note}" for row in table.rows if table.rows[row].note]
+    parts.append(_commands(table, seeds))
     return "\n\n".join(parts) + "\n"
+
+
+def _devices(found: Mapping[str, Sequence[Outcome]]) -> str:
+    """What all rows were trained on, or which on what."""
+    rows: dict[str, list[str]] = {}
+    for row, outcomes in found.items():
+        for device in dict.fromkeys(outcome.device for outcome in outcomes):
+            rows.setdefault(device, []).append(f"`{row}`")
+    if len(rows) == 1:
+        return next(iter(rows))
+    return "; ".join(f"{device}: {', '.join(names)}" for device, names in rows.items())
+
+
+def _commands(table: Table, seeds: Sequence[int]) -> str:
+    """What each row is trained and evaluated by, folded up."""
+    seed = str(seeds[0]) if len(seeds) == 1 else "$SEED"
+    lines = [
+        f"python scripts/train.py {row.options.format(seed=seed)} --seed_everything {seed} "
+        f"--num_samples {table.num_samples}  # {name}"
+        for name, row in table.rows.items()
+    ]
+    listing = "\n".join(lines)
+    return f"<details><summary>The command of each row</summary>\n\n```bash\n{listing}\n```\n\n</details>"
 
 
 def _line(cells: Sequence[str]) -> str:
@@ -96,13 +120,16 @@ def _measured(column: Column, outcomes: Sequence[Outcome]) -> str:
 
 
 def _reached(table: Table, row: str, outcomes: Sequence[Outcome]) -> str:
-    """Whether every published figure of a row is met, in the digits that are printed."""
+    """Whether every published figure of a row is met, in the digits that are printed; if not, by how much it is
+    missed, and whether that is less than the ±."""
     judged = []
     for column in table.columns:
         values = [value for outcome in outcomes if (value := column.of(outcome.results)) is not None]
         if values and row in (figures := _figures(table, column)):
-            behind = round(statistics.mean(values), column.digits) - figures[row].value
-            judged.append("yes" if behind <= 0 else f"no, {behind:.{column.digits}f} more")
+            behind = round(round(statistics.mean(values), column.digits) - figures[row].value, column.digits)
+            error = statistics.stdev(values) if len(values) > 1 else column.stderr(outcomes[0].results)
+            within = ", less than ±" if error is not None and behind < error else ""
+            judged.append("yes" if behind <= 0 else f"no, {behind:.{column.digits}f} more{within}")
     return " / ".join(judged) or "–"
 
 
