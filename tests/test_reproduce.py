@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -90,7 +91,16 @@ def test_rows_are_trained_once_and_taken_up_again(run: Run, tmp_path: Path) -> N
     assert code == 0, output
     assert "kept        runs/paper/digits/uniform/seed_0/version_0" in output
     assert (tmp_path / "kept/uniform.ckpt").is_file()
-    (tmp_path / "runs/paper/digits/uniform/seed_0/version_0/results.json").unlink()
+    run_json = tmp_path / "runs/paper/digits/uniform/seed_0/version_0/run.json"
+    start = run_json.read_text()
+    assert '"model": "Uniform"' in start
+    run_json.write_text(start.replace("Uniform", "Another"))  # as if the config had held something else
+    code, output = run(*asked)
+    assert code == 0, output
+    assert "kept" not in output
+    shutil.rmtree(run_json.parents[1] / "version_1")
+    run_json.write_text(start)
+    (run_json.parent / "results.json").unlink()
     code, output = run(*asked)
     assert code == 0, output
     assert "--ckpt_path runs/paper/digits/uniform/seed_0/version_0/checkpoints/last.ckpt" in output

@@ -258,7 +258,10 @@ class SaveConfig(SaveConfigCallback):
         if trainer.is_global_zero and folder is not None:
             seed, world_size = self.config.seed_everything, trainer.world_size
             device, step = trainer.strategy.root_device, trainer.global_step
-            record_start(Path(folder, "run.json"), device, seed=seed, world_size=world_size, step=step)
+            named = [_yaml(Path(str(path))) for path in self.config.config or []]
+            record_start(
+                Path(folder, "run.json"), device, seed=seed, world_size=world_size, step=step, config=named[:1]
+            )
 
 
 def _config_first(arguments: list[str]) -> list[str]:

@@ -72,4 +72,4 @@ def record_start(path: Path, device: torch.device, **more: Any) -> None:
         **more,
     }
     with whole(path) as file:
-        file.write(json.dumps([*starts, start], indent=2).encode() + b"\n")
+        file.write(json.dumps([*starts, start], indent=2, default=str).encode() + b"\n")

@@ -10,10 +10,12 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+import yaml
 from jsonargparse.typing import NonNegativeInt
 
 from vaeflow.checkpoint import keep_weights
 from vaeflow.commands.arguments import check_known, parser_of, say, versions
+from vaeflow.configs import find_config
 from vaeflow.errors import Stopped, VaeflowError
 from vaeflow.files import whole
 from vaeflow.reproduce.report import Outcome, markdown, outcome_of
@@ -58,8 +60,8 @@ def _experiment(table: str, row: str, seed: int) -> str:
 
 
 def _train(runs: Path, table: str, row: str, seed: int, more: Sequence[str]) -> None:
-    """Train and evaluate a row with a seed, unless its newest run was begun by the same options and has results; one
-    that has none yet goes on.
+    """Train and evaluate a row with a seed, unless its newest run was begun by the same options, and a config that held
+    the same, and has results; one that has none yet goes on.
 
     Raises:
         VaeflowError: if it does not come to its end.
@@ -71,7 +73,7 @@ def _train(runs: Path, table: str, row: str, seed: int, more: Sequence[str]) -> 
         "--trainer.default_root_dir", str(runs), *more,
     ]  # fmt: skip
     begun = [path.parents[1] for path in versions(runs, experiment)]
-    if begun and _options_of(begun[-1]) == sorted(options):
+    if begun and _is_begun_by(begun[-1], options):
         if (begun[-1] / "results.json").is_file():
             print(f"kept        {begun[-1]}")
             return
@@ -84,9 +86,11 @@ def _train(runs: Path, table: str, row: str, seed: int, more: Sequence[str]) -> 
         raise VaeflowError(f"row {row} ended with exit code {code}.")
 
 
-def _options_of(run: Path) -> list[str]:
-    """What a run was begun with, in no order."""
-    return sorted(json.loads((run / "run.json").read_text())[0]["command"][1:])
+def _is_begun_by(run: Path, options: Sequence[str]) -> bool:
+    """Whether a run was begun by these options, in any order, and what their config holds now."""
+    start = json.loads((run / "run.json").read_text())[0]
+    config = yaml.safe_load(find_config(options[options.index("--config") + 1]).read_text())
+    return sorted(start["command"][1:]) == sorted(options) and start.get("config", [config]) == [config]
 
 
 def _write(out: Path, name: str, runs: Path, seeds: Sequence[int]) -> None:
