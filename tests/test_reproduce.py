@@ -52,13 +52,13 @@ def test_a_table_says_what_was_measured_published_and_reached() -> None:
     assert cells(text, "vae_radial")[1:] == ["–", "–", "–", "–", "not run", "–", "–"]
     assert "from memory, unverified" in text
     assert "Trained on a machine, 2 threads." in text
-    assert "Evaluated with K = 5,000, seeds 1, 2;" in text
+    assert "Here K = 5,000 in evaluation, seeds 1, 2 of training;" in text
     command = "--config freyfaces/vae --data.split_seed $SEED --seed_everything $SEED --num_samples 5000  # vae\n"
     assert f"python scripts/train.py {command}" in text
     found["vae_planar"][0] = replace(found["vae_planar"][0], device="another")
     text = markdown("freyfaces", TABLES["freyfaces"], [1], found)
     assert "Trained on a machine, 2 threads: `vae`; another: `vae_planar`." in text
-    assert "seed 1;" in text
+    assert "seed 1 of training;" in text
     assert "--data.split_seed 1 --seed_everything 1 " in text
 
 

@@ -55,11 +55,11 @@ def markdown(name: str, table: Table, seeds: Sequence[int], found: Mapping[str, 
         cells.append(f"{results[0]['num_parameters']:,}" if results else "–")
         cells.append(_duration(statistics.mean(r["training_seconds"] for r in results)) if results else "–")
         lines.append(_line(cells))
-    samples = f"K = {table.num_samples:,}" if table.num_samples > 1 else "one draw for each example"
+    samples = f"K = {table.num_samples:,} in evaluation, " if table.num_samples > 1 else ""
     parts = [
         f"## {table.title}",
-        f"{table.protocol} Evaluated with {samples}, {'seed' if len(seeds) == 1 else 'seeds'} "
-        f"{', '.join(map(str, seeds))}; `python scripts/reproduce.py --table {name}` rebuilds it, `--row ROW` one line "
+        f"{table.protocol} Here {samples}{'seed' if len(seeds) == 1 else 'seeds'} {', '.join(map(str, seeds))} of "
+        f"training; `python scripts/reproduce.py --table {name}` rebuilds it, `--row ROW` one line "
         "of it.",
         "\n".join(lines),
     ]

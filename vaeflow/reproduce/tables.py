@@ -96,7 +96,7 @@ KL = Column("KL(q ‖ p), nats", _of("kl"), _of("kl_stderr"), 4)
 _IWAE = "Burda et al. 2016, 1509.00519, table 1"
 _IAF = "Kingma et al. 2016, 1606.04934, table 1, with residual nets"
 _MAF = "Papamakarios et al. 2017, 1705.07057, table 2"
-_NICE = "Dinh et al. 2014, 1410.8516, table 3"
+_NICE = "Dinh et al. 2014, 1410.8516"
 
 
 def _digits() -> dict[str, Row]:
@@ -239,7 +239,7 @@ TABLES: dict[str, Table] = {
     "mnist_continuous": Table(
         "MNIST, grey levels, MAF's protocol",
         "50,000 / 10,000 / 10,000 images, dequantised by uniform noise, one draw for each test image, logit with "
-        "α = 10⁻⁶. *Pre-processed* is minus the mean log-density of the logits, which the paper has with the other sign.",
+        "α = 10⁻⁶. *Pre-processed* is minus the mean log-density of the logits, which the paper has with another sign.",
         1,
         (0,),
         (PREPROCESSED, NLL, BPD),
