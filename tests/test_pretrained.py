@@ -14,12 +14,9 @@ from vaeflow.checkpoint import PRETRAINED, keep_weights, named
 from vaeflow.reproduce.tables import TABLES
 
 ROOT = Path(__file__).parent.parent
-LARGE = {"made", "spline", "vae_sylvester"}
-"""Their weights take over 1 MiB, and are left out."""
-NAMES = [name for name in TABLES["digits"].rows if name not in LARGE]
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", TABLES["digits"].rows)
 def test_they_load_by_name(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     assert named(f"pretrained/{name}").stat().st_size < 2**20
@@ -41,7 +38,7 @@ def test_their_numbers_are_those_of_the_results(name: str) -> None:
 
 
 def test_there_are_those_of_the_table_alone() -> None:
-    assert {path.stem for path in PRETRAINED.glob("*.ckpt")} == set(NAMES)
+    assert {path.stem for path in PRETRAINED.glob("*.ckpt")} == set(TABLES["digits"].rows)
 
 
 def test_pictures_come_without_training(run: Run, tmp_path: Path) -> None:
