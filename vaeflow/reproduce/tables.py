@@ -190,10 +190,10 @@ def _mnist_continuous() -> dict[str, Row]:
 
 def _energies() -> dict[str, Row]:
     flows = {f"planar_{k}": f"--model.flow.steps {k}" for k in (2, 8, 32)}
-    flows["iaf"] = "--model.flow InverseAutoregressive --model.flow.steps 8 --model.flow.hidden [64,64]"
+    flows["iaf"] = "--model.flow InverseAutoregressive --model.flow.steps 4 --model.flow.hidden [64]"
     flows["spline"] = (
-        "--model.flow InverseAutoregressive --model.flow.steps 4 --model.flow.hidden [64,64] "
-        "--model.flow.transformer RationalQuadraticSpline"
+        "--model.flow InverseAutoregressive --model.flow.steps 2 --model.flow.hidden [64] "
+        "--model.flow.transformer RationalQuadraticSpline --model.flow.transformer.bound 5"
     )
     return {
         f"u{u}_{name}": Row(f"--config energy_u{u}_planar {options}")
