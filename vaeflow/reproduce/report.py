@@ -30,9 +30,8 @@ class Outcome:
 def outcome_of(run: Path, seed: int) -> Outcome:
     """Of a run's folder."""
     start = json.loads((run / "run.json").read_text())[-1]
-    return Outcome(
-        seed, json.loads((run / "results.json").read_text()), f"{start['device']}, {start['threads']} threads"
-    )
+    threads = f"{start['threads']} thread{'s' * (start['threads'] > 1)}"
+    return Outcome(seed, json.loads((run / "results.json").read_text()), f"{start['device']}, {threads}")
 
 
 def markdown(name: str, table: Table, seeds: Sequence[int], found: Mapping[str, Sequence[Outcome]]) -> str:

@@ -190,7 +190,10 @@ def _mnist_continuous() -> dict[str, Row]:
 
 def _energies() -> dict[str, Row]:
     flows = {f"planar_{k}": f"--model.flow.steps {k}" for k in (2, 8, 32)}
-    flows["iaf"] = "--model.flow InverseAutoregressive --model.flow.steps 4 --model.flow.hidden [64]"
+    flows["iaf"] = (
+        "--model.flow InverseAutoregressive --model.flow.steps 4 --model.flow.hidden [64] "
+        "--model.flow.transformer Affine"  # the paper's gate only contracts: 0.53 on U1 where this has 0.09
+    )
     flows["spline"] = (
         "--model.flow InverseAutoregressive --model.flow.steps 2 --model.flow.hidden [64] "
         "--model.flow.transformer RationalQuadraticSpline --model.flow.transformer.bound 5"
