@@ -22,7 +22,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 import vaeflow
 from vaeflow.checkpoint import read
 from vaeflow.configs import CONFIGS, config_names
-from vaeflow.data import MNIST
+from vaeflow.data import MNIST, FreyFaces
 from vaeflow.evaluation import LogLikelihood
 from vaeflow.models import VAE, LikelihoodModel
 
@@ -46,10 +46,12 @@ def test_every_config_trains(name: str, run: Run, tmp_path: Path, monkeypatch: p
     start: dict[str, torch.Tensor] = {}
     keep = lambda self: start.update({n: p.detach().clone() for n, p in self.named_parameters()})  # noqa: E731
     monkeypatch.setattr(LikelihoodModel, "on_train_start", keep)
-    read_all = MNIST.read
-    few = lambda self: {split: (x[:60], y[:60]) for split, (x, y) in read_all(self).items()}  # noqa: E731
-    monkeypatch.setattr(MNIST, "read", few)
+    for data, n in ((MNIST, 60), (FreyFaces, 20)):
+        few = lambda self, n=n, read=data.read: {s: (x[:n], y[:n]) for s, (x, y) in read(self).items()}  # noqa: E731
+        monkeypatch.setattr(data, "read", few)
     small: list[object] = ["--data.batch_size", 20] if "/" in name else []
+    if name == "mnist/spline":
+        small += ["--model.hidden", "[8]"]
     if name in ("mnist/made", "mnist/maf"):  # a sample takes 784 passes
         small += ["--model.hidden", "[8]", "--pictures.every", 0]
     if name == "mnist/gaussian":
@@ -284,19 +286,17 @@ def test_mixed_precision_is_for_training_alone(run: Run, tmp_path: Path) -> None
 
 
 @pytest.mark.parametrize("options", [["--config", "vae", "--model.free_bits", "0.1"], ["--config", "realnvp"]])
-def test_two_processes_train_and_evaluate_as_one(options: list[str], tmp_path: Path) -> None:
+def test_two_processes_train_and_evaluate_as_one(options: list[str], run: Run, tmp_path: Path) -> None:
     """Noise, order, averages and batch normalisation are those of the global batch, so the numbers agree up to
     rounding. Validation is one batch, so that the second process has none, and of test it has the second."""
     options = [*options, "--trainer.max_epochs", "1", "--num_samples", "8", "--data.batch_size", "200",
                "--trainer.accelerator", "cpu"]  # fmt: skip
-    results = []
-    for n in ("1", "2"):
-        command = [sys.executable, str(ROOT / "scripts/train.py"), *options, "--trainer.devices", n, "--experiment", n]
-        environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-        done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=120, env=environment)
-        assert done.returncode == 0, done.stdout + done.stderr
-        results.append(json.loads((tmp_path / f"runs/{n}/version_0/results.json").read_text()))
-    one, two = results
+    code, output = run("train", *options, "--trainer.devices", 1, "--experiment", 1)
+    assert code == 0, output
+    command = [sys.executable, str(ROOT / "scripts/train.py"), *options, "--trainer.devices", "2", "--experiment", "2"]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0, done.stdout + done.stderr
+    one, two = (json.loads((tmp_path / f"runs/{n}/version_0/results.json").read_text()) for n in ("1", "2"))
     assert (one["world_size"], two["world_size"]) == (1, 2)
     assert one["num_examples"] == two["num_examples"] == 300
     ours, theirs = (np.load(tmp_path / f"runs/{n}/version_0/results.npy") for n in ("1", "2"))

@@ -16,6 +16,7 @@ import vaeflow
 from vaeflow.commands import gallery
 from vaeflow.configs import CONFIGS
 
+pytestmark = pytest.mark.xdist_group("pictures")  # they share runs
 Run = Callable[..., tuple[int, str]]
 ROOT = CONFIGS.parent
 TOY = ("--data.num_train", 300, "--data.num_val", 100, "--data.num_test", 100)
