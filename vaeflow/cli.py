@@ -258,10 +258,8 @@ class SaveConfig(SaveConfigCallback):
         if trainer.is_global_zero and folder is not None:
             seed, world_size = self.config.seed_everything, trainer.world_size
             device, step = trainer.strategy.root_device, trainer.global_step
-            named = [_yaml(Path(str(path))) for path in self.config.config or []]
-            record_start(
-                Path(folder, "run.json"), device, seed=seed, world_size=world_size, step=step, config=named[:1]
-            )
+            named = [_yaml(Path(str(path))) for path in self.config.config or []]  # one at most
+            record_start(Path(folder, "run.json"), device, seed=seed, world_size=world_size, step=step, config=named)
 
 
 def _config_first(arguments: list[str]) -> list[str]:

@@ -47,8 +47,8 @@ class VAE(LikelihoodModel):
         objective: elbo, or iwae for the importance-weighted bound.
         num_samples: draws of z for each example in training: averaged by elbo, k of iwae.
         gradient_samples: m of the k draws of iwae, picked with probability w_k / Σ w, through which its gradient goes,
-            Σ_k (w_k / Σ w) ∇ log w_k in expectation (section 3 of its paper). By default it goes through all k, three
-            times the work of large k.
+            Σ_k (w_k / Σ w) ∇ log w_k in expectation (section 3 of its paper). By default it goes through all k, two
+            to three times the work where k is large.
         kl_warmup_epochs: β, the weight of the KL in the training loss of elbo, rises from 0 to 1 over so many epochs.
         free_bits: λ in nats. The loss of elbo counts at least λ for the KL of each group, averaged over the global
             batch: of each dimension where the KL is in closed form, of all of z where it is estimated.

@@ -58,8 +58,7 @@ def markdown(name: str, table: Table, seeds: Sequence[int], found: Mapping[str, 
     parts = [
         f"## {table.title}",
         f"{table.protocol} Here {samples}{'seed' if len(seeds) == 1 else 'seeds'} {', '.join(map(str, seeds))} of "
-        f"training; `python scripts/reproduce.py --table {name}` rebuilds it, `--row ROW` one line "
-        "of it.",
+        f"training; `python scripts/reproduce.py --table {name}` rebuilds it, `--row ROW` one line of it.",
         "\n".join(lines),
     ]
     if found:
