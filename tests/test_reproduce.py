@@ -31,11 +31,11 @@ def test_a_table_says_what_was_measured_published_and_reached() -> None:
         "vae": [outcome(1, 438.0, -452.0), outcome(2, 442.0, -456.0)],
         "vae_planar": [outcome(3, 440.0, -436.0)],
     }
-    text = markdown("freyfaces", TABLES["freyfaces"], [1, 2], found)
+    text = markdown("freyfaces", TABLES["freyfaces"], found)
     header = next(line for line in text.splitlines() if line.startswith("| row"))
     assert (
-        header
-        == f"| row | {BPD.title} | published | {ELBO_BPD.title} | published | reached | parameters | trained in |"
+        header == f"| row | {BPD.title} | published | {ELBO_BPD.title} | published "
+        "| reached | parameters | seeds | trained in | on |"
     )
     vae = [
         "`vae`",
@@ -45,22 +45,46 @@ def test_a_table_says_what_was_measured_published_and_reached() -> None:
         "4.530",
         "yes / no, 0.010 more, less than ±",
         "12,345",
+        "1, 2",
         "90 s",
+        "a machine, 2 threads",
     ]
     assert cells(text, "vae") == vae
-    planar = ["`vae_planar`", "4.400 ± 0.020", "4.310", "4.360", "4.400", "no, 0.090 more / yes", "12,345", "3 min"]
-    assert cells(text, "vae_planar") == planar
-    assert cells(text, "vae_radial")[1:] == ["–", "–", "–", "–", "not run", "–", "–"]
+    planar = [
+        "`vae_planar`",
+        "4.400 ± 0.020",
+        "4.310",
+        "4.360",
+        "4.400",
+        "no, 0.090 more / yes",
+        "12,345",
+        "3",
+        "3 min",
+    ]
+    assert cells(text, "vae_planar") == [*planar, "a machine, 2 threads"]
+    assert cells(text, "vae_radial")[1:] == ["–", "–", "–", "–", "not run", "–", "–", "–", "–"]
     assert "from memory, unverified" in text
-    assert "Trained on a machine, 2 threads." in text
-    assert "Here K = 5,000 in evaluation, seeds 1, 2 of training;" in text
+    assert "K = 5,000 in evaluation." in text
     command = "--config freyfaces/vae --data.split_seed $SEED --seed_everything $SEED --num_samples 5000  # vae\n"
     assert f"python scripts/train.py {command}" in text
-    found["vae_planar"][0] = replace(found["vae_planar"][0], device="another")
-    text = markdown("freyfaces", TABLES["freyfaces"], [1], found)
-    assert "Trained on a machine, 2 threads: `vae`; another: `vae_planar`." in text
-    assert "seed 1 of training;" in text
-    assert "--data.split_seed 1 --seed_everything 1 " in text
+    assert "```bash\nSEED=123\n" in text
+
+
+def test_a_row_that_is_not_here_keeps_its_line_while_its_command_is_the_same() -> None:
+    table = TABLES["energies"]
+    there = [Outcome(0, {"kl": 0.5, "kl_stderr": 0.25, "num_parameters": 10, "training_seconds": 9.0}, "a machine")]
+    old = markdown("energies", table, {"u1_iaf": there, "u2_iaf": there})
+    text = markdown("energies", table, {"u2_iaf": [replace(there[0], device="another")]}, old)
+    assert cells(text, "u1_iaf") == cells(old, "u1_iaf")
+    assert cells(text, "u1_iaf")[-1] == "a machine"
+    assert cells(text, "u2_iaf")[-1] == "another"
+    assert cells(text, "u3_iaf")[2] == "not run"
+    assert markdown("energies", table, {}, text) == text
+    rows = {name: replace(row, options=row.options.replace("[64]", "[32]")) for name, row in table.rows.items()}
+    text = markdown("energies", replace(table, rows=rows), {}, old)
+    assert cells(text, "u1_iaf")[2] == "not run"
+    text = markdown("energies", replace(table, columns=(BPD,)), {}, old)
+    assert cells(text, "u1_iaf")[2] == "not run"
 
 
 def test_every_row_names_a_config_that_is_there() -> None:
@@ -87,7 +111,7 @@ def test_rows_are_trained_once_and_taken_up_again(run: Run, tmp_path: Path) -> N
     assert text.endswith("<!-- end of digits -->\n\nAfter.\n")
     assert "old" not in text
     assert cells(text, "uniform")[1] == "4.087 ± 0.000"  # log₂ 17
-    assert cells(text, "vae")[-3:] == ["not run", "–", "–"]
+    assert cells(text, "vae")[-5:] == ["not run", "–", "–", "–", "–"]
     code, output = run(*asked, "--pretrained", "kept")
     assert code == 0, output
     assert "kept        runs/paper/digits/uniform/seed_0/version_0" in output
@@ -100,6 +124,9 @@ def test_rows_are_trained_once_and_taken_up_again(run: Run, tmp_path: Path) -> N
     assert not _is_begun_by(run_json.parent, options)
     run_json.write_text(start)
     assert _is_begun_by(run_json.parent, options)
+    code, output = run("reproduce", "--table", "digits", "--write_only", "--runs", "elsewhere")
+    assert code == 0, output
+    assert (tmp_path / "RESULTS.md").read_text() == text  # a row that is not there keeps its line
     (run_json.parent / "results.json").unlink()
     code, output = run(*asked)
     assert code == 0, output

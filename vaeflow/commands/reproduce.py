@@ -42,12 +42,12 @@ def reproduce() -> None:
     check_known("table", [args.table], TABLES)
     table = TABLES[args.table]
     check_known("row", args.row, table.rows)
-    seeds, out = args.seeds or table.seeds, Path(args.out)
+    seeds, out, more = args.seeds or table.seeds, Path(args.out), shlex.split(args.more)
     for name in [] if args.write_only else args.row or table.rows:
         for seed in seeds:
-            _train(Path(args.runs), args.table, name, seed, shlex.split(args.more))
-            _write(out, args.table, Path(args.runs), seeds)
-    _write(out, args.table, Path(args.runs), seeds)
+            _train(Path(args.runs), args.table, name, seed, more)
+            _write(out, args.table, Path(args.runs), seeds, more)
+    _write(out, args.table, Path(args.runs), seeds, more)
     say(table=out)
     for name in (args.row or table.rows) if args.pretrained is not None else []:
         for best in versions(Path(args.runs), _experiment(args.table, name, seeds[0]))[-1:]:
@@ -59,6 +59,15 @@ def _experiment(table: str, row: str, seed: int) -> str:
     return f"paper/{table}/{row}/seed_{seed}"
 
 
+def _options(runs: Path, table: str, row: str, seed: int, more: Sequence[str]) -> list[str]:
+    """Of train.py."""
+    return [
+        *shlex.split(TABLES[table].rows[row].options.format(seed=seed)), "--experiment", _experiment(table, row, seed),
+        "--seed_everything", str(seed), "--num_samples", str(TABLES[table].num_samples),
+        "--trainer.default_root_dir", str(runs), *more,
+    ]  # fmt: skip
+
+
 def _train(runs: Path, table: str, row: str, seed: int, more: Sequence[str]) -> None:
     """Train and evaluate a row with a seed, unless its newest run was begun by the same options, and a config that held
     the same, and has results; one that has none yet goes on.
@@ -66,13 +75,8 @@ def _train(runs: Path, table: str, row: str, seed: int, more: Sequence[str]) -> 
     Raises:
         VaeflowError: if it does not come to its end.
     """
-    experiment = _experiment(table, row, seed)
-    options = [
-        *shlex.split(TABLES[table].rows[row].options.format(seed=seed)), "--experiment", experiment,
-        "--seed_everything", str(seed), "--num_samples", str(TABLES[table].num_samples),
-        "--trainer.default_root_dir", str(runs), *more,
-    ]  # fmt: skip
-    begun = [path.parents[1] for path in versions(runs, experiment)]
+    options = _options(runs, table, row, seed, more)
+    begun = [path.parents[1] for path in versions(runs, _experiment(table, row, seed))]
     if begun and _is_begun_by(begun[-1], options):
         if (begun[-1] / "results.json").is_file():
             print(f"kept        {begun[-1]}")
@@ -93,8 +97,9 @@ def _is_begun_by(run: Path, options: Sequence[str]) -> bool:
     return sorted(start["command"][1:]) == sorted(options) and start.get("config", [config]) == [config]
 
 
-def _write(out: Path, name: str, runs: Path, seeds: Sequence[int]) -> None:
-    """The section of a table, in place of the one that is there, or after all others."""
+def _write(out: Path, name: str, runs: Path, seeds: Sequence[int], more: Sequence[str]) -> None:
+    """The section of a table, in place of the one that is there, or after all others. Rows without a run that these
+    options began keep the line that is there."""
     table = TABLES[name]
     found: dict[str, list[Outcome]] = {}
     for row in table.rows:
@@ -103,13 +108,14 @@ def _write(out: Path, name: str, runs: Path, seeds: Sequence[int]) -> None:
                 p.parents[1]
                 for p in versions(runs, _experiment(name, row, seed))
                 if (p.parents[1] / "results.json").is_file()
+                and _is_begun_by(p.parents[1], _options(runs, name, row, seed, more))
             ]
             if done:
                 found.setdefault(row, []).append(outcome_of(done[-1], seed))
     begin, end = f"<!-- {name} -->\n", f"<!-- end of {name} -->\n"
-    section = f"{begin}{markdown(name, table, seeds, found)}{end}"
     text = out.read_text() if out.is_file() else "# Results\n"
-    before, there, after = text.partition(begin)
-    after = after.partition(end)[2] if there else ""
+    before, _, rest = text.partition(begin)
+    old, _, after = rest.partition(end)
+    section = f"{begin}{markdown(name, table, found, old)}{end}"
     with whole(out) as file:
         file.write((before.rstrip("\n") + "\n\n" + section + after).encode())

@@ -34,66 +34,59 @@ def outcome_of(run: Path, seed: int) -> Outcome:
     return Outcome(seed, json.loads((run / "results.json").read_text()), f"{start['device']}, {threads}")
 
 
-def markdown(name: str, table: Table, seeds: Sequence[int], found: Mapping[str, Sequence[Outcome]]) -> str:
-    """The section of a table: one line for each row, whether it has been run or not, and the commands behind them."""
+def markdown(name: str, table: Table, found: Mapping[str, Sequence[Outcome]], old: str = "") -> str:
+    """The section of a table: one line for each row, and the commands behind them. A row that nothing was found of
+    keeps its line of the old section, if that had the same columns and the same command."""
     columns = [(column, _figures(table, column)) for column in table.columns]
     header = ["row"]
     for column, figures in columns:
         header += [column.title, "published"] if figures else [column.title]
-    header += ["reached", "parameters", "trained in"]
-    lines = [_line(header), _line(["---", *["---:"] * (len(header) - 1)])]
+    header += ["reached", "parameters", "seeds", "trained in", "on"]
+    lines = [_line(header), _line(["---", *["---:"] * (len(header) - 2), "---"])]
+    stood = {line.split("`")[1]: line for line in old.splitlines() if line.startswith("| `")} if lines[0] in old else {}
     for row in table.rows:
         outcomes = found.get(row, [])
+        if not outcomes and row in stood and _command(table, row) in old.splitlines():
+            lines.append(stood[row])
+            continue
         cells = [f"`{row}`"]
         for column, figures in columns:
             cells.append(_measured(column, outcomes))
             if figures:
                 cells.append(f"{figures[row].value:.{column.digits}f}" if row in figures else "–")
-        results = [outcome.results for outcome in outcomes]
-        cells.append(_reached(table, row, outcomes) if results else "not run")
-        cells.append(f"{results[0]['num_parameters']:,}" if results else "–")
-        cells.append(_duration(statistics.mean(r["training_seconds"] for r in results)) if results else "–")
+        if outcomes:
+            results = [outcome.results for outcome in outcomes]
+            cells += [
+                _reached(table, row, outcomes),
+                f"{results[0]['num_parameters']:,}",
+                ", ".join(str(outcome.seed) for outcome in outcomes),
+                _duration(statistics.mean(r["training_seconds"] for r in results)),
+                ", ".join(dict.fromkeys(outcome.device for outcome in outcomes)),
+            ]
+        else:
+            cells += ["not run", "–", "–", "–", "–"]
         lines.append(_line(cells))
-    samples = f"K = {table.num_samples:,} in evaluation, " if table.num_samples > 1 else ""
+    samples = f" K = {table.num_samples:,} in evaluation." if table.num_samples > 1 else ""
     parts = [
         f"## {table.title}",
-        f"{table.protocol} Here {samples}{'seed' if len(seeds) == 1 else 'seeds'} {', '.join(map(str, seeds))} of "
-        f"training; `python scripts/reproduce.py --table {name}` rebuilds it, `--row ROW` one line of it.",
+        f"{table.protocol}{samples} `python scripts/reproduce.py --table {name}` rebuilds it, `--row ROW` one line.",
         "\n".join(lines),
     ]
-    if found:
-        parts.append(f"Trained on {_devices(found)}.")
     sources = dict.fromkeys(
         f"{column.title}: {figure.source}" for column, figures in columns for figure in figures.values()
     )
     if sources:
         parts.append(f"Published: {'; '.join(sources)}.")
     parts += [f"`{row}`: {table.rows[row].note}" for row in table.rows if table.rows[row].note]
-    parts.append(_commands(table, seeds))
+    listing = "\n".join([f"SEED={table.seeds[0]}", *(_command(table, row) for row in table.rows)])
+    parts.append(f"<details><summary>The command of each row</summary>\n\n```bash\n{listing}\n```\n\n</details>")
     return "\n\n".join(parts) + "\n"
 
 
-def _devices(found: Mapping[str, Sequence[Outcome]]) -> str:
-    """What all rows were trained on, or which on what."""
-    rows: dict[str, list[str]] = {}
-    for row, outcomes in found.items():
-        for device in dict.fromkeys(outcome.device for outcome in outcomes):
-            rows.setdefault(device, []).append(f"`{row}`")
-    if len(rows) == 1:
-        return next(iter(rows))
-    return "; ".join(f"{device}: {', '.join(names)}" for device, names in rows.items())
-
-
-def _commands(table: Table, seeds: Sequence[int]) -> str:
-    """What each row is trained and evaluated by, folded up."""
-    seed = str(seeds[0]) if len(seeds) == 1 else "$SEED"
-    lines = [
-        f"python scripts/train.py {row.options.format(seed=seed)} --seed_everything {seed} "
-        f"--num_samples {table.num_samples}  # {name}"
-        for name, row in table.rows.items()
-    ]
-    listing = "\n".join(lines)
-    return f"<details><summary>The command of each row</summary>\n\n```bash\n{listing}\n```\n\n</details>"
+def _command(table: Table, row: str) -> str:
+    """What a row is trained and evaluated by."""
+    options = table.rows[row].options.format(seed="$SEED")
+    return f"python scripts/train.py {options} --seed_everything $SEED --num_samples {table.num_samples}  # {row}"
 
 
 def _line(cells: Sequence[str]) -> str:
