@@ -2,23 +2,31 @@
 
 from __future__ import annotations
 
-import json
+import os
+import signal
+import sys
+import threading
+import time
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import pytest
+from filelock import FileLock
+
 from tests.test_cli import Run
-from vaeflow.commands.reproduce import _is_begun_by
+from vaeflow.commands.reproduce import _begun, _finished, _wait_for
 from vaeflow.configs import config_names
+from vaeflow.errors import Stopped
 from vaeflow.reproduce.report import Outcome, markdown
-from vaeflow.reproduce.tables import BPD, ELBO_BPD, TABLES
+from vaeflow.reproduce.tables import BPD, ELBO_BPD, NLL, TABLES, Published
 
 
 def outcome(seed: int, nll: float, elbo: float) -> Outcome:
     """Of images with ln 2 · D = 100."""
     results: dict[str, Any] = {"nll": nll, "nll_stderr": 2.0, "bpd": nll / 100, "elbo": elbo, "num_parameters": 12_345,
                                "training_seconds": 60.0 * seed}  # fmt: skip
-    return Outcome(seed, results, "a machine, 2 threads")
+    return Outcome(seed, results, ["a machine, 2 threads"], ["1a2b3c4"])
 
 
 def cells(text: str, row: str) -> list[str]:
@@ -29,41 +37,20 @@ def cells(text: str, row: str) -> list[str]:
 def test_a_table_says_what_was_measured_published_and_reached() -> None:
     found = {
         "vae": [outcome(1, 438.0, -452.0), outcome(2, 442.0, -456.0)],
-        "vae_planar": [outcome(3, 440.0, -436.0)],
+        "vae_planar": [outcome(3, 440.4, -436.0)],
     }
     text = markdown("freyfaces", TABLES["freyfaces"], found)
     header = next(line for line in text.splitlines() if line.startswith("| row"))
     assert (
         header == f"| row | {BPD.title} | published | {ELBO_BPD.title} | published "
-        "| reached | parameters | seeds | trained in | on |"
+        "| reached | parameters | seeds | trained in | on | commit |"
     )
-    vae = [
-        "`vae`",
-        "4.400 ± 0.028",
-        "4.400",
-        "4.540 ± 0.028",
-        "4.530",
-        "yes / no, 0.010 more, less than ±",
-        "12,345",
-        "1, 2",
-        "90 s",
-        "a machine, 2 threads",
-    ]
-    assert cells(text, "vae") == vae
-    planar = [
-        "`vae_planar`",
-        "4.400 ± 0.020",
-        "4.310",
-        "4.360",
-        "4.400",
-        "no, 0.090 more / yes",
-        "12,345",
-        "3",
-        "3 min",
-    ]
-    assert cells(text, "vae_planar") == [*planar, "a machine, 2 threads"]
-    assert cells(text, "vae_radial")[1:] == ["–", "–", "–", "–", "not run", "–", "–", "–", "–"]
-    assert "from memory, unverified" in text
+    vae = ["`vae`", "4.400 ± 0.028", "4.40 \\*", "4.540 ± 0.028", "4.53", "nll yes; −ELBO no, 0.01 more", "12,345"]
+    assert cells(text, "vae") == [*vae, "1, 2", "90 s", "a machine, 2 threads", "1a2b3c4"]
+    planar = ["4.404 ± 0.020", "4.31 \\*", "4.360", "4.40", "nll no, 0.09 more; −ELBO yes"]
+    assert cells(text, "vae_planar")[1:6] == planar
+    assert cells(text, "vae_radial")[1:] == ["–", "–", "–", "–", "not run", "–", "–", "–", "–", "–"]
+    assert "\\* From memory, unverified." in text
     assert "K = 5,000 in evaluation." in text
     command = "--config freyfaces/vae --data.split_seed $SEED --seed_everything $SEED --num_samples 5000  # vae\n"
     assert f"python scripts/train.py {command}" in text
@@ -72,12 +59,13 @@ def test_a_table_says_what_was_measured_published_and_reached() -> None:
 
 def test_a_row_that_is_not_here_keeps_its_line_while_its_command_is_the_same() -> None:
     table = TABLES["energies"]
-    there = [Outcome(0, {"kl": 0.5, "kl_stderr": 0.25, "num_parameters": 10, "training_seconds": 9.0}, "a machine")]
-    old = markdown("energies", table, {"u1_iaf": there, "u2_iaf": there})
-    text = markdown("energies", table, {"u2_iaf": [replace(there[0], device="another")]}, old)
+    results = {"kl": 0.5, "kl_stderr": 0.25, "num_parameters": 10, "training_seconds": 9.0}
+    there = Outcome(0, results, ["a machine", "another", "a machine"], ["1a2b3c4"])
+    old = markdown("energies", table, {"u1_iaf": [there], "u2_iaf": [there]})
+    text = markdown("energies", table, {"u2_iaf": [replace(there, devices=["a third"])]}, old)
     assert cells(text, "u1_iaf") == cells(old, "u1_iaf")
-    assert cells(text, "u1_iaf")[-1] == "a machine"
-    assert cells(text, "u2_iaf")[-1] == "another"
+    assert cells(text, "u1_iaf")[-2] == "a machine; another"
+    assert cells(text, "u2_iaf")[-2] == "a third"
     assert cells(text, "u3_iaf")[2] == "not run"
     assert markdown("energies", table, {}, text) == text
     rows = {name: replace(row, options=row.options.replace("[64]", "[32]")) for name, row in table.rows.items()}
@@ -85,6 +73,16 @@ def test_a_row_that_is_not_here_keeps_its_line_while_its_command_is_the_same() -
     assert cells(text, "u1_iaf")[2] == "not run"
     text = markdown("energies", replace(table, columns=(BPD,)), {}, old)
     assert cells(text, "u1_iaf")[2] == "not run"
+
+
+def test_a_line_is_not_kept_beside_another_published_figure() -> None:
+    table = TABLES["mnist_mlp"]
+    results = {"nll": 86.0, "nll_stderr": 0.1, "elbo": -90.0, "num_parameters": 10, "training_seconds": 9.0}
+    old = markdown("mnist_mlp", table, {"vae": [Outcome(0, results, ["a machine"], ["1a2b3c4"])]})
+    assert cells(old, "vae")[4] == "yes"
+    assert markdown("mnist_mlp", table, {}, old) == old
+    rows = {**table.rows, "vae": replace(table.rows["vae"], published={NLL.title: Published("85.9", "mine")})}
+    assert cells(markdown("mnist_mlp", replace(table, rows=rows), {}, old), "vae")[4] == "not run"
 
 
 def test_every_row_names_a_config_that_is_there() -> None:
@@ -99,7 +97,7 @@ def test_every_row_names_a_config_that_is_there() -> None:
     assert set(TABLES["digits"].rows) == missing
 
 
-def test_rows_are_trained_once_and_taken_up_again(run: Run, tmp_path: Path) -> None:
+def test_rows_are_trained_once_and_taken_up_again(run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     asked = ("reproduce", "--table", "digits", "--row", "uniform")
     (tmp_path / "RESULTS.md").write_text(
         "# Mine\n\nBefore.\n\n<!-- digits -->\nold\n<!-- end of digits -->\n\nAfter.\n"
@@ -111,33 +109,81 @@ def test_rows_are_trained_once_and_taken_up_again(run: Run, tmp_path: Path) -> N
     assert text.endswith("<!-- end of digits -->\n\nAfter.\n")
     assert "old" not in text
     assert cells(text, "uniform")[1] == "4.087 ± 0.000"  # log₂ 17
-    assert cells(text, "vae")[-5:] == ["not run", "–", "–", "–", "–"]
+    assert cells(text, "vae")[-6:] == ["not run", "–", "–", "–", "–", "–"]
+
     code, output = run(*asked, "--pretrained", "kept")
     assert code == 0, output
     assert "kept        runs/paper/digits/uniform/seed_0/version_0" in output
     assert (tmp_path / "kept/uniform.ckpt").is_file()
-    run_json = tmp_path / "runs/paper/digits/uniform/seed_0/version_0/run.json"
-    start = run_json.read_text()
-    options = json.loads(start)[0]["command"][1:]
-    assert '"model": "Uniform"' in start
-    run_json.write_text(start.replace("Uniform", "Another"))  # as if the config had held something else
-    assert not _is_begun_by(run_json.parent, options)
-    run_json.write_text(start)
-    assert _is_begun_by(run_json.parent, options)
+
     code, output = run("reproduce", "--table", "digits", "--write_only", "--runs", "elsewhere")
     assert code == 0, output
     assert (tmp_path / "RESULTS.md").read_text() == text  # a row that is not there keeps its line
-    (run_json.parent / "results.json").unlink()
-    code, output = run(*asked)
+
+    monkeypatch.chdir(tmp_path)
+    folder = tmp_path / "runs/paper/digits/uniform/seed_0/version_0"
+    start = (folder / "run.json").read_text()
+    assert '"model": "Uniform"' in start
+    assert _finished(Path("runs"), "digits", "uniform", 0)
+    assert _finished(tmp_path / "runs", "digits", "uniform", 0)  # the folder may be named otherwise
+    (folder / "run.json").write_text(start.replace("Uniform", "Another"))  # as if the config had held something else
+    assert not _finished(Path("runs"), "digits", "uniform", 0)
+    (folder / "run.json").write_text(start)
+
+    (folder / "results.json").unlink()
+    (folder / "checkpoints/best.ckpt").rename("aside")
+    assert len(_begun(Path("runs"), "digits", "uniform", 0)) == 1  # one that was stopped before its first validation
+    Path("aside").rename(folder / "checkpoints/best.ckpt")
+    with FileLock(folder.parent / ".lock"):
+        assert "busy        runs/paper/digits/uniform/seed_0" in run(*asked)[1]
+    code, output = run(*asked, "--seeds", "0,0")
     assert code == 0, output
-    assert "--ckpt_path runs/paper/digits/uniform/seed_0/version_0/checkpoints/last.ckpt" in output
+    assert output.count("--ckpt_path runs/paper/digits/uniform/seed_0/version_0/checkpoints/last.ckpt") == 1
     assert (tmp_path / "RESULTS.md").read_text().count("## Digits") == 1
-    assert {p.name for p in tmp_path.glob("runs/paper/digits/*/*/*")} == {"version_0"}
+    assert {p.name for p in tmp_path.glob("runs/paper/digits/*/*/version_*")} == {"version_0"}
 
 
-def test_what_is_not_there_is_said(run: Run) -> None:
+def test_what_is_not_there_is_said(run: Run, tmp_path: Path) -> None:
     assert "there is no table mnist: there are digits" in run("reproduce", "--table", "mnist")[1]
     assert "there is no row glow: there are uniform" in run("reproduce", "--table", "digits", "--row", "glow")[1]
-    code, output = run("reproduce", "--table", "digits", "--row", "vae", "--more", "--model.no_such_key 1")
+    assert "--seeds is 1;2, expected numbers with commas" in run("reproduce", "--table", "digits", "--seeds", "1;2")[1]
+    (tmp_path / "RESULTS.md").write_text("<!-- digits -->\nMine.\n")
+    code, output = run("reproduce", "--table", "digits", "--write_only")
     assert code == 1
-    assert "row vae ended with exit code 2" in output
+    assert "RESULTS.md has a line <!-- digits -->, but none <!-- end of digits --> where the table ends." in output
+    assert (tmp_path / "RESULTS.md").read_text() == "<!-- digits -->\nMine.\n"
+
+
+def test_a_row_that_fails_keeps_no_other_from_its_turn(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("VAEFLOW_DATA", "no_such_folder")
+    code, output = run("reproduce", "--table", "freyfaces", "--row", "vae", "vae_iaf", "--seeds", "123")
+    assert code == 1
+    assert "these did not come to their end: vae with seed 123 (exit code 1), vae_iaf with seed 123 (exit" in output
+
+
+SLOW_TO_STOP = """
+import pathlib, signal, sys, time
+def stop(number, frame):
+    time.sleep(1)
+    pathlib.Path("saved").write_text("twice" if pathlib.Path("saved").exists() else "once")
+    sys.exit(128 + number)
+signal.signal(signal.SIGINT, stop), signal.signal(signal.SIGTERM, stop)
+pathlib.Path("ready").touch()
+time.sleep(60)
+"""
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_waits_for_the_checkpoint(number: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+
+    def send() -> None:
+        while not Path("ready").exists():
+            time.sleep(0.05)
+        os.kill(os.getpid(), number)
+
+    threading.Thread(target=send).start()
+    with pytest.raises(Stopped, match="the same command goes on") as stopped:
+        _wait_for([sys.executable, "-c", SLOW_TO_STOP])
+    assert stopped.value.number == number
+    assert Path("saved").read_text() == "once"

@@ -196,7 +196,21 @@ def test_evaluation_reports_nats_before_and_after_preprocessing() -> None:
     normal = torch.distributions.MultivariateNormal(mean, torch.cov(toy.splits["train"][0].double().T, correction=0))
     assert results["nll"] == pytest.approx(-normal.log_prob(x).mean().item(), abs=1e-4)
     assert results["nll_preprocessed"] == pytest.approx(results["nll"] - scale.log().sum().item(), abs=1e-5)
+    assert results["nll_preprocessed_stderr"] == pytest.approx(results["nll_stderr"], rel=1e-9)  # of a constant shift
     assert (results["kind"], results["measure"], results["num_samples"]) == ("exact", "continuous", 1)
+
+
+def test_the_error_of_what_is_preprocessed_is_its_own() -> None:
+    data = Digits()
+    model = models.Gaussian(shape=data.shape, levels=data.levels, preprocess=Logit)
+    model.initialise(data)
+    results = evaluate(model, data)
+    x, _ = data.examples("test", torch.arange(300))
+    y, _ = model._preprocessed(x, Noise(0, "test", 0, torch.arange(300)), 1)
+    nll = -model.density.log_prob(y)[0].double()
+    assert results["nll_preprocessed"] == pytest.approx(nll.mean().item(), rel=1e-6)
+    assert results["nll_preprocessed_stderr"] == pytest.approx(nll.std().item() / 300**0.5, rel=1e-5)
+    assert abs(results["nll_preprocessed_stderr"] / results["nll_stderr"] - 1) > 0.02  # here the shifts differ
 
 
 def test_the_number_of_noise_samples_is_a_setting_and_reported() -> None:

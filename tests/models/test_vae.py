@@ -51,7 +51,8 @@ def test_picked_draws_have_the_gradient_of_all() -> None:
     """m equally spaced points meet each of the k draws m w_k / Σ w times, give or take one."""
 
     def gradients(gradient_samples: int | None) -> tuple[float, list[torch.Tensor]]:
-        vae = binary_vae(FLOWS["iaf"], objective="iwae", num_samples=4, gradient_samples=gradient_samples)
+        vae = binary_vae(FLOWS["iaf"], objective="iwae", num_samples=4)
+        vae.gradient_samples = gradient_samples
         loss, _ = vae.losses(all_binary(), Noise(index=torch.arange(len(all_binary()))), None)
         loss.backward()
         return loss.item(), [p.grad for p in vae.parameters()]
@@ -142,6 +143,8 @@ def test_iwae_refuses_what_would_change_nothing() -> None:
         binary_vae(objective="iwae")
     with pytest.raises(VaeflowError, match="picked among the draws of objective iwae"):
         binary_vae(num_samples=5, gradient_samples=1)
+    with pytest.raises(VaeflowError, match="gradient_samples is 6, of num_samples 5 draws"):
+        binary_vae(objective="iwae", num_samples=5, gradient_samples=6)
     with pytest.raises(VaeflowError, match="draws noise for each z"):
         VAE((2,), 2, objective="iwae", num_samples=5, gradient_samples=1, likelihood=Gaussian)
     with pytest.raises(VaeflowError, match="gradient_samples is 0"):

@@ -20,6 +20,7 @@ from vaeflow.latents import LatentSpace
 from vaeflow.messages import Parser
 from vaeflow.models import LikelihoodModel
 
+BEST = "checkpoints/best.ckpt"
 AtLeastTwo = restricted_number_type("AtLeastTwo", int, (">=", 2))
 
 
@@ -66,19 +67,19 @@ def checkpoints_of(args: Namespace, parser: Parser) -> list[Path]:
 
 def newest(runs: Path, experiment: str) -> Path:
     """The best checkpoint of the newest run of an experiment."""
-    found = versions(runs, experiment)
+    found = runs_of(runs, experiment, BEST)
     if not found:
         all_runs = runs.rglob("version_*/checkpoints/best.ckpt")
         others = sorted({str(path.parents[2].relative_to(runs)) for path in all_runs})
         there = f"there are {', '.join(others)}" if others else "there are no runs there"
         raise VaeflowError(f"there is no run {experiment} with a best.ckpt in {runs}: {there}.")
-    return found[-1]
+    return found[-1] / BEST
 
 
-def versions(runs: Path, experiment: str) -> list[Path]:
-    """The best checkpoints of an experiment's runs, the newest last."""
-    found = {path.parents[1].name.removeprefix("version_"): path
-             for path in Path(runs, experiment).glob("version_*/checkpoints/best.ckpt")}  # fmt: skip
+def runs_of(runs: Path, experiment: str, file: str) -> list[Path]:
+    """The folders of an experiment's runs that hold a file of this name, the newest last."""
+    found = {path.name.removeprefix("version_"): path
+             for path in Path(runs, experiment).glob("version_*") if (path / file).is_file()}  # fmt: skip
     return [found[number] for number in sorted((name for name in found if name.isdecimal()), key=int)]
 
 

@@ -15,7 +15,7 @@ from jsonargparse.typing import NonNegativeFloat, NonNegativeInt, PositiveInt
 
 from vaeflow.checkpoint import load, load_data
 from vaeflow.commands import drawing, latent
-from vaeflow.commands.arguments import add_output, device, newest, output_of, parser_of, say, versions
+from vaeflow.commands.arguments import BEST, add_output, device, newest, output_of, parser_of, runs_of, say
 from vaeflow.commands.training import train
 from vaeflow.errors import VaeflowError
 from vaeflow.figures import samples
@@ -243,7 +243,7 @@ def train_once(command: str, anew: bool) -> None:
     words = shlex.split(command)
     experiment = words[words.index("--experiment") + 1]
     said = lambda: newest(Path("runs"), experiment).parents[1] / "trained_by.txt"  # noqa: E731
-    if anew or not versions(Path("runs"), experiment) or not said().is_file() or said().read_text() != command:
+    if anew or not runs_of(Path("runs"), experiment, BEST) or not said().is_file() or said().read_text() != command:
         run(command)
         said().write_text(command)
     else:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shlex
 import signal
 import subprocess
@@ -11,10 +12,10 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import yaml
-from jsonargparse.typing import NonNegativeInt
+from filelock import FileLock, Timeout
 
 from vaeflow.checkpoint import keep_weights
-from vaeflow.commands.arguments import check_known, parser_of, say, versions
+from vaeflow.commands.arguments import BEST, check_known, parser_of, runs_of, say
 from vaeflow.configs import find_config
 from vaeflow.errors import Stopped, VaeflowError
 from vaeflow.files import whole
@@ -22,100 +23,150 @@ from vaeflow.reproduce.report import Outcome, markdown, outcome_of
 from vaeflow.reproduce.tables import TABLES
 
 TRAIN = Path(__file__).parents[2] / "scripts" / "train.py"
+LAST = "checkpoints/last.ckpt"
+RESULTS = "results.json"
 
 
 def reproduce() -> None:
     """Train and evaluate the rows of a table of RESULTS.md, each seed a run, and write the table. Runs that are done
-    are kept, and one that was stopped goes on."""
+    are kept, and one that was stopped goes on. Started twice, the two share the rows."""
     parser = parser_of("reproduce.py", reproduce)
     add = parser.add_argument
     add("--table", type=str, required=True, help=f"one of {', '.join(TABLES)}")
     add("--row", type=str, nargs="+", default=[], help="only these; by default all")
-    add("--seeds", type=list[NonNegativeInt] | None, default=None, help="by default the table's own")
+    add("--seeds", type=str | None, default=None, help="such as 123,321,231; by default the table's")
     add("--runs", type=str, default="runs", help="folder of all runs")
     add("--out", type=str, default="RESULTS.md", help="the file whose section of this table is written anew")
-    add("--pretrained", type=str | None, default=None, help="folder to keep the weights of the first seed in as well")
+    add("--pretrained", type=str | None, default=None, help="folder to keep each row's weights in, of the first seed")
     add("--write_only", action="store_true", help="write what there is, and train nothing")
-    add("--more", type=str, default="", help='further options of train.py, such as "--trainer.accelerator cpu"')
     add("--debug", action="store_true", help="show the traceback of an error")
     args = parser.parse_args()
     check_known("table", [args.table], TABLES)
-    table = TABLES[args.table]
+    table, runs, out = TABLES[args.table], Path(args.runs), Path(args.out)
     check_known("row", args.row, table.rows)
-    seeds, out, more = args.seeds or table.seeds, Path(args.out), shlex.split(args.more)
-    for name in [] if args.write_only else args.row or table.rows:
+    rows, failed = args.row or list(table.rows), list[str]()
+    seeds = table.seeds if args.seeds is None else _seeds(args.seeds)
+    for row in [] if args.write_only else rows:
         for seed in seeds:
-            _train(Path(args.runs), args.table, name, seed, more)
-            _write(out, args.table, Path(args.runs), seeds, more)
-    _write(out, args.table, Path(args.runs), seeds, more)
+            if code := _train(runs, args.table, row, seed):
+                failed.append(f"{row} with seed {seed} (exit code {code})")
+            _write(out, args.table, runs)
+    _write(out, args.table, runs)
     say(table=out)
-    for name in (args.row or table.rows) if args.pretrained is not None else []:
-        for best in versions(Path(args.runs), _experiment(args.table, name, seeds[0]))[-1:]:
-            keep_weights(best, Path(args.pretrained, f"{name}.ckpt"))
-            say(weights=Path(args.pretrained, f"{name}.ckpt"))
+    for row in rows if args.pretrained is not None else []:
+        for run in _finished(runs, args.table, row, seeds[0])[-1:]:
+            keep_weights(run / BEST, Path(args.pretrained, f"{row}.ckpt"))
+            say(weights=Path(args.pretrained, f"{row}.ckpt"))
+    if failed:
+        raise VaeflowError(f"these did not come to their end: {', '.join(failed)}.")
+
+
+def _seeds(text: str) -> tuple[int, ...]:
+    if not re.fullmatch(r"\d+(,\d+)*", text):
+        raise VaeflowError(f"--seeds is {text}, expected numbers with commas between them, such as 123,321,231.")
+    return tuple(dict.fromkeys(map(int, text.split(","))))
 
 
 def _experiment(table: str, row: str, seed: int) -> str:
     return f"paper/{table}/{row}/seed_{seed}"
 
 
-def _options(runs: Path, table: str, row: str, seed: int, more: Sequence[str]) -> list[str]:
+def _options(table: str, row: str, seed: int) -> list[str]:
     """Of train.py."""
     return [
         *shlex.split(TABLES[table].rows[row].options.format(seed=seed)), "--experiment", _experiment(table, row, seed),
         "--seed_everything", str(seed), "--num_samples", str(TABLES[table].num_samples),
-        "--trainer.default_root_dir", str(runs), *more,
     ]  # fmt: skip
 
 
-def _train(runs: Path, table: str, row: str, seed: int, more: Sequence[str]) -> None:
-    """Train and evaluate a row with a seed, unless its newest run was begun by the same options, and a config that held
-    the same, and has results; one that has none yet goes on.
+def _begun(runs: Path, table: str, row: str, seed: int) -> list[Path]:
+    """The runs that were begun by these options and what their config holds now, the newest last."""
+    options = _options(table, row, seed)
+    config = yaml.safe_load(find_config(options[options.index("--config") + 1]).read_text())
+
+    def is_begun_so(run: Path) -> bool:
+        start = json.loads((run / "run.json").read_text())[0]
+        words = start["command"][1:]
+        root = words.index("--trainer.default_root_dir")  # the folder may be named otherwise now
+        return sorted(words[:root] + words[root + 2 :]) == sorted(options) and start.get("config", [config]) == [config]
+
+    return [run for run in runs_of(runs, _experiment(table, row, seed), "run.json") if is_begun_so(run)]
+
+
+def _finished(runs: Path, table: str, row: str, seed: int) -> list[Path]:
+    return [run for run in _begun(runs, table, row, seed) if (run / RESULTS).is_file()]
+
+
+def _train(runs: Path, table: str, row: str, seed: int) -> int:
+    """Train and evaluate a row with a seed, unless that is done, or another process is at it; a run that was stopped
+    goes on.
+
+    Returns:
+        The exit code.
 
     Raises:
-        VaeflowError: if it does not come to its end.
+        Stopped: by a signal, once the run has written its checkpoint.
     """
-    options = _options(runs, table, row, seed, more)
-    begun = [path.parents[1] for path in versions(runs, _experiment(table, row, seed))]
-    if begun and _is_begun_by(begun[-1], options):
-        if (begun[-1] / "results.json").is_file():
-            print(f"kept        {begun[-1]}")
-            return
-        options += ["--ckpt_path", str(begun[-1] / "checkpoints" / "last.ckpt")]
-    print(f"$ python scripts/train.py {shlex.join(options)}", flush=True)
-    code = subprocess.run([sys.executable, str(TRAIN), *options]).returncode
-    if code in (128 + signal.SIGINT, 128 + signal.SIGTERM):
-        raise Stopped("stopped; the same command goes on.", code - 128)
-    if code:
-        raise VaeflowError(f"row {row} ended with exit code {code}.")
+    experiment = runs / _experiment(table, row, seed)
+    experiment.mkdir(parents=True, exist_ok=True)
+    try:
+        with FileLock(experiment / ".lock", timeout=0):
+            if done := _finished(runs, table, row, seed):
+                print(f"kept        {done[-1]}")
+                return 0
+            options = [*_options(table, row, seed), "--trainer.default_root_dir", str(runs)]
+            if begun := [run for run in _begun(runs, table, row, seed) if (run / LAST).is_file()]:
+                options += ["--ckpt_path", str(begun[-1] / LAST)]
+            print(f"$ python scripts/train.py {shlex.join(options)}", flush=True)
+            return _wait_for([sys.executable, str(TRAIN), *options])
+    except Timeout:
+        print(f"busy        {experiment}, another process trains it")
+        return 0
 
 
-def _is_begun_by(run: Path, options: Sequence[str]) -> bool:
-    """Whether a run was begun by these options, in any order, and what their config holds now."""
-    start = json.loads((run / "run.json").read_text())[0]
-    config = yaml.safe_load(find_config(options[options.index("--config") + 1]).read_text())
-    return sorted(start["command"][1:]) == sorted(options) and start.get("config", [config]) == [config]
+def _wait_for(command: Sequence[str]) -> int:
+    """Run a command that is told of the signals that this process gets, and waited for when it stops.
+
+    Returns:
+        Its exit code.
+
+    Raises:
+        Stopped: if a signal has ended it.
+    """
+    process = subprocess.Popen(command, start_new_session=True)  # else a terminal's Ctrl-C reached it twice
+    numbers = (signal.SIGINT, signal.SIGTERM)
+    before = [signal.signal(number, lambda number, _: process.send_signal(number)) for number in numbers]
+    try:
+        code = process.wait()
+    finally:
+        for number, handler in zip(numbers, before, strict=True):
+            signal.signal(number, handler)
+    for number in numbers:
+        if code in (-number, 128 + number):
+            raise Stopped("stopped; the same command goes on.", number)
+    return code
 
 
-def _write(out: Path, name: str, runs: Path, seeds: Sequence[int], more: Sequence[str]) -> None:
-    """The section of a table, in place of the one that is there, or after all others. Rows without a run that these
-    options began keep the line that is there."""
-    table = TABLES[name]
-    found: dict[str, list[Outcome]] = {}
+def _write(out: Path, name: str, runs: Path) -> None:
+    """The section of a table, in place of the one that is there, or after all others, from all seeds there are. Rows
+    that no finished run is of keep their line.
+
+    Raises:
+        VaeflowError: if it cannot be told where the one that is there ends.
+    """
+    table, found = TABLES[name], dict[str, list[Outcome]]()
     for row in table.rows:
-        for seed in seeds:
-            done = [
-                p.parents[1]
-                for p in versions(runs, _experiment(name, row, seed))
-                if (p.parents[1] / "results.json").is_file()
-                and _is_begun_by(p.parents[1], _options(runs, name, row, seed, more))
-            ]
-            if done:
+        folders = Path(runs, _experiment(name, row, 0)).parent.glob("seed_*")
+        for seed in sorted(int(folder.name.removeprefix("seed_")) for folder in folders):
+            if done := _finished(runs, name, row, seed):
                 found.setdefault(row, []).append(outcome_of(done[-1], seed))
     begin, end = f"<!-- {name} -->\n", f"<!-- end of {name} -->\n"
-    text = out.read_text() if out.is_file() else "# Results\n"
-    before, _, rest = text.partition(begin)
-    old, _, after = rest.partition(end)
-    section = f"{begin}{markdown(name, table, found, old)}{end}"
-    with whole(out) as file:
-        file.write((before.rstrip("\n") + "\n\n" + section + after).encode())
+    (runs / "paper").mkdir(parents=True, exist_ok=True)
+    with FileLock(runs / "paper" / ".lock"):
+        text = out.read_text() if out.is_file() else "# Results\n"
+        before, there, rest = text.partition(begin)
+        old, ends, after = rest.partition(end)
+        if there and not ends:
+            raise VaeflowError(f"{out} has a line {begin.strip()}, but none {end.strip()} where the table ends.")
+        with whole(out) as file:
+            file.write(f"{before.rstrip()}\n\n{begin}{markdown(name, table, found, old)}{end}{after}".encode())

@@ -17,7 +17,7 @@ import vaeflow
 from vaeflow.checkpoint import describe
 from vaeflow.errors import VaeflowError
 from vaeflow.evaluation.log_likelihood import rows_within
-from vaeflow.evaluation.metrics import ActiveUnits, LogLikelihood, Means
+from vaeflow.evaluation.metrics import ActiveUnits, ByExample, LogLikelihood, Means, stderr
 from vaeflow.evaluation.partial import Partial
 from vaeflow.evaluation.progress import EvaluationProgress
 from vaeflow.evaluation.results import score_of
@@ -52,6 +52,7 @@ class Evaluation(LightningModule):
         self.seed, self.memory_mb = seed, memory_mb
         self.likelihood = LogLikelihood(self.num_samples, size)
         self.terms = Means(model.reported)
+        self.log_det = ByExample(size)
         self.features = max((part.stop for part in model.latent_slices.values()), default=0)
         self.active = ActiveUnits(self.features)
         self.results: dict[str, Any] = {}
@@ -103,7 +104,10 @@ class Evaluation(LightningModule):
         num_samples = min(REPORT_SAMPLES, self.num_samples)
         for part in torch.arange(len(x), device=x.device).split(max(1, self.likelihood.rows // num_samples)):
             c = None if context is None else context[part]
-            self.terms.update(**self.model.report(x[part], noise.at(index[part]), num_samples, c))
+            terms = self.model.report(x[part], noise.at(index[part]), num_samples, c)
+            self.terms.update(**terms)
+            if "log_det" in terms:
+                self.log_det.update(index[part], terms["log_det"])
             if "elbo" in self.model.reported:
                 self.active.update(self.model.encode(x[part], c))
 
@@ -118,6 +122,7 @@ class Evaluation(LightningModule):
             "nll": None,
             "nll_stderr": None,
             "nll_preprocessed": None,
+            "nll_preprocessed_stderr": None,
             "bpd": None,
             "elbo": None,
             "elbo_gap": None,
@@ -134,10 +139,12 @@ class Evaluation(LightningModule):
             results["kl_stderr"] = terms["kl"][1].item()
         else:
             self._add_likelihood(results)
-        if "log_det" in means:  # of the pre-processing: nats of what a flow or a net sees, as some papers report them
-            log_det = means.pop("log_det")
+        if means.pop("log_det", None) is not None:
+            log_det = self.log_det.compute().cpu()
             if self.model.kind != "dequantised" or self.num_samples == 1:  # else it would be of no single y
-                results["nll_preprocessed"] = results["nll"] + log_det
+                preprocessed = torch.from_numpy(results["nll_by_example"]) + log_det
+                results["nll_preprocessed"] = preprocessed.mean().item()
+                results["nll_preprocessed_stderr"] = _finite(stderr(preprocessed))
         results.update(means)
         if results["elbo"] is not None:
             results["elbo_gap"] = -results["elbo"] - results["nll"]
@@ -153,7 +160,7 @@ class Evaluation(LightningModule):
         results["nll_by_example"] = computed.pop("nll_by_example").reshape(-1).cpu().numpy()
         values = {name: value.item() for name, value in computed.items()}
         results["nll"] = values["nll"]
-        results["nll_stderr"] = None if math.isnan(values["nll_stderr"]) else values["nll_stderr"]
+        results["nll_stderr"] = _finite(computed["nll_stderr"])
         results["num_examples"] = int(values["num_examples"])
         if self.num_samples > 1:
             results["effective_sample_size"] = values["effective_sample_size"]
@@ -163,6 +170,11 @@ class Evaluation(LightningModule):
             results["kind"] = "elbo"
         if self.model.levels is not None:
             results["bpd"] = values["nll"] / (self.model.dimension * math.log(2))
+
+
+def _finite(value: Tensor) -> float | None:
+    """None for the standard error of a single example."""
+    return None if value.isnan() else value.item()
 
 
 def evaluate(
@@ -216,7 +228,7 @@ def evaluate(
                 "accelerator": type(trainer.accelerator).__name__, "values": data.fingerprint(),
                 "version": vaeflow.__version__,
             }  # fmt: skip
-            metrics = (loop.likelihood, loop.likelihood.means, loop.terms, loop.active)
+            metrics = (loop.likelihood, loop.likelihood.means, loop.terms, loop.log_det, loop.active)
             loop.partial = Partial(partial, model, asked, metrics)
         try:
             trainer.test(loop, datamodule=data, verbose=False)

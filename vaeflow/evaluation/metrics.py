@@ -65,6 +65,30 @@ class Means(Metric):
         self._update_count = int(self.count > 0)
 
 
+class ByExample(Metric):
+    """One value of each example.
+
+    Args:
+        size: how many examples there are.
+    """
+
+    full_state_update = False
+    values: Tensor
+
+    def __init__(self, size: int) -> None:
+        super().__init__()
+        self.add_state("values", torch.zeros(size, dtype=torch.float64), dist_reduce_fx="sum")
+        self.set_dtype(torch.float64)
+
+    def update(self, index: Tensor, values: Tensor) -> None:
+        """Take in the values ``(batch,)`` of the examples ``index``, each of them once."""
+        self.values[index] = values.double()
+
+    def compute(self) -> Tensor:
+        """``(size,)``."""
+        return self.values.clone()
+
+
 class LogLikelihood(Metric):
     """−log p̂(x), importance-sampled with K samples, its standard error over examples, and how good the proposal was.
 
@@ -102,10 +126,10 @@ class LogLikelihood(Metric):
     def compute(self) -> dict[str, Tensor]:
         """nll, nll_stderr and elbo in nats for each example, the mean effective_sample_size, between 1 and K,
         num_examples, the number of examples on all processes, and nll_by_example ``(size,)``."""
-        values, nll, size = self.means.compute(), self.by_example.mean(), len(self.by_example)
+        values = self.means.compute()
         return {
-            "nll": nll,
-            "nll_stderr": ((self.by_example - nll).square().sum() / (size - 1) / size).sqrt(),
+            "nll": self.by_example.mean(),
+            "nll_stderr": stderr(self.by_example),
             "elbo": values["elbo"][0],
             "effective_sample_size": values["effective_sample_size"][0],
             "num_examples": self.count.clone(),
@@ -150,6 +174,12 @@ class ActiveUnits(Metric):
     def compute(self) -> Tensor:
         mean = self.total / self.count
         return (self.squares / self.count - mean.square() > self.threshold).sum()
+
+
+def stderr(values: Tensor) -> Tensor:
+    """The standard error of a mean of values ``(size,)``, NaN of a single one."""
+    size = len(values)
+    return ((values - values.mean()).square().sum() / (size - 1) / size).sqrt()
 
 
 def mean_over_processes(values: Tensor) -> Tensor:

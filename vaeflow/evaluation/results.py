@@ -39,10 +39,13 @@ def table(results: dict[str, Any]) -> str:
     value = _number(results[score], 3 if score == "nll" else 4)
     if results[f"{score}_stderr"] is not None:
         value += f" ± {_number(results[f'{score}_stderr'], 3 if score == 'nll' else 4)}"
+    preprocessed = _number(results["nll_preprocessed"], 3)
+    if results.get("nll_preprocessed_stderr") is not None:
+        preprocessed += f" ± {_number(results['nll_preprocessed_stderr'], 3)}"
     all_rows = [
         (score, value, f"nats ({bound})"),
         ("entropy of the data", _number(results["entropy"], 3), "nats, which nothing can go below in expectation"),
-        ("pre-processed", _number(results["nll_preprocessed"], 3), "nats of the data as the model sees them"),
+        ("pre-processed", preprocessed, "nats of the data as the model sees them"),
         ("bits/dim", _number(results["bpd"], 4), ""),
         ("ELBO", _number(results["elbo"], 3), "nats"),
         ("gap to ELBO", _number(results["elbo_gap"], 3), "nats"),

@@ -86,6 +86,8 @@ class VAE(LikelihoodModel):
             )
         if objective == "iwae" and num_samples < 2:
             raise VaeflowError(f"objective iwae with num_samples {num_samples} is the ELBO: set model.num_samples.")
+        if gradient_samples is not None and gradient_samples > num_samples:
+            raise VaeflowError(f"gradient_samples is {gradient_samples}, of num_samples {num_samples} draws.")
         if gradient_samples is not None and objective != "iwae":
             raise VaeflowError("gradient_samples are picked among the draws of objective iwae: set model.objective.")
         names = ("objective", "nll", "elbo", "kl", "reconstruction")

@@ -19,41 +19,41 @@ class Outcome:
     Args:
         seed: it was trained with.
         results: what ``results.json`` holds.
-        device: that it was trained on.
+        devices: that it was trained on.
+        commits: of the code that trained it, from its begin on.
     """
 
     seed: int
     results: Mapping[str, Any]
-    device: str
+    devices: Sequence[str]
+    commits: Sequence[str]
 
 
 def outcome_of(run: Path, seed: int) -> Outcome:
     """Of a run's folder."""
-    start = json.loads((run / "run.json").read_text())[-1]
-    threads = f"{start['threads']} thread{'s' * (start['threads'] > 1)}"
-    return Outcome(seed, json.loads((run / "results.json").read_text()), f"{start['device']}, {threads}")
+    starts = json.loads((run / "run.json").read_text())
+    devices = [f"{s['device']}, {s['threads']} thread{'s' * (s['threads'] > 1)}" for s in starts]
+    commits = [s["git_commit"][:7] if s["git_commit"] else "?" for s in starts]
+    return Outcome(seed, json.loads((run / "results.json").read_text()), devices, commits)
 
 
 def markdown(name: str, table: Table, found: Mapping[str, Sequence[Outcome]], old: str = "") -> str:
     """The section of a table: one line for each row, and the commands behind them. A row that nothing was found of
-    keeps its line of the old section, if that had the same columns and the same command."""
+    keeps its line of the old section, if that had the same columns, command and published figures."""
     columns = [(column, _figures(table, column)) for column in table.columns]
     header = ["row"]
     for column, figures in columns:
         header += [column.title, "published"] if figures else [column.title]
-    header += ["reached", "parameters", "seeds", "trained in", "on"]
-    lines = [_line(header), _line(["---", *["---:"] * (len(header) - 2), "---"])]
-    stood = {line.split("`")[1]: line for line in old.splitlines() if line.startswith("| `")} if lines[0] in old else {}
+    header += ["reached", "parameters", "seeds", "trained in", "on", "commit"]
+    lines = [_line(header), _line(["---", *["---:"] * (len(header) - 3), "---", "---"])]
+    stood = {cells[0]: cells for line in old.splitlines() if len(cells := line.strip("| ").split(" | ")) == len(header)}
     for row in table.rows:
         outcomes = found.get(row, [])
-        if not outcomes and row in stood and _command(table, row) in old.splitlines():
-            lines.append(stood[row])
-            continue
         cells = [f"`{row}`"]
         for column, figures in columns:
             cells.append(_measured(column, outcomes))
             if figures:
-                cells.append(f"{figures[row].value:.{column.digits}f}" if row in figures else "–")
+                cells.append(str(figures.get(row, "–")))
         if outcomes:
             results = [outcome.results for outcome in outcomes]
             cells += [
@@ -61,10 +61,16 @@ def markdown(name: str, table: Table, found: Mapping[str, Sequence[Outcome]], ol
                 f"{results[0]['num_parameters']:,}",
                 ", ".join(str(outcome.seed) for outcome in outcomes),
                 _duration(statistics.mean(r["training_seconds"] for r in results)),
-                ", ".join(dict.fromkeys(outcome.device for outcome in outcomes)),
+                "; ".join(dict.fromkeys(device for outcome in outcomes for device in outcome.devices)),
+                ", ".join(dict.fromkeys(commit for outcome in outcomes for commit in outcome.commits)),
             ]
         else:
-            cells += ["not run", "–", "–", "–", "–"]
+            cells += ["not run", *["–"] * 5]
+            kept = stood.get(cells[0], cells)
+            published = [place for place, title in enumerate(header) if title == "published"]
+            is_the_same = lines[0] in old and _command(table, row) in old.splitlines()
+            if is_the_same and all(kept[place] == cells[place] for place in published):
+                cells = kept
         lines.append(_line(cells))
     samples = f" K = {table.num_samples:,} in evaluation." if table.num_samples > 1 else ""
     parts = [
@@ -77,6 +83,8 @@ def markdown(name: str, table: Table, found: Mapping[str, Sequence[Outcome]], ol
     )
     if sources:
         parts.append(f"Published: {'; '.join(sources)}.")
+    if any(not figure.is_verified for _, figures in columns for figure in figures.values()):
+        parts.append("\\* From memory, unverified.")
     parts += [f"`{row}`: {table.rows[row].note}" for row in table.rows if table.rows[row].note]
     listing = "\n".join([f"SEED={table.seeds[0]}", *(_command(table, row) for row in table.rows)])
     parts.append(f"<details><summary>The command of each row</summary>\n\n```bash\n{listing}\n```\n\n</details>")
@@ -111,17 +119,18 @@ def _measured(column: Column, outcomes: Sequence[Outcome]) -> str:
 
 
 def _reached(table: Table, row: str, outcomes: Sequence[Outcome]) -> str:
-    """Whether every published figure of a row is met, in the digits that are printed; if not, by how much it is
-    missed, and whether that is less than the ±."""
-    judged = []
+    """Whether each published figure of a row is met, in the digits that were published; if not, by how much it is
+    missed."""
+    judged = {}
     for column in table.columns:
         values = [value for outcome in outcomes if (value := column.of(outcome.results)) is not None]
         if values and row in (figures := _figures(table, column)):
-            behind = round(round(statistics.mean(values), column.digits) - figures[row].value, column.digits)
-            error = statistics.stdev(values) if len(values) > 1 else column.stderr(outcomes[0].results)
-            within = ", less than ±" if error is not None and behind < error else ""
-            judged.append("yes" if behind <= 0 else f"no, {behind:.{column.digits}f} more{within}")
-    return " / ".join(judged) or "–"
+            figure, digits = float(figures[row].value), figures[row].digits
+            behind = round(round(statistics.mean(values), digits) - figure, digits)
+            judged[column.title] = "yes" if behind <= 0 else f"no, {behind:.{digits}f} more"
+    if len(judged) > 1:
+        return "; ".join(f"{title.split(',')[0]} {verdict}" for title, verdict in judged.items())
+    return next(iter(judged.values()), "–")
 
 
 def _duration(seconds: float) -> str:
