@@ -97,6 +97,13 @@ def test_mnist(data_root: Path) -> None:
     assert not torch.equal(data.examples("val", index)[0], other.examples("val", index)[0])
     assert "seed 0" in data.protocol
     assert "seed 1" in other.protocol
+    more = MNIST(str(data_root), num_val=400)
+    check(more, (1, 28, 28), 2, "binary", (59_600, 400, 10_000))
+    assert more.fingerprint() == data.fingerprint()
+    assert torch.equal(more.splits["train"][0][:50_000], data.splits["train"][0])
+    assert "split 59600/400/10000" in more.protocol
+    with pytest.raises(VaeflowError, match="num_val is 60000, of 60,000 images"):
+        MNIST(str(data_root), num_val=60_000)
 
 
 def test_the_real_mnist() -> None:

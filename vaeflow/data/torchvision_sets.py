@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from vaeflow.data.base import DataModule, Split, data_root, not_found
+from vaeflow.errors import VaeflowError
 from vaeflow.noise import Noise
 
 
@@ -20,6 +21,7 @@ class MNIST(DataModule):
         binarise: dynamic draws every pixel from Bernoulli(grey/255), training images anew in each epoch, validation
             and test images once; threshold takes grey ≥ 128; none leaves 256 levels.
         binarise_seed: of the one draw for validation and test images.
+        num_val: how many of the 60,000 that are no test images, the last ones, are for validation.
         seed: of order and binarisation of training examples; comes from seed_everything.
     """
 
@@ -29,9 +31,13 @@ class MNIST(DataModule):
         batch_size: int = 128,
         binarise: Literal["dynamic", "threshold", "none"] = "dynamic",
         binarise_seed: int = 0,
+        num_val: int = 10_000,
         seed: int = 0,
     ) -> None:
         super().__init__(batch_size, seed)
+        if not 1 <= num_val < 60_000:
+            raise VaeflowError(f"num_val is {num_val}, of 60,000 images: expected at least 1, and some to train on.")
+        self.num_val = num_val
         self.root = data_root(root)
         self.binarise, self.protocol_seed = binarise, binarise_seed
         self.shape, self.num_classes = (1, 28, 28), 10
@@ -48,7 +54,8 @@ class MNIST(DataModule):
 
     def read(self) -> dict[str, Split]:
         (x, y), test = (_read(self, "MNIST", train) for train in (True, False))
-        return {"train": (x[:50_000], y[:50_000]), "val": (x[50_000:], y[50_000:]), "test": test}
+        n = len(x) - self.num_val
+        return {"train": (x[:n], y[:n]), "val": (x[n:], y[n:]), "test": test}
 
     def finish(self, x: Tensor, noise: Noise) -> Tensor:
         if self.binarise == "none":
