@@ -185,7 +185,7 @@ def test_pictures_lie_in_the_runs_folder_unless_told_otherwise(run: Run, tmp_pat
     shutil.rmtree(folder)
     shutil.copy(best("nice"), "moved.ckpt")
     assert run("sample", "--ckpt", "moved.ckpt")[0] == 0
-    assert (tmp_path / "pictures/samples.png").is_file()
+    assert (tmp_path / "pictures/moved_samples.png").is_file()
 
 
 @pytest.mark.parametrize("name", [name for name in TRAINED if name != "gaussian_mixture"])

@@ -54,7 +54,7 @@ def test_a_table_says_what_was_measured_published_and_reached() -> None:
     assert "K = 5,000 in evaluation." in text
     command = "--config freyfaces/vae --data.split_seed $SEED --seed_everything $SEED --num_samples 5000  # vae\n"
     assert f"python scripts/train.py {command}" in text
-    assert "```bash\nSEED=123\n" in text
+    assert "```bash\nSEED=123  # then 321, 231\n" in text
 
 
 def test_a_row_that_is_not_here_keeps_its_line_while_its_command_is_the_same() -> None:
@@ -183,7 +183,7 @@ def test_a_signal_waits_for_the_checkpoint(number: int, tmp_path: Path, monkeypa
         os.kill(os.getpid(), number)
 
     threading.Thread(target=send).start()
-    with pytest.raises(Stopped, match="the same command goes on") as stopped:
+    with pytest.raises(Stopped, match="the same line") as stopped:
         _wait_for([sys.executable, "-c", SLOW_TO_STOP])
     assert stopped.value.number == number
     assert Path("saved").read_text() == "once"

@@ -20,17 +20,20 @@ LIBRARIES = ("torch", "pytorch-lightning", "torchmetrics", "numpy", "numba", "sc
 
 
 def git_commit() -> str | None:
-    """The commit of vaeflow's own repository, with a + where it has changes; None for an installed package."""
-    try:
+    """The commit of vaeflow's own repository, with a + where code or configs have changed since; None for an installed
+    package."""
+
+    def git(*words: str, check: bool = True) -> subprocess.CompletedProcess[str]:
         here = Path(__file__).parent
-        subprocess.run(["git", "ls-files", "--error-unmatch", __file__], capture_output=True, cwd=here, check=True)
-        run = subprocess.run(
-            ["git", "describe", "--always", "--dirty=+", "--abbrev=40", "--exclude=*"],
-            capture_output=True, text=True, timeout=10, cwd=here, check=True,
-        )  # fmt: skip
+        return subprocess.run(["git", *words], capture_output=True, text=True, timeout=10, cwd=here, check=check)
+
+    try:
+        git("ls-files", "--error-unmatch", __file__)
+        commit = git("rev-parse", "HEAD").stdout.strip()
+        parts = [f":(top){name}" for name in ("vaeflow", "scripts", "configs")]
+        return commit + "+" * git("diff", "--quiet", "HEAD", "--", *parts, check=False).returncode
     except (OSError, subprocess.SubprocessError):
         return None
-    return run.stdout.strip()
 
 
 def versions() -> dict[str, str]:

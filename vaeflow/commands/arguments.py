@@ -193,10 +193,10 @@ def output_of(args: Namespace, name: str, checkpoint: Path | None = None, more: 
         VaeflowError: for an ending that is none of a picture, a file that is there, or a folder that cannot be written.
     """
     folder = Path()
-    if checkpoint is not None:
-        folder = (
-            checkpoint.parent.parent if checkpoint.parent.name == "checkpoints" else checkpoint.parent
-        ) / "pictures"
+    if checkpoint is not None and checkpoint.parent.name == "checkpoints":
+        folder = checkpoint.parents[1] / "pictures"
+    elif checkpoint is not None:
+        folder, name = checkpoint.parent / "pictures", f"{checkpoint.stem}_{name}"
     out = Path(args.out) if args.out is not None else folder / name
     if out.suffix not in FIGURES:
         raise VaeflowError(f"--out is {out}, expected a name that ends in one of {', '.join(FIGURES)}.")

@@ -50,8 +50,8 @@ def reproduce() -> None:
         for seed in seeds:
             if code := _train(runs, args.table, row, seed):
                 failed.append(f"{row} with seed {seed} (exit code {code})")
-            _write(out, args.table, runs)
-    _write(out, args.table, runs)
+            _write(out, args.table, runs, rows, seeds)
+    _write(out, args.table, runs, rows, seeds)
     say(table=out)
     for row in rows if args.pretrained is not None else []:
         for run in _finished(runs, args.table, row, seeds[0])[-1:]:
@@ -143,21 +143,20 @@ def _wait_for(command: Sequence[str]) -> int:
             signal.signal(number, handler)
     for number in numbers:
         if code in (-number, 128 + number):
-            raise Stopped("stopped; the same command goes on.", number)
+            raise Stopped("stopped; the same line of reproduce.py goes on by itself.", number)
     return code
 
 
-def _write(out: Path, name: str, runs: Path) -> None:
-    """The section of a table, in place of the one that is there, or after all others, from all seeds there are. Rows
-    that no finished run is of keep their line.
+def _write(out: Path, name: str, runs: Path, rows: Sequence[str], seeds: Sequence[int]) -> None:
+    """The section of a table, in place of the one that is there, or after all others. Rows that were not asked for, or
+    of which no run is finished, keep their line.
 
     Raises:
         VaeflowError: if it cannot be told where the one that is there ends.
     """
     table, found = TABLES[name], dict[str, list[Outcome]]()
-    for row in table.rows:
-        folders = Path(runs, _experiment(name, row, 0)).parent.glob("seed_*")
-        for seed in sorted(int(folder.name.removeprefix("seed_")) for folder in folders):
+    for row in rows:
+        for seed in seeds:
             if done := _finished(runs, name, row, seed):
                 found.setdefault(row, []).append(outcome_of(done[-1], seed))
     begin, end = f"<!-- {name} -->\n", f"<!-- end of {name} -->\n"

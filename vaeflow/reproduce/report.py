@@ -33,7 +33,7 @@ def outcome_of(run: Path, seed: int) -> Outcome:
     """Of a run's folder."""
     starts = json.loads((run / "run.json").read_text())
     devices = [f"{s['device']}, {s['threads']} thread{'s' * (s['threads'] > 1)}" for s in starts]
-    commits = [s["git_commit"][:7] if s["git_commit"] else "?" for s in starts]
+    commits = [s["git_commit"][:7] + "+" * s["git_commit"].endswith("+") if s["git_commit"] else "?" for s in starts]
     return Outcome(seed, json.loads((run / "results.json").read_text()), devices, commits)
 
 
@@ -86,7 +86,9 @@ def markdown(name: str, table: Table, found: Mapping[str, Sequence[Outcome]], ol
     if any(not figure.is_verified for _, figures in columns for figure in figures.values()):
         parts.append("\\* From memory, unverified.")
     parts += [f"`{row}`: {table.rows[row].note}" for row in table.rows if table.rows[row].note]
-    listing = "\n".join([f"SEED={table.seeds[0]}", *(_command(table, row) for row in table.rows)])
+    seed, *others = map(str, table.seeds)
+    seeds = f"SEED={seed}" + (f"  # then {', '.join(others)}" if others else "")
+    listing = "\n".join([seeds, *(_command(table, row) for row in table.rows)])
     parts.append(f"<details><summary>The command of each row</summary>\n\n```bash\n{listing}\n```\n\n</details>")
     return "\n\n".join(parts) + "\n"
 
