@@ -128,6 +128,10 @@ def test_rows_are_trained_once_and_taken_up_again(run: Run, tmp_path: Path, monk
     assert _finished(tmp_path / "runs", "digits", "uniform", 0)  # the folder may be named otherwise
     (folder / "run.json").write_text(start.replace("Uniform", "Another"))  # as if the config had held something else
     assert not _finished(Path("runs"), "digits", "uniform", 0)
+    (folder / "run.json").write_text(
+        start.replace('"--trainer.default_root_dir",', "").replace('"runs"', '"--other"', 1)
+    )
+    assert not _finished(Path("runs"), "digits", "uniform", 0)  # begun by hand, with other options
     (folder / "run.json").write_text(start)
 
     (folder / "results.json").unlink()

@@ -25,6 +25,7 @@ from vaeflow.reproduce.tables import TABLES
 TRAIN = Path(__file__).parents[2] / "scripts" / "train.py"
 LAST = "checkpoints/last.ckpt"
 RESULTS = "results.json"
+ROOT = "--trainer.default_root_dir"
 
 
 def reproduce() -> None:
@@ -87,8 +88,10 @@ def _begun(runs: Path, table: str, row: str, seed: int) -> list[Path]:
     def is_begun_so(run: Path) -> bool:
         start = json.loads((run / "run.json").read_text())[0]
         words = start["command"][1:]
-        root = words.index("--trainer.default_root_dir")  # the folder may be named otherwise now
-        return sorted(words[:root] + words[root + 2 :]) == sorted(options) and start.get("config", [config]) == [config]
+        if ROOT in words:  # the folder may be named otherwise now
+            place = words.index(ROOT)
+            del words[place : place + 2]
+        return sorted(words) == sorted(options) and start.get("config", [config]) == [config]
 
     return [run for run in runs_of(runs, _experiment(table, row, seed), "run.json") if is_begun_so(run)]
 
@@ -114,7 +117,7 @@ def _train(runs: Path, table: str, row: str, seed: int) -> int:
             if done := _finished(runs, table, row, seed):
                 print(f"kept        {done[-1]}")
                 return 0
-            options = [*_options(table, row, seed), "--trainer.default_root_dir", str(runs)]
+            options = [*_options(table, row, seed), ROOT, str(runs)]
             if begun := [run for run in _begun(runs, table, row, seed) if (run / LAST).is_file()]:
                 options += ["--ckpt_path", str(begun[-1] / LAST)]
             print(f"$ python scripts/train.py {shlex.join(options)}", flush=True)
