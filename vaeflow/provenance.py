@@ -31,7 +31,8 @@ def git_commit() -> str | None:
         git("ls-files", "--error-unmatch", __file__)
         commit = git("rev-parse", "HEAD").stdout.strip()
         parts = [f":(top){name}" for name in ("vaeflow", "scripts", "configs")]
-        return commit + "+" * git("diff", "--quiet", "HEAD", "--", *parts, check=False).returncode
+        is_changed = git("diff", "--quiet", "HEAD", "--", *parts, check=False).returncode != 0
+        return commit + "+" * is_changed
     except (OSError, subprocess.SubprocessError):
         return None
 

@@ -144,7 +144,7 @@ class Evaluation(LightningModule):
             if self.model.kind != "dequantised" or self.num_samples == 1:  # else it would be of no single y
                 preprocessed = torch.from_numpy(results["nll_by_example"]) + log_det
                 results["nll_preprocessed"] = preprocessed.mean().item()
-                results["nll_preprocessed_stderr"] = _finite(stderr(preprocessed))
+                results["nll_preprocessed_stderr"] = _or_none(stderr(preprocessed))
         results.update(means)
         if results["elbo"] is not None:
             results["elbo_gap"] = -results["elbo"] - results["nll"]
@@ -160,7 +160,7 @@ class Evaluation(LightningModule):
         results["nll_by_example"] = computed.pop("nll_by_example").reshape(-1).cpu().numpy()
         values = {name: value.item() for name, value in computed.items()}
         results["nll"] = values["nll"]
-        results["nll_stderr"] = _finite(computed["nll_stderr"])
+        results["nll_stderr"] = _or_none(computed["nll_stderr"])
         results["num_examples"] = int(values["num_examples"])
         if self.num_samples > 1:
             results["effective_sample_size"] = values["effective_sample_size"]
@@ -172,7 +172,7 @@ class Evaluation(LightningModule):
             results["bpd"] = values["nll"] / (self.model.dimension * math.log(2))
 
 
-def _finite(value: Tensor) -> float | None:
+def _or_none(value: Tensor) -> float | None:
     """None for the standard error of a single example."""
     return None if value.isnan() else value.item()
 
