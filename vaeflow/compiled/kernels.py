@@ -535,7 +535,7 @@ def _forward(
 @njit(**FAST)
 def _backward(
     net: Any, readers: Any, activation: int, transformer: int, inverse: bool, lanes: int, first: int, last: int, x: Any,
-    kept: Any, by_image: Any, by_log_det: Any, known: Any, by_sums: Any, by_context: Any, by_x: Any,
+    kept: Any, by_image: Any, by_log_det: Any, turned: Any, by_sums: Any, by_context: Any, by_x: Any,
 ) -> None:  # fmt: skip
     """Derivatives by all sums of the net, and by x, for the chunks ``range(first, last)``.
 
@@ -543,7 +543,8 @@ def _backward(
         readers: of the units of a group that read each column, layer after layer, ``(columns, 2)``.
         kept: of :func:`_forward`.
         by_image, by_log_det: ``(samples, D)`` and ``(samples,)``.
-        known: becomes what each layer reads, ``(chunks, columns, lanes)``.
+        turned: becomes what each layer reads, a panel of MANY columns after the other, ``(panels, chunks · lanes,
+            MANY)``, or none where it is not wanted.
         by_sums: ``(chunks, units, lanes)``.
         by_context: ``(samples, hidden[0])``, or none where it is not wanted.
         by_x: ``(samples, D)``.
@@ -551,11 +552,11 @@ def _backward(
     samples, features = x.shape
     layers = len(net)
     by_features, g = np.empty(features * lanes, x.dtype), np.empty(features * lanes, x.dtype)
-    of_log_det = np.zeros(lanes, x.dtype)
+    of_log_det, known = np.zeros(lanes, x.dtype), np.empty(_begin_of(net, layers, COLUMNS) * lanes, x.dtype)
     for chunk in range(first, last):
         begin, end = chunk * lanes, min((chunk + 1) * lanes, samples)
-        sums, all_known, by = kept[chunk].reshape(-1), known[chunk].reshape(-1), by_sums[chunk].reshape(-1)
-        _pack(lanes, x[begin:end], all_known)
+        sums, by = kept[chunk].reshape(-1), by_sums[chunk].reshape(-1)
+        _pack(lanes, x[begin:end], known)
         at, read = _begin_of(net, layers - 1, UNITS), _begin_of(net, layers - 1, COLUMNS)
         by_features[:] = 0
         if transformer == NONE:
@@ -566,7 +567,7 @@ def _backward(
             of_log_det[end - begin :] = 0
             for i in range(features):
                 _transform_back(
-                    transformer, inverse, all_known[i * lanes :], sums[(at + i) * lanes :], features * lanes,
+                    transformer, inverse, known[i * lanes :], sums[(at + i) * lanes :], features * lanes,
                     g[i * lanes :], of_log_det, by[(at + i) * lanes :], by_features[i * lanes : (i + 1) * lanes],
                 )  # fmt: skip
         for k in range(layers - 1, -1, -1):
@@ -574,7 +575,7 @@ def _backward(
             of_layer = by[at * lanes : (at + groups * net[k, UNITS]) * lanes]
             if k < layers - 1:
                 own = sums[at * lanes : (at + net[k, UNITS]) * lanes]
-                _activate(activation, own, all_known[(read + columns) * lanes :])
+                _activate(activation, own, known[(read + columns) * lanes :])
                 _multiply_by_slope(activation, own, of_layer)
                 if k + 2 < layers and net[k + 2, ADDED]:
                     after = at + net[k, UNITS] + net[k + 1, UNITS]
@@ -590,47 +591,45 @@ def _backward(
         _unpack(lanes, by_features, by_x[begin:end])
         if len(by_context):
             _unpack(lanes, of_layer, by_context[begin:end])
+        panel, read = 0, 0
+        for k in range(layers if len(turned) else 0):
+            for begin in range(read, read + net[k, COLUMNS], MANY):
+                tile = turned[panel, chunk * lanes : (chunk + 1) * lanes]
+                for c in range(begin, min(begin + MANY, read + net[k, COLUMNS])):
+                    for s in range(lanes):
+                        tile[s, c - begin] = known[c * lanes + s]
+                panel += 1
+            read += net[k, COLUMNS]
 
 
 @njit(**FAST)
-def _gradient(
-    left: Any, right: Any, ranges: Any, partners: Any, samples: int, panel: int, share: int, shares: int, out: Any
-) -> None:
-    """out[l, r] = Σ_s left[l, s] right[r, s] where l goes with r, zero elsewhere; for MANY of the r from ``panel`` on.
+def _gradient(by_sums: Any, turned: Any, ranges: Any, samples: int, out: Any) -> None:
+    """out[u, c] = Σ_s by_sums[u, s] known[c, s] for c in range(*ranges[u]), zero elsewhere; for at most ROWS units.
 
     Args:
-        left, right: ``(chunks, L, lanes)`` and ``(chunks, R, lanes)``.
-        ranges: of the r that go with each l, ``(L / groups, 2)``.
-        partners: range of those l that go with each r, ``(R, 2)``.
-        share: which of the ``shares`` parts of the l to compute.
+        by_sums: ``(chunks, units, lanes)``.
+        turned: what they read, ``(panels, chunks · lanes, MANY)``.
+        ranges: ``(units, 2)``.
+        out: ``(units, columns)``.
     """
-    chunks, rows, lanes = left.shape
-    units, end = len(ranges), min(panel + MANY, right.shape[1])
-    least, most = units, 0
-    for r in range(panel, end):
-        if partners[r, 0] < partners[r, 1]:
-            least, most = min(least, partners[r, 0]), max(most, partners[r, 1])
-    turned, sums = np.zeros(chunks * lanes * MANY, left.dtype), np.empty(ROWS * MANY, left.dtype)
-    for chunk in range(chunks):
-        for r in range(end - panel):
-            row, to = right[chunk, panel + r], turned[chunk * lanes * MANY + r :]
-            for s in range(lanes):
-                to[s * MANY] = row[s]
-    blocks = -(-units // ROWS)
-    for block in range(share, rows // units * blocks, shares):
-        group, first = block // blocks * units, block % blocks * ROWS
-        last = min(first + ROWS, units)
-        out[group + first : group + last, panel:end] = 0
-        first, last = max(first, least), min(last, most)
-        if first >= last:
+    chunks, units, lanes = by_sums.shape
+    least, most = ranges[:, 0].min(), ranges[:, 1].max()
+    sums = np.empty(ROWS * MANY, by_sums.dtype)
+    for panel in range(len(turned)):
+        start, stop = panel * MANY, min((panel + 1) * MANY, out.shape[1])
+        if most <= start or stop <= least:
+            out[:, start:stop] = 0
             continue
         sums[:] = 0
+        known = turned[panel].reshape(-1)
         for chunk in range(chunks):
             there, shift = min(lanes, samples - chunk * lanes), chunk * lanes
-            _add_product(MANY, sums, 0, left[chunk], group + first, group + last, turned, shift, 0, there)
-        for u in range(first, last):
-            for r in range(max(panel, ranges[u, 0]), min(end, ranges[u, 1])):
-                out[group + u, r] = sums[(u - first) * MANY + r - panel]
+            _add_product(MANY, sums, 0, by_sums[chunk], 0, units, known, shift, 0, there)
+        for u in range(units):
+            row, of_row = out[u, start:stop], sums[u * MANY : (u + 1) * MANY]
+            begin, end = ranges[u, 0] - start, ranges[u, 1] - start
+            for c in range(len(row)):
+                row[c] = of_row[c] if begin <= c < end else 0
 
 
 # ----------------------------------------------------------------------------------------- the sequential solve
@@ -827,21 +826,17 @@ def backward(job: Any, task: int, like: Any) -> None:
 
 @njit(**FAST)
 def gradient(job: Any, task: int, like: Any) -> None:
-    """By the weight of a layer: of a panel of units in a hidden layer, and of columns where there are groups of units.
+    """By the weights of a block of units of a layer.
 
-    Scalar: samples. Arrays: net, ranges, readers, the tasks, known, by_sums, and the derivative for each layer.
+    Scalar: samples. Arrays: net, ranges, the tasks, turned, by_sums, and the derivative for each layer.
     """
-    net, (k, panel, share, shares) = _table(job, 0), _table(job, 3)[task]
-    unit, column = _begin_of(net, k, UNITS), _begin_of(net, k, COLUMNS)
-    units, columns = net[k, GROUPS] * net[k, UNITS], net[k, COLUMNS]
-    by_sums = _array_3(job, 5, like)[:, unit : unit + units]
-    known = _array_3(job, 4, like)[:, column : column + columns]
-    ranges, readers = _table(job, 1)[unit : unit + net[k, UNITS]], _table(job, 2)[column : column + columns]
-    out = as_strided(_array_2(job, 6 + k, like), (units, columns), (columns * like.itemsize, like.itemsize))
-    if k == len(net) - 1:
-        _gradient(by_sums, known, ranges, readers, _scalar(job, 0), panel, share, shares, out)
-    else:
-        _gradient(known, by_sums, readers, ranges, _scalar(job, 0), panel, share, shares, out.T)
+    net, (k, first, last, panel) = _table(job, 0), _table(job, 2)[task]
+    begin, panels = _begin_of(net, k, UNITS), -(-net[k, COLUMNS] // MANY)
+    unit = begin + first % net[k, UNITS]  # of the first group, whose ranges are those of all
+    _gradient(
+        _array_3(job, 4, like)[:, begin + first : begin + last], _array_3(job, 3, like)[panel : panel + panels],
+        _table(job, 1)[unit : unit + last - first], _scalar(job, 0), _array_2(job, 5 + k, like)[first:last],
+    )  # fmt: skip
 
 
 @njit(**FAST)

@@ -2,7 +2,8 @@
 
 Only what is not masked is multiplied: the products take half the multiplications of dense layers, in the pass and in
 both parts of its derivative. A chunk of samples goes through the whole net and the map behind it at once, and stays in
-the nearest caches meanwhile. The derivative by the weights comes last, every panel of columns in a task of its own.
+the nearest caches meanwhile. The derivative by the weights comes last, every block of units in a task of its own, which
+writes whole rows: column by column, a large weight would pass through the memory many times.
 """
 
 from __future__ import annotations
@@ -66,29 +67,33 @@ def backward(
     chunks, _, lanes = kept.shape
     net, layers = table(made, parameters)
     by_x, by_context = torch.empty_like(x), x.new_empty(len(x) if of_context else 0, len(layers[1]))
-    known = x.new_empty(chunks, sum(weight.shape[1] for weight in layers[::2]), lanes)
+    blocks, panels = _blocks(tuple((len(s.ranges), *s.weight.shape) for s in made.stages), torch.get_num_threads())
+    turned = x.new_empty(panels if of_weights else 0, chunks * lanes, kernels.MANY)
     by_sums = torch.empty_like(kept)
     scalars = (*codes(made, transformer, inverse), lanes, chunks)
     given = (x, kept, by_image, by_log_det)
-    run("backward", tasks_for(chunks), scalars, (net, made.readers, *given, known, by_sums, by_context, by_x))
+    run("backward", tasks_for(chunks), scalars, (net, made.readers, *given, turned, by_sums, by_context, by_x))
     found = by_x.view(*lead, made.features), by_context.view(*lead, by_context.shape[-1]) if of_context else None
     if not of_weights:
         return *found, *[None] * len(layers)
     by_weights = [torch.empty_like(weight) for weight in layers[::2]]
     by_biases = by_sums.sum((0, 2)).split([len(bias) for bias in layers[1::2]])
-    widths = [weight.shape[0] for weight in by_weights[:-1]] + [by_weights[-1].shape[1]]
-    parts = _panels(tuple(widths), torch.get_num_threads())
-    tables = (net, made.ranges, made.readers, parts)
-    run("gradient", len(parts), (len(x),), (*tables, known, by_sums, *by_weights))
+    run("gradient", len(blocks), (len(x),), (net, made.ranges, blocks, turned, by_sums, *by_weights))
     return *found, *chain.from_iterable(zip(by_weights, by_biases, strict=True))
 
 
 @functools.cache
-def _panels(widths: Sequence[int], threads: int) -> np.ndarray:
-    """The tasks of the derivative by the weights: layer, first unit or column of a panel, which of how many shares."""
-    tasks: list[tuple[int, ...]] = []
-    for k, width in enumerate(widths):
-        panels = range(0, width, kernels.MANY)
-        shares = -(-2 * threads // len(panels))
-        tasks += product([k], panels, range(shares), [shares])
-    return np.array(tasks, np.int64)
+def _blocks(layers: Sequence[tuple[int, int, int]], threads: int) -> tuple[np.ndarray, int]:
+    """The tasks of the derivative by the weights: layer, first unit, first unit behind it, and which panel of columns,
+    counted through all layers, is the layer's first; and how many panels there are.
+
+    Args:
+        layers: of each the units of a group, all units, and the columns.
+    """
+    few = sum(units for _, units, _ in layers) < 2 * threads * kernels.ROWS
+    size, tasks, panel = kernels.ROWS // 4 if few else kernels.ROWS, [], 0
+    for k, (of_group, units, columns) in enumerate(layers):
+        for group, first in product(range(0, units, of_group), range(0, of_group, size)):
+            tasks.append((k, group + first, group + min(first + size, of_group), panel))
+        panel += -(-columns // kernels.MANY)
+    return np.array(tasks, np.int64), panel
