@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import functools
 import math
 from collections.abc import Callable
@@ -219,6 +220,34 @@ def test_autoregressive_mixture_with_one_component_is_a_flow() -> None:
             getattr(step.made.out, part).copy_(torch.cat([log_scale, mean]))
     z, log_det = step.inverse(x := torch.randn(7, 4, dtype=torch.float64))
     torch.testing.assert_close(density.log_prob(x), StandardNormal(4).log_prob(z) + log_det)
+
+
+def test_autoregressive_mixture_begins_near_the_product_of_the_marginals() -> None:
+    """Of an exponential with an edge, two narrow Gaussians far apart, and a constant."""
+    torch.manual_seed(0)
+    exponential = -6 - torch.empty(4000, dtype=torch.float64).exponential_()
+    two = torch.where(torch.rand(4000) < 0.25, -5.0, 5.0).double() + 0.1 * torch.randn(4000).double()
+    x = torch.stack([exponential, two], -1)
+    density = AutoregressiveMixture(2, components=10, hidden=[16]).double()
+    assert -density.log_prob(x).mean() > 20
+    density.fit([x[:500]], [None])
+    entropy = 1 + 0.5 * math.log(2 * math.pi * math.e * 0.01) - 0.25 * math.log(0.25) - 0.75 * math.log(0.75)
+    nll = -density.log_prob(x[500:]).mean()
+    assert entropy < nll < entropy + 0.5
+    before = copy.deepcopy(density.state_dict())
+    density.fit([2 * x], [None])
+    assert all(torch.equal(value, before[key]) for key, value in density.state_dict().items())
+
+
+@pytest.mark.parametrize("x", [torch.ones(50, 3), torch.randn(2, 3), torch.randn(1, 3)])
+def test_autoregressive_mixture_begins_with_whatever_the_first_batch_is(x: torch.Tensor) -> None:
+    density = AutoregressiveMixture(3, components=4, hidden=[16])
+    density.fit([x], [None])
+    loss = -density.log_prob(x + 0.1 * torch.randn(x.shape)).mean()
+    (by_bias,) = torch.autograd.grad(loss, [density.made.out.bias])
+    mu = by_bias.view(3, 4, 3)[1]
+    assert loss.isfinite()
+    assert (mu[:1] != mu[1:]).any(1).all()  # no component goes the way of another
 
 
 @pytest.mark.parametrize("make_one", [GaussianDensity, GaussianMixture, DeepGaussianMixture])
