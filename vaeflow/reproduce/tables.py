@@ -190,7 +190,7 @@ def _mnist_continuous() -> dict[str, Row]:
     return {
         "gaussian": row("gaussian", 1, "1366.9"),
         "made": row("made", 60, "1380.8"),
-        "made_mog": row("made --model.components 10", 10, "1038.5"),
+        "made_mog": row("made --model.components 10 --model.hidden '[1024]'", 10, "1038.5"),
         "realnvp_5": row("realnvp", 4, "1323.2"),
         "realnvp_10": row("realnvp --model.couplings 10", 4, "1370.7"),
         "maf_5": row("maf", 5, "1300.5"),
