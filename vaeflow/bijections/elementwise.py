@@ -19,6 +19,11 @@ def bounded(log_scale: Tensor, bound: float = LOG_SCALE_BOUND) -> Tensor:
     return bound * torch.tanh(log_scale * (1 / bound))
 
 
+def unbounded(log_scale: Tensor, bound: float = LOG_SCALE_BOUND) -> Tensor:
+    """What :func:`bounded` maps to ``log_scale``, or to the nearest that is well inside the bounds."""
+    return bound * torch.atanh((log_scale / bound).clamp(-0.95, 0.95))
+
+
 class UnitInterval(Bijection):
     """z = x/L: dequantised integers on [0, L) come to lie on [0, 1), log |det ∂z/∂x| = −D log L.
 

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.distributed.nn.functional import all_reduce
 
 from vaeflow.bijections.base import Bijection, Context
-from vaeflow.bijections.elementwise import bounded
+from vaeflow.bijections.elementwise import bounded, unbounded
 from vaeflow.errors import VaeflowError, check_positive, check_shape
 
 
@@ -93,7 +93,7 @@ class Rescaling(Bijection):
     def fit(self, x: list[Tensor], context: Sequence[Context]) -> list[Tensor]:
         if not self.fitted:
             _, variance = moments(x)
-            self.log_scale.copy_(_unbounded(-0.5 * (variance + 1e-12).log()))
+            self.log_scale.copy_(unbounded(-0.5 * (variance + 1e-12).log(), 20))
             self.fitted.fill_(True)
         return super().fit(x, context)
 
@@ -181,11 +181,6 @@ class BatchNorm(Bijection):
         z = super().fit(x, context)
         self.training = training
         return z
-
-
-def _unbounded(log_scale: Tensor) -> Tensor:
-    """What :func:`bounded` with 20 maps to ``log_scale``."""
-    return 20 * torch.atanh(log_scale / 20)
 
 
 def moments(batches: list[Tensor]) -> tuple[Tensor, Tensor]:

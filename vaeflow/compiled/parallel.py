@@ -67,7 +67,8 @@ def backward(
     chunks, _, lanes = kept.shape
     net, layers = table(made, parameters)
     by_x, by_context = torch.empty_like(x), x.new_empty(len(x) if of_context else 0, len(layers[1]))
-    blocks, panels = _blocks(tuple((len(s.ranges), *s.weight.shape) for s in made.stages), torch.get_num_threads())
+    sizes = tuple((len(stage.ranges), *stage.weight.shape) for stage in made.stages)
+    blocks, panels = _blocks(sizes, made.reverse, torch.get_num_threads())
     turned = x.new_empty(panels if of_weights else 0, chunks * lanes, kernels.MANY)
     by_sums = torch.empty_like(kept)
     scalars = (*codes(made, transformer, inverse), lanes, chunks)
@@ -83,17 +84,23 @@ def backward(
 
 
 @functools.cache
-def _blocks(layers: Sequence[tuple[int, int, int]], threads: int) -> tuple[np.ndarray, int]:
-    """The tasks of the derivative by the weights: layer, first unit, first unit behind it, and which panel of columns,
-    counted through all layers, is the layer's first; and how many panels there are.
+def _blocks(layers: Sequence[tuple[int, int, int]], reverse: bool, threads: int) -> tuple[np.ndarray, int]:
+    """The tasks of the derivative by the weights, and how many panels the columns of all layers make.
 
     Args:
         layers: of each the units of a group, all units, and the columns.
+        reverse: whether the first units of the last layer read most, which the last ones of any other do.
+
+    Returns:
+        tasks, those with the most to do first: layer, first unit, first unit behind it, first of the layer's panels.
     """
     few = sum(units for _, units, _ in layers) < 2 * threads * kernels.ROWS
     size, tasks, panel = kernels.ROWS // 4 if few else kernels.ROWS, [], 0
     for k, (of_group, units, columns) in enumerate(layers):
         for group, first in product(range(0, units, of_group), range(0, of_group, size)):
-            tasks.append((k, group + first, group + min(first + size, of_group), panel))
+            end = min(first + size, of_group)
+            most = of_group - first if reverse and k == len(layers) - 1 else end
+            tasks.append((most / of_group * columns, (k, group + first, group + end, panel)))
         panel += -(-columns // kernels.MANY)
-    return np.array(tasks, np.int64), panel
+    tasks.sort(reverse=True)
+    return np.array([task for _, task in tasks], np.int64), panel

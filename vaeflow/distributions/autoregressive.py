@@ -9,7 +9,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from vaeflow.bijections.elementwise import bounded
+from vaeflow.bijections.elementwise import bounded, unbounded
 from vaeflow.bijections.sequential import solve_in_steps
 from vaeflow.distributions.base import Density, check_temperature
 from vaeflow.distributions.gaussians import pick
@@ -23,9 +23,10 @@ class AutoregressiveMixture(Density):
 
     The logarithms of the σ are bounded smoothly to ±7. A density takes one pass, a sample D steps.
 
-    :meth:`fit` makes it begin near the product of the marginals: sorted, the values of a feature are shared out to its
-    components, each of which starts at the middle of its share and half as wide. From components that all start near
-    zero the way there takes thousands of steps where the marginals have edges, as those of pixels have.
+    :meth:`fit` makes it begin near the product of the marginals: of C components one is as wide as all values of its
+    feature, and light; the sorted values are shared out to the others, each of which starts at the middle of its share,
+    with half of its width as σ. From components that all start near zero the way there takes thousands of steps where
+    marginals have edges, as those of pixels have.
 
     Sources: Germain et al. 2015, arXiv 1502.03509; Papamakarios et al. 2017, arXiv 1705.07057, "MADE MoG".
 
@@ -69,15 +70,16 @@ class AutoregressiveMixture(Density):
         if self.fitted:
             return
         values = z[0].sort(0).values
-        place = torch.linspace(0, len(values) - 1, 2 * self.components + 1, device=values.device)
-        low, middle, high = (
-            values[place[start:stop:2].round().long()] for start, stop in ((0, -1), (1, None), (2, None))
-        )
-        scale = ((high - low) / 2).clamp(min=0.01 * values.std(0, correction=0)).clamp(min=1e-3)
-        _, mu, raw = self.made.out.bias.view(3, self.components, self.features)
-        mu.copy_(middle)
-        raw.copy_(scale.log())
-        self.made.out.weight.mul_(0.01)  # what is left makes unlike what starts alike
+        std, mean = torch.std_mean(values, 0, correction=0)
+        wide, shares = std.clamp(min=1), self.components - 1  # at least 1, for what the batch does not show
+        place = torch.linspace(0, len(values) - 1, 2 * shares + 1, device=values.device).round().long()
+        low, middle, high = values[place[:-2:2]], values[place[1::2]], values[place[2::2]]
+        scale = torch.maximum((high - low) / 2, 0.01 * wide)
+        logits, mu, raw = self.made.out.bias.view(3, self.components, self.features)
+        logits[-1] -= 4
+        mu.copy_(torch.cat([middle, mean[None]]))
+        raw.copy_(unbounded(torch.cat([scale, wide[None]]).log()))
+        self.made.out.weight.mul_(0.01)
         self.fitted.fill_(True)
 
     def log_prob(self, z: Tensor, context: Tensor | None = None) -> Tensor:
