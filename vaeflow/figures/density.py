@@ -9,7 +9,7 @@ import torch
 from matplotlib.figure import Figure
 
 from vaeflow.evaluation.log_likelihood import log_likelihood
-from vaeflow.figures.style import WIDTH, styled
+from vaeflow.figures.style import WIDTH, headline, styled
 from vaeflow.noise import Noise
 
 
@@ -36,7 +36,8 @@ def draw(model: Any, data: Any, points: int = 200, title: str | None = None) -> 
     else:
         theirs, data_name = log_p.exp().view(points, points).T.float().cpu().numpy(), data.label
     bound = f", a bound: {model.kind}, K = {num_samples}" if num_samples > 1 else ""
-    for ax, image, name in zip(axes, (theirs, ours), (data_name, (title or type(model).__name__) + bound), strict=True):
+    headline(figure, (title or type(model).__name__) + bound)
+    for ax, image, name in zip(axes, (theirs, ours), (data_name, "model"), strict=True):
         shown = ax.imshow(image, origin="lower", extent=extent, aspect="auto", vmin=0, vmax=np.quantile(theirs, 0.999))
         ax.set(title=name, xlabel="$x_1$", ylabel="$x_2$", box_aspect=1)
     figure.colorbar(shown, ax=axes, label="density")
