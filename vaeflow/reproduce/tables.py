@@ -266,8 +266,8 @@ TABLES: dict[str, Table] = {
         "MNIST, grey levels, MAF's protocol",
         "50,000 / 10,000 / 10,000 images, dequantised by one draw of uniform noise for each image, logit with "
         "α = 10⁻⁶. *Pre-processed* is minus the mean log-density of the logits, which the paper has with another sign; "
-        "its ± are two standard errors, these one. MAFs have one hidden layer of 1,024, where the paper has two, and so "
-        "has `made_mog`; `made` has two.",
+        "its ± are two standard errors, these one. MAFs have one hidden layer of 1,024, where the paper has two, and "
+        "so has `made_mog`; `made` has two.",
         1,
         (0,),
         (PREPROCESSED, NLL, BPD),
