@@ -595,8 +595,8 @@ def _backward(
         for k in range(layers if len(turned) else 0):
             for begin in range(read, read + net[k, COLUMNS], MANY):
                 tile = turned[panel, chunk * lanes : (chunk + 1) * lanes]
-                for c in range(begin, min(begin + MANY, read + net[k, COLUMNS])):
-                    for s in range(lanes):
+                for s in range(lanes):  # which writes side by side, as what is written lies farther than what is read
+                    for c in range(begin, min(begin + MANY, read + net[k, COLUMNS])):
                         tile[s, c - begin] = known[c * lanes + s]
                 panel += 1
             read += net[k, COLUMNS]
@@ -614,7 +614,7 @@ def _gradient(by_sums: Any, turned: Any, ranges: Any, samples: int, out: Any) ->
     """
     chunks, units, lanes = by_sums.shape
     least, most = ranges[:, 0].min(), ranges[:, 1].max()
-    sums = np.empty(ROWS * MANY, by_sums.dtype)
+    sums, zero = np.empty(ROWS * MANY, by_sums.dtype), by_sums.dtype.type(0)
     for panel in range(len(turned)):
         start, stop = panel * MANY, min((panel + 1) * MANY, out.shape[1])
         if most <= start or stop <= least:
@@ -629,7 +629,7 @@ def _gradient(by_sums: Any, turned: Any, ranges: Any, samples: int, out: Any) ->
             row, of_row = out[u, start:stop], sums[u * MANY : (u + 1) * MANY]
             begin, end = ranges[u, 0] - start, ranges[u, 1] - start
             for c in range(len(row)):
-                row[c] = of_row[c] if begin <= c < end else 0
+                row[c] = of_row[c] if begin <= c < end else zero
 
 
 # ----------------------------------------------------------------------------------------- the sequential solve
