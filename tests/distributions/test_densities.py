@@ -223,7 +223,7 @@ def test_autoregressive_mixture_with_one_component_is_a_flow() -> None:
 
 
 def test_autoregressive_mixture_begins_near_the_product_of_the_marginals() -> None:
-    """Of an exponential with an edge, two narrow Gaussians far apart, and a constant."""
+    """Of an exponential with an edge, and of two narrow Gaussians far apart."""
     torch.manual_seed(0)
     exponential = -6 - torch.empty(4000, dtype=torch.float64).exponential_()
     two = torch.where(torch.rand(4000) < 0.25, -5.0, 5.0).double() + 0.1 * torch.randn(4000).double()
