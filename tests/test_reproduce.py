@@ -22,10 +22,11 @@ from vaeflow.reproduce.report import Outcome, markdown
 from vaeflow.reproduce.tables import BPD, ELBO_BPD, NLL, TABLES, Published
 
 
-def outcome(seed: int, nll: float, elbo: float) -> Outcome:
+def outcome(seed: int, nll: float, elbo: float, num_samples: int = 5000) -> Outcome:
     """Of images with ln 2 · D = 100."""
     results: dict[str, Any] = {"nll": nll, "nll_stderr": 2.0, "bpd": nll / 100, "elbo": elbo, "num_parameters": 12_345,
-                               "training_seconds": 60.0 * seed}  # fmt: skip
+                               "training_seconds": 60.0 * seed, "kind": "importance-sampled",
+                               "num_samples": num_samples}  # fmt: skip
     return Outcome(seed, results, ["a machine, 2 threads"], ["1a2b3c4"])
 
 
@@ -38,6 +39,7 @@ def test_a_table_says_what_was_measured_published_and_reached() -> None:
     found = {
         "vae": [outcome(1, 438.0, -452.0), outcome(2, 442.0, -456.0)],
         "vae_planar": [outcome(3, 440.4, -436.0)],
+        "vae_iaf": [outcome(1, 437.0, -446.0), outcome(2, 437.0, -446.0, num_samples=1000)],
     }
     text = markdown("freyfaces", TABLES["freyfaces"], found)
     header = next(line for line in text.splitlines() if line.startswith("| row"))
@@ -49,6 +51,7 @@ def test_a_table_says_what_was_measured_published_and_reached() -> None:
     assert cells(text, "vae") == [*vae, "1, 2", "90 s", "a machine, 2 threads", "1a2b3c4"]
     planar = ["4.404 ± 0.020", "4.31 \\*", "4.360", "4.40", "nll no, 0.09 more; −ELBO yes"]
     assert cells(text, "vae_planar")[1:6] == planar
+    assert cells(text, "vae_iaf")[1:5] == ["4.370 ± 0.000, K = 1,000", "4.38 \\*", "4.460 ± 0.000", "4.47"]
     assert cells(text, "vae_radial")[1:] == ["–", "–", "–", "–", "not run", "–", "–", "–", "–", "–"]
     assert "\\* From memory, unverified." in text
     assert "K = 5,000 in evaluation." in text
@@ -59,7 +62,7 @@ def test_a_table_says_what_was_measured_published_and_reached() -> None:
 
 def test_a_row_that_is_not_here_keeps_its_line_while_its_command_is_the_same() -> None:
     table = TABLES["energies"]
-    results = {"kl": 0.5, "kl_stderr": 0.25, "num_parameters": 10, "training_seconds": 9.0}
+    results = {"kl": 0.5, "kl_stderr": 0.25, "num_parameters": 10, "training_seconds": 9.0, "kind": "reverse-kl"}
     there = Outcome(0, results, ["a machine", "another", "a machine"], ["1a2b3c4"])
     old = markdown("energies", table, {"u1_iaf": [there], "u2_iaf": [there]})
     text = markdown("energies", table, {"u2_iaf": [replace(there, devices=["a third"])]}, old)
@@ -77,7 +80,8 @@ def test_a_row_that_is_not_here_keeps_its_line_while_its_command_is_the_same() -
 
 def test_a_line_is_not_kept_beside_another_published_figure() -> None:
     table = TABLES["mnist_mlp"]
-    results = {"nll": 86.0, "nll_stderr": 0.1, "elbo": -90.0, "num_parameters": 10, "training_seconds": 9.0}
+    results = {"nll": 86.0, "nll_stderr": 0.1, "elbo": -90.0, "num_parameters": 10, "training_seconds": 9.0,
+               "kind": "importance-sampled", "num_samples": 5000}  # fmt: skip
     old = markdown("mnist_mlp", table, {"vae": [Outcome(0, results, ["a machine"], ["1a2b3c4"])]})
     assert cells(old, "vae")[4] == "yes"
     assert markdown("mnist_mlp", table, {}, old) == old
@@ -147,10 +151,30 @@ def test_rows_are_trained_once_and_taken_up_again(run: Run, tmp_path: Path, monk
     assert {p.name for p in tmp_path.glob("runs/paper/digits/*/*/version_*")} == {"version_0"}
 
 
+def test_more_samples_evaluate_again_what_was_trained(run: Run, tmp_path: Path) -> None:
+    asked = ("reproduce", "--table", "digits", "--row", "gaussian", "--num_samples")
+
+    def line(samples: str) -> list[str]:
+        code, output = run(*asked, samples)
+        assert code == 0, output
+        assert ("kept  " in output) == (samples == "2")
+        assert ("there was nothing left to train" in output) == (samples == "3")
+        return cells((tmp_path / "RESULTS.md").read_text(), "gaussian")
+
+    one, three = line("1"), line("3")
+    assert [cell.partition(", ")[2] for cell in one[1:4]] == ["K = 1", "K = 1", ""]
+    assert three[1].endswith(", K = 3")
+    assert three[4:7] == one[4:7]
+    assert float(three[2].split()[0]) < float(one[2].split()[0])
+    assert line("2") == three
+    assert len(list(tmp_path.glob("runs/paper/digits/gaussian/seed_0/version_*"))) == 1
+
+
 def test_what_is_not_there_is_said(run: Run, tmp_path: Path) -> None:
     assert "there is no table mnist: there are digits" in run("reproduce", "--table", "mnist")[1]
     assert "there is no row glow: there are uniform" in run("reproduce", "--table", "digits", "--row", "glow")[1]
     assert "--seeds is 1;2, expected numbers with commas" in run("reproduce", "--table", "digits", "--seeds", "1;2")[1]
+    assert "--num_samples is 0, expected at least 1" in run("reproduce", "--table", "digits", "--num_samples", "0")[1]
     (tmp_path / "RESULTS.md").write_text("<!-- digits -->\nMine.\n")
     code, output = run("reproduce", "--table", "digits", "--write_only")
     assert code == 1

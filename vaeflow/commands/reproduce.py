@@ -19,13 +19,13 @@ from vaeflow.commands.arguments import BEST, check_known, parser_of, runs_of, sa
 from vaeflow.configs import find_config
 from vaeflow.errors import Stopped, VaeflowError
 from vaeflow.files import whole
-from vaeflow.reproduce.report import Outcome, markdown, outcome_of
+from vaeflow.reproduce.report import Outcome, markdown, outcome_of, samples_of
 from vaeflow.reproduce.tables import TABLES
 
 TRAIN = Path(__file__).parents[2] / "scripts" / "train.py"
 LAST = "checkpoints/last.ckpt"
 RESULTS = "results.json"
-ROOT = "--trainer.default_root_dir"
+ROOT, SAMPLES = "--trainer.default_root_dir", "--num_samples"
 
 
 def reproduce() -> None:
@@ -36,6 +36,8 @@ def reproduce() -> None:
     add("--table", type=str, required=True, help=f"one of {', '.join(TABLES)}")
     add("--row", type=str, nargs="+", default=[], help="only these; by default all")
     add("--seeds", type=str | None, default=None, help="such as 123,321,231; by default the table's")
+    k = "of the evaluation, by default the table's; fewer is a looser bound, and a later call with more evaluates again"
+    add("--num_samples", type=int | None, default=None, help=k)
     add("--runs", type=str, default="runs", help="folder of all runs")
     add("--out", type=str, default="RESULTS.md", help="the file whose section of this table is written anew")
     add("--pretrained", type=str | None, default=None, help="folder to keep each row's weights in, of the first seed")
@@ -47,9 +49,12 @@ def reproduce() -> None:
     check_known("row", args.row, table.rows)
     rows, failed = args.row or list(table.rows), list[str]()
     seeds = table.seeds if args.seeds is None else _seeds(args.seeds)
+    num_samples = table.num_samples if args.num_samples is None else args.num_samples
+    if num_samples < 1:
+        raise VaeflowError(f"--num_samples is {num_samples}, expected at least 1.")
     for row in [] if args.write_only else rows:
         for seed in seeds:
-            if code := _train(runs, args.table, row, seed):
+            if code := _train(runs, args.table, row, seed, num_samples):
                 failed.append(f"{row} with seed {seed} (exit code {code})")
             _write(out, args.table, runs, rows, seeds)
     _write(out, args.table, runs, rows, seeds)
@@ -73,10 +78,10 @@ def _experiment(table: str, row: str, seed: int) -> str:
 
 
 def _options(table: str, row: str, seed: int) -> list[str]:
-    """Of train.py."""
+    """Of train.py, for the training."""
     return [
         *shlex.split(TABLES[table].rows[row].options.format(seed=seed)), "--experiment", _experiment(table, row, seed),
-        "--seed_everything", str(seed), "--num_samples", str(TABLES[table].num_samples),
+        "--seed_everything", str(seed),
     ]  # fmt: skip
 
 
@@ -88,19 +93,21 @@ def _begun(runs: Path, table: str, row: str, seed: int) -> list[Path]:
     def is_begun_so(run: Path) -> bool:
         start = json.loads((run / "run.json").read_text())[0]
         words = start["command"][1:]
-        if ROOT in words:  # the folder may be named otherwise now
-            place = words.index(ROOT)
+        for option in {ROOT, SAMPLES} & set(words):  # the folder may be named otherwise now, and evaluated anew
+            place = words.index(option)
             del words[place : place + 2]
         return sorted(words) == sorted(options) and start.get("config", [config]) == [config]
 
     return [run for run in runs_of(runs, _experiment(table, row, seed), "run.json") if is_begun_so(run)]
 
 
-def _finished(runs: Path, table: str, row: str, seed: int) -> list[Path]:
-    return [run for run in _begun(runs, table, row, seed) if (run / RESULTS).is_file()]
+def _finished(runs: Path, table: str, row: str, seed: int, num_samples: int = 1) -> list[Path]:
+    """Those that were evaluated, with so many samples or more, the newest last."""
+    evaluated = [run for run in _begun(runs, table, row, seed) if (run / RESULTS).is_file()]
+    return [run for run in evaluated if samples_of(json.loads((run / RESULTS).read_text())) >= num_samples]
 
 
-def _train(runs: Path, table: str, row: str, seed: int) -> int:
+def _train(runs: Path, table: str, row: str, seed: int, num_samples: int) -> int:
     """Train and evaluate a row with a seed, unless that is done, or another process is at it; a run that was stopped
     goes on.
 
@@ -114,10 +121,10 @@ def _train(runs: Path, table: str, row: str, seed: int) -> int:
     experiment.mkdir(parents=True, exist_ok=True)
     try:
         with FileLock(experiment / ".lock", timeout=0):
-            if done := _finished(runs, table, row, seed):
+            if done := _finished(runs, table, row, seed, num_samples):
                 print(f"kept        {done[-1]}")
                 return 0
-            options = [*_options(table, row, seed), ROOT, str(runs)]
+            options = [*_options(table, row, seed), SAMPLES, str(num_samples), ROOT, str(runs)]
             if begun := [run for run in _begun(runs, table, row, seed) if (run / LAST).is_file()]:
                 options += ["--ckpt_path", str(begun[-1] / LAST)]
             print(f"$ python scripts/train.py {shlex.join(options)}", flush=True)

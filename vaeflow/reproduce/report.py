@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import statistics
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -29,6 +30,11 @@ class Outcome:
     commits: Sequence[str]
 
 
+def samples_of(results: Mapping[str, Any]) -> float:
+    """K of an evaluation; ∞ of one that is exact."""
+    return math.inf if results["kind"] in ("exact", "reverse-kl") else float(results["num_samples"])
+
+
 def outcome_of(run: Path, seed: int) -> Outcome:
     """Of a run's folder."""
     starts = json.loads((run / "run.json").read_text())
@@ -51,7 +57,7 @@ def markdown(name: str, table: Table, found: Mapping[str, Sequence[Outcome]], ol
         outcomes = found.get(row, [])
         cells = [f"`{row}`"]
         for column, figures in columns:
-            cells.append(_measured(column, outcomes))
+            cells.append(_measured(column, outcomes, table.num_samples))
             if figures:
                 cells.append(str(figures.get(row, "–")))
         if outcomes:
@@ -108,16 +114,20 @@ def _figures(table: Table, column: Column) -> dict[str, Published]:
     return {name: row.published[column.title] for name, row in table.rows.items() if column.title in row.published}
 
 
-def _measured(column: Column, outcomes: Sequence[Outcome]) -> str:
-    """The mean over seeds ± their standard deviation; of a single run ± the standard error over examples."""
+def _measured(column: Column, outcomes: Sequence[Outcome], num_samples: int) -> str:
+    """The mean over seeds ± their standard deviation; of a single run ± the standard error over examples. And K, where
+    it is less than the table's ``num_samples``."""
     values = [value for outcome in outcomes if (value := column.of(outcome.results)) is not None]
     if not values:
         return "–"
-    digits = column.digits
-    if len(values) > 1:
-        return f"{statistics.mean(values):.{digits}f} ± {statistics.stdev(values):.{digits}f}"
-    stderr = column.stderr(outcomes[0].results)
-    return f"{values[0]:.{digits}f}" + (f" ± {stderr:.{digits}f}" if stderr is not None else "")
+    spread = statistics.stdev(values) if len(values) > 1 else column.stderr(outcomes[0].results)
+    cell = f"{statistics.mean(values):.{column.digits}f}"
+    if spread is not None:
+        cell += f" ± {spread:.{column.digits}f}"
+    samples = min(samples_of(outcome.results) for outcome in outcomes)
+    if column.falls_with_samples and samples < num_samples:
+        cell += f", K = {samples:,.0f}"
+    return cell
 
 
 def _reached(table: Table, row: str, outcomes: Sequence[Outcome]) -> str:

@@ -17,12 +17,14 @@ class Column:
         title: with its unit.
         of: the number of ``results.json``, low is good, or None where it has none.
         stderr: its standard error over test examples.
+        falls_with_samples: whether it is a bound, tighter with more of them.
     """
 
     title: str
     of: Callable[[Results], float | None]
     stderr: Callable[[Results], float | None] = lambda results: None
     digits: int = 2
+    falls_with_samples: bool = False
 
 
 @dataclass(frozen=True)
@@ -94,9 +96,9 @@ def _per_dimension(name: str, factor: float = 1.0) -> Callable[[Results], float 
     return lambda results: None if (n := nats(results)) is None else n * results["bpd"] / results["nll"]
 
 
-NLL = Column("nll, nats", _of("nll"), _of("nll_stderr"))
+NLL = Column("nll, nats", _of("nll"), _of("nll_stderr"), falls_with_samples=True)
 ELBO = Column("−ELBO, nats", _of("elbo", -1.0))
-BPD = Column("nll, bits/dim", _of("bpd"), _per_dimension("nll_stderr"), 3)
+BPD = Column("nll, bits/dim", _of("bpd"), _per_dimension("nll_stderr"), 3, True)
 ELBO_BPD = Column("−ELBO, bits/dim", _per_dimension("elbo", -1.0), digits=3)
 PREPROCESSED = Column("nll pre-processed, nats", _of("nll_preprocessed"), _of("nll_preprocessed_stderr"), 1)
 KL = Column("KL(q ‖ p), nats", _of("kl"), _of("kl_stderr"), 4)
