@@ -55,7 +55,8 @@ def test_a_table_says_what_was_measured_published_and_reached() -> None:
     assert cells(text, "vae_radial")[1:] == ["–", "–", "–", "–", "not run", "–", "–", "–", "–", "–"]
     assert "\\* From memory, unverified." in text
     assert "K = 5,000 in evaluation." in text
-    command = "--config freyfaces/vae --data.split_seed $SEED --seed_everything $SEED --num_samples 5000  # vae\n"
+    command = "--config freyfaces/vae --data.split_seed $SEED --trainer.precision bf16-mixed --compile"
+    command += " --seed_everything $SEED --num_samples 5000  # vae\n"
     assert f"python scripts/train.py {command}" in text
     assert "```bash\nSEED=123  # then 321, 231\n" in text
 

@@ -135,7 +135,8 @@ def _freyfaces() -> dict[str, Row]:
         if bound is not None and nll is not None:
             published[ELBO_BPD.title] = Published(bound, source, name[-2:] not in ("_o", "_h"))
             published[BPD.title] = Published(nll, source, is_verified=False)
-        rows[name] = Row(f"--config freyfaces/{config} --data.split_seed {{seed}}{more}", published)
+        faster = " --trainer.precision bf16-mixed" + " --compile" * (name != "vae_iaf")
+        rows[name] = Row(f"--config freyfaces/{config} --data.split_seed {{seed}}{more}{faster}", published)
     return rows
 
 
