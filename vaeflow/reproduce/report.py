@@ -124,22 +124,28 @@ def _measured(column: Column, outcomes: Sequence[Outcome], num_samples: int) -> 
     cell = f"{statistics.mean(values):.{column.digits}f}"
     if spread is not None:
         cell += f" ± {spread:.{column.digits}f}"
-    samples = min(samples_of(outcome.results) for outcome in outcomes)
+    samples = _fewest_samples(outcomes)
     if column.falls_with_samples and samples < num_samples:
         cell += f", K = {samples:,.0f}"
     return cell
 
 
+def _fewest_samples(outcomes: Sequence[Outcome]) -> float:
+    return min(samples_of(outcome.results) for outcome in outcomes)
+
+
 def _reached(table: Table, row: str, outcomes: Sequence[Outcome]) -> str:
     """Whether each published figure of a row is met, in the digits that were published; if not, by how much it is
-    missed."""
+    missed, and whether more samples could meet it."""
     judged = {}
     for column in table.columns:
         values = [value for outcome in outcomes if (value := column.of(outcome.results)) is not None]
         if values and row in (figures := _figures(table, column)):
             figure, digits = float(figures[row].value), figures[row].digits
             behind = round(round(statistics.mean(values), digits) - figure, digits)
-            judged[column.title] = "yes" if behind <= 0 else f"no, {behind:.{digits}f} more"
+            is_open = column.falls_with_samples and _fewest_samples(outcomes) < table.num_samples
+            missed = f"{'open' if is_open else 'no'}, {behind:.{digits}f} more"
+            judged[column.title] = "yes" if behind <= 0 else missed
     if len(judged) > 1:
         return "; ".join(f"{title.split(',')[0]} {verdict}" for title, verdict in judged.items())
     return next(iter(judged.values()), "–")
