@@ -56,7 +56,7 @@ class GatedConvEncoder(Encoder):
         layers.append(Gated(nn.Conv2d(channels, 2 * features, sizes[-1])))
         self.net = nn.Sequential(*layers)
         self.features = features
-        self.to(memory_format=torch.channels_last)  # a sixth to a quarter faster on a CPU
+        self.to(memory_format=torch.channels_last)  # 1.1 to 1.4 times faster on a CPU
 
     def forward(self, x: Tensor, context: Tensor | None = None) -> Tensor:
         if context is not None:
