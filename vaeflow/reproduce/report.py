@@ -57,7 +57,7 @@ def markdown(name: str, table: Table, found: Mapping[str, Sequence[Outcome]], ol
         outcomes = found.get(row, [])
         cells = [f"`{row}`"]
         for column, figures in columns:
-            cells.append(_measured(column, outcomes, table.num_samples))
+            cells.append(_measured(table, column, outcomes))
             if figures:
                 cells.append(str(figures.get(row, "–")))
         if outcomes:
@@ -114,9 +114,9 @@ def _figures(table: Table, column: Column) -> dict[str, Published]:
     return {name: row.published[column.title] for name, row in table.rows.items() if column.title in row.published}
 
 
-def _measured(column: Column, outcomes: Sequence[Outcome], num_samples: int) -> str:
+def _measured(table: Table, column: Column, outcomes: Sequence[Outcome]) -> str:
     """The mean over seeds ± their standard deviation; of a single run ± the standard error over examples. And K, where
-    it is less than the table's ``num_samples``."""
+    it is less than the table's."""
     values = [value for outcome in outcomes if (value := column.of(outcome.results)) is not None]
     if not values:
         return "–"
@@ -124,14 +124,15 @@ def _measured(column: Column, outcomes: Sequence[Outcome], num_samples: int) -> 
     cell = f"{statistics.mean(values):.{column.digits}f}"
     if spread is not None:
         cell += f" ± {spread:.{column.digits}f}"
-    samples = _fewest_samples(outcomes)
-    if column.falls_with_samples and samples < num_samples:
+    if (samples := _fewer_samples(table, column, outcomes)) is not None:
         cell += f", K = {samples:,.0f}"
     return cell
 
 
-def _fewest_samples(outcomes: Sequence[Outcome]) -> float:
-    return min(samples_of(outcome.results) for outcome in outcomes)
+def _fewer_samples(table: Table, column: Column, outcomes: Sequence[Outcome]) -> float | None:
+    """The K of a bound that has fewer samples than the table's, in any of its runs; else None."""
+    samples = min(samples_of(outcome.results) for outcome in outcomes)
+    return samples if column.falls_with_samples and samples < table.num_samples else None
 
 
 def _reached(table: Table, row: str, outcomes: Sequence[Outcome]) -> str:
@@ -143,9 +144,8 @@ def _reached(table: Table, row: str, outcomes: Sequence[Outcome]) -> str:
         if values and row in (figures := _figures(table, column)):
             figure, digits = float(figures[row].value), figures[row].digits
             behind = round(round(statistics.mean(values), digits) - figure, digits)
-            is_open = column.falls_with_samples and _fewest_samples(outcomes) < table.num_samples
-            missed = f"{'open' if is_open else 'no'}, {behind:.{digits}f} more"
-            judged[column.title] = "yes" if behind <= 0 else missed
+            missed = "no" if _fewer_samples(table, column, outcomes) is None else "open"
+            judged[column.title] = "yes" if behind <= 0 else f"{missed}, {behind:.{digits}f} more"
     if len(judged) > 1:
         return "; ".join(f"{title.split(',')[0]} {verdict}" for title, verdict in judged.items())
     return next(iter(judged.values()), "–")

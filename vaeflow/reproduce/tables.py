@@ -98,7 +98,7 @@ def _per_dimension(name: str, factor: float = 1.0) -> Callable[[Results], float 
 
 NLL = Column("nll, nats", _of("nll"), _of("nll_stderr"), falls_with_samples=True)
 ELBO = Column("−ELBO, nats", _of("elbo", -1.0))
-BPD = Column("nll, bits/dim", _of("bpd"), _per_dimension("nll_stderr"), 3, True)
+BPD = Column("nll, bits/dim", _of("bpd"), _per_dimension("nll_stderr"), 3, falls_with_samples=True)
 ELBO_BPD = Column("−ELBO, bits/dim", _per_dimension("elbo", -1.0), digits=3)
 PREPROCESSED = Column("nll pre-processed, nats", _of("nll_preprocessed"), _of("nll_preprocessed_stderr"), 1)
 KL = Column("KL(q ‖ p), nats", _of("kl"), _of("kl_stderr"), 4)
