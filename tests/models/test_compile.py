@@ -20,7 +20,7 @@ from vaeflow.models import VAE, LikelihoodModel, ReverseKL, training
 from vaeflow.noise import Noise
 
 TRAINED = sorted(set(MODELS) - {"Uniform", "Gaussian"})  # those two are not trained by gradient
-NAMES = [*TRAINED, "VAE", *(f"VAE, {flow}" for flow in FLOWS), "IWAE", "reverse KL"]
+NAMES = [*TRAINED, "VAE", *(f"VAE, {flow}" for flow in FLOWS), "IWAE", "IWAE, doubly", "reverse KL"]
 
 
 def make(name: str) -> tuple[LikelihoodModel, Tensor]:
@@ -31,6 +31,8 @@ def make(name: str) -> tuple[LikelihoodModel, Tensor]:
         return ReverseKL(energy=U1, flow=Planar), torch.zeros(40, 2)
     if name == "IWAE":
         return binary_vae(FLOWS["iaf"], objective="iwae", num_samples=3), all_binary()
+    if name == "IWAE, doubly":
+        return binary_vae(objective="iwae", num_samples=3, doubly_reparameterised=True), all_binary()
     return binary_vae(FLOWS[name.removeprefix("VAE, ")] if "," in name else None), all_binary()
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor, nn
@@ -91,6 +91,16 @@ class ConditionedPosterior:
         if self.flow is not None:
             z, log_det = check_mapped(type(self.flow).__name__, self.flow.inverse(z, self.context), z)
         return self._log_normal((z - self.mean) * (-self.log_scale).exp()) + log_det
+
+    def detached(self) -> ConditionedPosterior:
+        """The same q(z|x) as a constant: μ and log σ, which :meth:`log_prob` then passes no gradient on to.
+
+        Raises:
+            TypeError: with a flow, whose parameters are not among them.
+        """
+        if self.flow is not None:
+            raise TypeError("the parameters of a flow cannot be held constant here")
+        return replace(self, mean=self.mean.detach(), log_scale=self.log_scale.detach())
 
     def _log_normal(self, epsilon: Tensor) -> Tensor:
         """log N(μ + σ ⊙ ε; μ, σ²), ``(..., batch, features)`` → ``(..., batch)``."""

@@ -34,7 +34,8 @@ class VAE(LikelihoodModel):
     cannot. The importance-weighted objective is log (1/k) Σ_k p(x, z_k)/q(z_k|x), of the same log-weights.
 
     Sources: Kingma & Welling 2014, arXiv 1312.6114; Rezende & Mohamed 2015, arXiv 1505.05770 (flows);
-    Kingma et al. 2016, arXiv 1606.04934 (IAF, free bits); Burda et al. 2016, arXiv 1509.00519 (IWAE).
+    Kingma et al. 2016, arXiv 1606.04934 (IAF, free bits); Burda et al. 2016, arXiv 1509.00519 (IWAE); Tucker et al.
+    2018, arXiv 1810.04152 (its doubly reparameterised gradient).
 
     Args:
         latent_features: D, the dimension of z.
@@ -49,6 +50,9 @@ class VAE(LikelihoodModel):
         gradient_samples: m of the k draws of iwae, picked with probability w_k / Σ w, through which its gradient goes,
             Σ_k (w_k / Σ w) ∇ log w_k in expectation (section 3 of its paper). By default it goes through all k, two
             to three times the work where k is large.
+        doubly_reparameterised: whether the gradient of iwae by the encoder is Σ_k (w_k / Σ w)² (∂ log w_k / ∂z_k)
+            ∂z_k/∂φ, all of it through z: the same in expectation, with less variance (Tucker et al. 2018, arXiv
+            1810.04152). For a Gaussian q.
         kl_warmup_epochs: β, the weight of the KL in the training loss of elbo, rises from 0 to 1 over so many epochs.
         free_bits: λ in nats. The loss of elbo counts at least λ for the KL of each group, averaged over the global
             batch: of each dimension where the KL is in closed form, of all of z where it is estimated.
@@ -74,6 +78,7 @@ class VAE(LikelihoodModel):
         objective: Literal["elbo", "iwae"] = "elbo",
         num_samples: int = 1,
         gradient_samples: int | None = None,
+        doubly_reparameterised: bool = False,
         kl_warmup_epochs: float = 0.0,
         free_bits: float = 0.0,
         optimizer: Callable[[Iterable[nn.Parameter]], Optimizer] = torch.optim.Adam,
@@ -90,6 +95,10 @@ class VAE(LikelihoodModel):
             raise VaeflowError(f"gradient_samples is {gradient_samples}, of num_samples {num_samples} draws.")
         if gradient_samples is not None and objective != "iwae":
             raise VaeflowError("gradient_samples are picked among the draws of objective iwae: set model.objective.")
+        if doubly_reparameterised and objective != "iwae":
+            raise VaeflowError("doubly_reparameterised is a gradient of objective iwae: set model.objective.")
+        if doubly_reparameterised and flow is not None:
+            raise VaeflowError("doubly_reparameterised is for a Gaussian posterior: leave out it or model.flow.")
         names = ("objective", "nll", "elbo", "kl", "reconstruction")
         self.logged = (*names, "iwae") if objective == "iwae" else names
         super().__init__(shape, levels, num_classes, class_conditional, optimizer, lr_scheduler, seed)
@@ -101,6 +110,7 @@ class VAE(LikelihoodModel):
         self.objective_name = "ELBO" if objective == "elbo" else f"IWAE, k = {num_samples}"
         self.latent_features, self.objective = latent_features, objective
         self.num_samples, self.gradient_samples = num_samples, gradient_samples
+        self.doubly_reparameterised = doubly_reparameterised
         self.kl_warmup_epochs, self.free_bits = kl_warmup_epochs, free_bits
         self.encoder = encoder(self.shape, self.context_features)
         self.posterior = Posterior(self.encoder.features, latent_features, flow)
@@ -121,8 +131,9 @@ class VAE(LikelihoodModel):
         q = self.infer(x, context)
         epsilon = q.epsilon(noise, self.num_samples)
         m = self.gradient_samples if torch.is_grad_enabled() else None
+        factors: list[Tensor] | None = [] if self.doubly_reparameterised and torch.is_grad_enabled() else None
         with torch.set_grad_enabled(torch.is_grad_enabled() and m is None):
-            reconstruction, log_ratio = self._terms_at(epsilon, x, q, noise, context)
+            reconstruction, log_ratio = self._terms_at(epsilon, x, q, noise, context, factors if m is None else None)
             kl_by_group = self._kl_by_group(q, log_ratio)
         values = _elbo_terms(reconstruction, kl_by_group)
         values["nll"] = -values["elbo"]
@@ -130,10 +141,15 @@ class VAE(LikelihoodModel):
             log_weights = -reconstruction - log_ratio
             iwae = log_mean_exp(log_weights)
             values = {**values, "iwae": iwae, "objective": -iwae}
+            shares = torch.softmax(log_weights.detach(), 0)  # w_k / Σ w
+            if m is not None:
+                k = _picked(shares, m, noise)
+                epsilon, shares = epsilon.take_along_dim(k.unsqueeze(-1), 0), shares.take_along_dim(k, 0)
+            if factors is not None:
+                factors.append(shares)
             if m is None:
                 return -iwae.mean(), values
-            picked = _picked(epsilon, log_weights, m, noise)
-            loss = torch.stack(self._terms_at(picked, x, q, noise, context)).sum(0).mean()
+            loss = torch.stack(self._terms_at(epsilon, x, q, noise, context, factors)).sum(0).mean()
             return loss - loss.detach() - iwae.mean(), values  # the bound, with the gradient of the picked draws
         loss = reconstruction.mean() + self.beta * self._with_free_bits(kl_by_group.mean(0))
         return loss, {**values, "objective": values["nll"]}
@@ -155,10 +171,21 @@ class VAE(LikelihoodModel):
         return self._terms_at(q.epsilon(noise, num_samples), x, q, noise, context)
 
     def _terms_at(
-        self, epsilon: Tensor, x: Tensor, q: ConditionedPosterior, noise: Noise, context: Tensor | None
+        self,
+        epsilon: Tensor,
+        x: Tensor,
+        q: ConditionedPosterior,
+        noise: Noise,
+        context: Tensor | None,
+        factors: list[Tensor] | None = None,
     ) -> tuple[Tensor, Tensor]:
+        """:meth:`terms` at given ε. With ``factors`` all gradient of q goes through z, and is multiplied there by the
+        one that will stand in it when the gradient comes back."""
         with full_precision(x):
             z, log_q = q.at(epsilon)
+            if factors is not None:
+                z = _with_gradient_times(z, factors)
+                log_q = q.detached().log_prob(z)
         log_likelihood, log_prior = self.log_joint(x, z, noise, context)
         return -log_likelihood, log_q - log_prior
 
@@ -285,14 +312,21 @@ def full_precision(like: Tensor) -> torch.autocast:
     return torch.autocast(like.device.type, enabled=False)
 
 
-def _picked(epsilon: Tensor, log_weights: Tensor, m: int, noise: Noise) -> Tensor:
-    """m of the draws ``(k, batch, D)`` for each example, each as often as w_k / Σ w in expectation: systematic
-    resampling, which puts m equally spaced points, from one random start, on the cumulated probabilities."""
-    below = torch.softmax(log_weights.double(), 0).cumsum(0)
+@torch.compiler.disable
+def _with_gradient_times(z: Tensor, factors: list[Tensor]) -> Tensor:
+    """z ``(k, batch, D)``, to whose gradient ``factors[0]`` ``(k, batch)``, known only when it comes, is multiplied."""
+    if z.requires_grad:
+        z.register_hook(lambda gradient: gradient * factors[0].unsqueeze(-1))
+    return z
+
+
+def _picked(shares: Tensor, m: int, noise: Noise) -> Tensor:
+    """Numbers ``(m, batch)`` of draws, each as often as its share ``(k, batch)`` in expectation: systematic resampling,
+    which puts m equally spaced points, from one random start, on the cumulated shares."""
+    below = shares.double().cumsum(0)
     start = noise.uniform("picked", 1, 1, torch.float64)[0, :, 0]
     points = (torch.arange(m, device=start.device).unsqueeze(-1) + start) / m
-    k = torch.searchsorted(below.T.contiguous(), points.T.contiguous()).T.clamp(max=len(epsilon) - 1)
-    return epsilon.take_along_dim(k.unsqueeze(-1), 0)
+    return torch.searchsorted(below.T.contiguous(), points.T.contiguous()).T.clamp(max=len(shares) - 1)
 
 
 def _elbo_terms(reconstruction: Tensor, kl_by_group: Tensor) -> dict[str, Tensor]:
