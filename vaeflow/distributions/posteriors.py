@@ -73,10 +73,18 @@ class ConditionedPosterior:
         """ε ~ N(0, I) ``(num_samples, batch, features)``, from which z comes by :meth:`at`."""
         return noise.normal("posterior", num_samples, self.mean.shape[-1], self.mean.dtype)
 
-    def at(self, epsilon: Tensor) -> tuple[Tensor, Tensor]:
-        """z = f(μ + σ ⊙ ε) and log q(z|x), of ε ``(..., batch, features)``."""
+    def at(self, epsilon: Tensor, factors: list[Tensor] | None = None) -> tuple[Tensor, Tensor]:
+        """z = f(μ + σ ⊙ ε) and log q(z|x), of ε ``(..., batch, features)``.
+
+        With ``factors`` μ and σ are constants in log N(z₀; μ, σ²): all their gradient comes through z₀, where it is
+        multiplied by ``factors[0]`` ``(..., batch)``, which may be put there as late as that.
+        """
         log_q = self._log_normal(epsilon)
         z = self.mean + self.log_scale.exp() * epsilon
+        if factors is not None:
+            z = _with_gradient_times(z, factors)
+            fixed = replace(self, mean=self.mean.detach(), log_scale=self.log_scale.detach())
+            log_q = fixed._log_normal((z - fixed.mean) * (-fixed.log_scale).exp())
         if self.flow is None:
             return z, log_q
         z, log_det = check_mapped(type(self.flow).__name__, self.flow(z, self.context), z)
@@ -91,16 +99,6 @@ class ConditionedPosterior:
         if self.flow is not None:
             z, log_det = check_mapped(type(self.flow).__name__, self.flow.inverse(z, self.context), z)
         return self._log_normal((z - self.mean) * (-self.log_scale).exp()) + log_det
-
-    def detached(self) -> ConditionedPosterior:
-        """The same q(z|x) as a constant: μ and log σ, which :meth:`log_prob` then passes no gradient on to.
-
-        Raises:
-            TypeError: with a flow, whose parameters are not among them.
-        """
-        if self.flow is not None:
-            raise TypeError("the parameters of a flow cannot be held constant here")
-        return replace(self, mean=self.mean.detach(), log_scale=self.log_scale.detach())
 
     def _log_normal(self, epsilon: Tensor) -> Tensor:
         """log N(μ + σ ⊙ ε; μ, σ²), ``(..., batch, features)`` → ``(..., batch)``."""
@@ -126,3 +124,10 @@ class ConditionedPosterior:
         if self.flow is not None:
             raise TypeError("the KL of a flow posterior has no closed form")
         return 0.5 * (self.mean.square() + torch.expm1(2 * self.log_scale)) - self.log_scale
+
+
+@torch.compiler.disable
+def _with_gradient_times(z: Tensor, factors: list[Tensor]) -> Tensor:
+    if z.requires_grad:
+        z.register_hook(lambda gradient: gradient * factors[0].unsqueeze(-1))
+    return z

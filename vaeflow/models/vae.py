@@ -50,9 +50,9 @@ class VAE(LikelihoodModel):
         gradient_samples: m of the k draws of iwae, picked with probability w_k / Σ w, through which its gradient goes,
             Σ_k (w_k / Σ w) ∇ log w_k in expectation (section 3 of its paper). By default it goes through all k, two
             to three times the work where k is large.
-        doubly_reparameterised: whether the gradient of iwae by the encoder is Σ_k (w_k / Σ w)² (∂ log w_k / ∂z_k)
-            ∂z_k/∂φ, all of it through z: the same in expectation, with less variance (Tucker et al. 2018, arXiv
-            1810.04152). For a Gaussian q.
+        doubly_reparameterised: whether the gradient of iwae by φ = (μ, σ) is Σ_k (w_k / Σ w)² (∂ log w_k / ∂z₀)
+            ∂z₀/∂φ, all of it through z₀: the same in expectation, with less variance (Tucker et al. 2018, arXiv
+            1810.04152). A flow is taken as a part of the model of z₀, and keeps the usual gradient.
         kl_warmup_epochs: β, the weight of the KL in the training loss of elbo, rises from 0 to 1 over so many epochs.
         free_bits: λ in nats. The loss of elbo counts at least λ for the KL of each group, averaged over the global
             batch: of each dimension where the KL is in closed form, of all of z where it is estimated.
@@ -97,8 +97,6 @@ class VAE(LikelihoodModel):
             raise VaeflowError("gradient_samples are picked among the draws of objective iwae: set model.objective.")
         if doubly_reparameterised and objective != "iwae":
             raise VaeflowError("doubly_reparameterised is a gradient of objective iwae: set model.objective.")
-        if doubly_reparameterised and flow is not None:
-            raise VaeflowError("doubly_reparameterised is for a Gaussian posterior: leave out it or model.flow.")
         names = ("objective", "nll", "elbo", "kl", "reconstruction")
         self.logged = (*names, "iwae") if objective == "iwae" else names
         super().__init__(shape, levels, num_classes, class_conditional, optimizer, lr_scheduler, seed)
@@ -130,29 +128,30 @@ class VAE(LikelihoodModel):
     def losses(self, x: Tensor, noise: Noise, context: Tensor | None) -> tuple[Tensor, dict[str, Tensor]]:
         q = self.infer(x, context)
         epsilon = q.epsilon(noise, self.num_samples)
-        m = self.gradient_samples if torch.is_grad_enabled() else None
-        factors: list[Tensor] | None = [] if self.doubly_reparameterised and torch.is_grad_enabled() else None
-        with torch.set_grad_enabled(torch.is_grad_enabled() and m is None):
-            reconstruction, log_ratio = self._terms_at(epsilon, x, q, noise, context, factors if m is None else None)
+        is_training = torch.is_grad_enabled()
+        m = self.gradient_samples if is_training else None
+        factors = list[Tensor]() if self.doubly_reparameterised and is_training else None
+        with torch.set_grad_enabled(is_training and m is None):
+            reconstruction, log_ratio = self._terms_at(epsilon, x, q, noise, context, factors)
             kl_by_group = self._kl_by_group(q, log_ratio)
         values = _elbo_terms(reconstruction, kl_by_group)
         values["nll"] = -values["elbo"]
-        if self.objective == "iwae":
-            log_weights = -reconstruction - log_ratio
-            iwae = log_mean_exp(log_weights)
-            values = {**values, "iwae": iwae, "objective": -iwae}
-            shares = torch.softmax(log_weights.detach(), 0)  # w_k / Σ w
-            if m is not None:
-                k = _picked(shares, m, noise)
-                epsilon, shares = epsilon.take_along_dim(k.unsqueeze(-1), 0), shares.take_along_dim(k, 0)
-            if factors is not None:
-                factors.append(shares)
-            if m is None:
-                return -iwae.mean(), values
-            loss = torch.stack(self._terms_at(epsilon, x, q, noise, context, factors)).sum(0).mean()
-            return loss - loss.detach() - iwae.mean(), values  # the bound, with the gradient of the picked draws
-        loss = reconstruction.mean() + self.beta * self._with_free_bits(kl_by_group.mean(0))
-        return loss, {**values, "objective": values["nll"]}
+        if self.objective == "elbo":
+            loss = reconstruction.mean() + self.beta * self._with_free_bits(kl_by_group.mean(0))
+            return loss, {**values, "objective": values["nll"]}
+        log_weights = -reconstruction - log_ratio
+        iwae = log_mean_exp(log_weights)
+        values |= {"iwae": iwae, "objective": -iwae}
+        shares = torch.softmax(log_weights.detach(), 0)  # w_k / Σ w
+        if m is not None:
+            k = _picked(shares, m, noise)
+            epsilon, shares = epsilon.take_along_dim(k.unsqueeze(-1), 0), shares.take_along_dim(k, 0)
+        if factors is not None:
+            factors.append(shares)
+        if m is None:
+            return -iwae.mean(), values
+        loss = torch.stack(self._terms_at(epsilon, x, q, noise, context, factors)).sum(0).mean()
+        return loss - loss.detach() - iwae.mean(), values  # the bound, with the gradient of the picked draws
 
     def infer(self, x: Tensor, context: Tensor | None = None) -> ConditionedPosterior:
         """q(z|x) for each example of a batch ``(batch, *shape)``."""
@@ -179,13 +178,8 @@ class VAE(LikelihoodModel):
         context: Tensor | None,
         factors: list[Tensor] | None = None,
     ) -> tuple[Tensor, Tensor]:
-        """:meth:`terms` at given ε. With ``factors`` all gradient of q goes through z, and is multiplied there by the
-        one that will stand in it when the gradient comes back."""
         with full_precision(x):
-            z, log_q = q.at(epsilon)
-            if factors is not None:
-                z = _with_gradient_times(z, factors)
-                log_q = q.detached().log_prob(z)
+            z, log_q = q.at(epsilon, factors)
         log_likelihood, log_prior = self.log_joint(x, z, noise, context)
         return -log_likelihood, log_q - log_prior
 
@@ -310,14 +304,6 @@ class VAE(LikelihoodModel):
 def full_precision(like: Tensor) -> torch.autocast:
     """Mixed precision is for the nets: logarithms of densities, added up over dimensions, need all their digits."""
     return torch.autocast(like.device.type, enabled=False)
-
-
-@torch.compiler.disable
-def _with_gradient_times(z: Tensor, factors: list[Tensor]) -> Tensor:
-    """z ``(k, batch, D)``, to whose gradient ``factors[0]`` ``(k, batch)``, known only when it comes, is multiplied."""
-    if z.requires_grad:
-        z.register_hook(lambda gradient: gradient * factors[0].unsqueeze(-1))
-    return z
 
 
 def _picked(shares: Tensor, m: int, noise: Noise) -> Tensor:
