@@ -73,18 +73,19 @@ class ConditionedPosterior:
         """ε ~ N(0, I) ``(num_samples, batch, features)``, from which z comes by :meth:`at`."""
         return noise.normal("posterior", num_samples, self.mean.shape[-1], self.mean.dtype)
 
-    def at(self, epsilon: Tensor, factors: list[Tensor] | None = None) -> tuple[Tensor, Tensor]:
+    def at(self, epsilon: Tensor, path_weights: list[Tensor] | None = None) -> tuple[Tensor, Tensor]:
         """z = f(μ + σ ⊙ ε) and log q(z|x), of ε ``(..., batch, features)``.
 
-        With ``factors`` μ and σ are constants in log N(z₀; μ, σ²): all their gradient comes through z₀, where it is
-        multiplied by ``factors[0]`` ``(..., batch)``, which may be put there as late as that.
+        With ``path_weights`` μ and σ are constants in log N(z₀; μ, σ²). All their gradient comes through z₀, and is
+        multiplied there by ``path_weights[0]`` ``(..., batch)``, to be filled in before backward runs.
         """
-        log_q = self._log_normal(epsilon)
         z = self.mean + self.log_scale.exp() * epsilon
-        if factors is not None:
-            z = _with_gradient_times(z, factors)
+        if path_weights is None:
+            log_q = self._log_normal(epsilon)
+        else:
+            z = _with_gradient_times(z, path_weights)
             fixed = replace(self, mean=self.mean.detach(), log_scale=self.log_scale.detach())
-            log_q = fixed._log_normal((z - fixed.mean) * (-fixed.log_scale).exp())
+            log_q = fixed._log_normal(epsilon + (z - z.detach()) * (-fixed.log_scale).exp())
         if self.flow is None:
             return z, log_q
         z, log_det = check_mapped(type(self.flow).__name__, self.flow(z, self.context), z)
@@ -127,7 +128,7 @@ class ConditionedPosterior:
 
 
 @torch.compiler.disable
-def _with_gradient_times(z: Tensor, factors: list[Tensor]) -> Tensor:
+def _with_gradient_times(z: Tensor, weights: list[Tensor]) -> Tensor:
     if z.requires_grad:
-        z.register_hook(lambda gradient: gradient * factors[0].unsqueeze(-1))
+        z.register_hook(lambda gradient: gradient * weights[0].unsqueeze(-1))
     return z

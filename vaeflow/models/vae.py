@@ -51,8 +51,9 @@ class VAE(LikelihoodModel):
             Σ_k (w_k / Σ w) ∇ log w_k in expectation (section 3 of its paper). By default it goes through all k, two
             to three times the work where k is large.
         doubly_reparameterised: whether the gradient of iwae by φ = (μ, σ) is Σ_k (w_k / Σ w)² (∂ log w_k / ∂z₀)
-            ∂z₀/∂φ, all of it through z₀: the same in expectation, with less variance (Tucker et al. 2018, arXiv
-            1810.04152). A flow is taken as a part of the model of z₀, and keeps the usual gradient.
+            ∂z₀/∂φ, φ constant in log w_k: the same in expectation. Its noise is less where q is as wide as the true
+            posterior or wider, and does not drown it as k grows; where q is much too narrow it is more. A flow, and
+            what reaches the encoder as its context, keep the usual gradient.
         kl_warmup_epochs: β, the weight of the KL in the training loss of elbo, rises from 0 to 1 over so many epochs.
         free_bits: λ in nats. The loss of elbo counts at least λ for the KL of each group, averaged over the global
             batch: of each dimension where the KL is in closed form, of all of z where it is estimated.
@@ -96,7 +97,7 @@ class VAE(LikelihoodModel):
         if gradient_samples is not None and objective != "iwae":
             raise VaeflowError("gradient_samples are picked among the draws of objective iwae: set model.objective.")
         if doubly_reparameterised and objective != "iwae":
-            raise VaeflowError("doubly_reparameterised is a gradient of objective iwae: set model.objective.")
+            raise VaeflowError("doubly_reparameterised is a gradient of objective iwae alone: set model.objective.")
         names = ("objective", "nll", "elbo", "kl", "reconstruction")
         self.logged = (*names, "iwae") if objective == "iwae" else names
         super().__init__(shape, levels, num_classes, class_conditional, optimizer, lr_scheduler, seed)
@@ -128,11 +129,11 @@ class VAE(LikelihoodModel):
     def losses(self, x: Tensor, noise: Noise, context: Tensor | None) -> tuple[Tensor, dict[str, Tensor]]:
         q = self.infer(x, context)
         epsilon = q.epsilon(noise, self.num_samples)
-        is_training = torch.is_grad_enabled()
-        m = self.gradient_samples if is_training else None
-        factors = list[Tensor]() if self.doubly_reparameterised and is_training else None
-        with torch.set_grad_enabled(is_training and m is None):
-            reconstruction, log_ratio = self._terms_at(epsilon, x, q, noise, context, factors)
+        has_gradient = torch.is_grad_enabled()
+        m = self.gradient_samples if has_gradient else None
+        path_weights = list[Tensor]() if self.doubly_reparameterised and has_gradient else None
+        with torch.set_grad_enabled(has_gradient and m is None):
+            reconstruction, log_ratio = self._terms_at(epsilon, x, q, noise, context, path_weights)
             kl_by_group = self._kl_by_group(q, log_ratio)
         values = _elbo_terms(reconstruction, kl_by_group)
         values["nll"] = -values["elbo"]
@@ -146,11 +147,11 @@ class VAE(LikelihoodModel):
         if m is not None:
             k = _picked(shares, m, noise)
             epsilon, shares = epsilon.take_along_dim(k.unsqueeze(-1), 0), shares.take_along_dim(k, 0)
-        if factors is not None:
-            factors.append(shares)
+        if path_weights is not None:
+            path_weights.append(shares)
         if m is None:
             return -iwae.mean(), values
-        loss = torch.stack(self._terms_at(epsilon, x, q, noise, context, factors)).sum(0).mean()
+        loss = torch.stack(self._terms_at(epsilon, x, q, noise, context, path_weights)).sum(0).mean()
         return loss - loss.detach() - iwae.mean(), values  # the bound, with the gradient of the picked draws
 
     def infer(self, x: Tensor, context: Tensor | None = None) -> ConditionedPosterior:
@@ -176,10 +177,10 @@ class VAE(LikelihoodModel):
         q: ConditionedPosterior,
         noise: Noise,
         context: Tensor | None,
-        factors: list[Tensor] | None = None,
+        path_weights: list[Tensor] | None = None,
     ) -> tuple[Tensor, Tensor]:
         with full_precision(x):
-            z, log_q = q.at(epsilon, factors)
+            z, log_q = q.at(epsilon, path_weights)
         log_likelihood, log_prior = self.log_joint(x, z, noise, context)
         return -log_likelihood, log_q - log_prior
 
@@ -307,7 +308,7 @@ def full_precision(like: Tensor) -> torch.autocast:
 
 
 def _picked(shares: Tensor, m: int, noise: Noise) -> Tensor:
-    """Numbers ``(m, batch)`` of draws, each as often as its share ``(k, batch)`` in expectation: systematic resampling,
+    """Indices ``(m, batch)`` of draws, each as often as its share ``(k, batch)`` in expectation: systematic resampling,
     which puts m equally spaced points, from one random start, on the cumulated shares."""
     below = shares.double().cumsum(0)
     start = noise.uniform("picked", 1, 1, torch.float64)[0, :, 0]
