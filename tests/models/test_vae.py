@@ -81,6 +81,14 @@ def test_the_bound_is_the_same_whatever_its_gradient(m: int | None) -> None:
         torch.testing.assert_close(values_of_doubly[name], values[name])
 
 
+def test_few_draws_are_in_memory_where_few_have_a_gradient() -> None:
+    vae = binary_vae(objective="iwae", num_samples=7, gradient_samples=3)
+    rows = []
+    vae.decoder.register_forward_hook(lambda decoder, inputs, output: rows.append(len(inputs[0])))
+    vae.losses(all_binary(), NOISE, None)
+    assert rows == [3, 3, 1, 3]  # all seven for the bound, then those picked
+
+
 def test_one_draw_is_picked_as_often_as_its_weight_says() -> None:
     k, batch = 3, 40_000
     shares = torch.tensor([0.2, 0.7, 0.1])

@@ -48,8 +48,9 @@ class VAE(LikelihoodModel):
         objective: elbo, or iwae for the importance-weighted bound.
         num_samples: draws of z for each example in training: averaged by elbo, k of iwae.
         gradient_samples: m of the k draws of iwae, picked with probability w_k / Σ w, through which its gradient goes,
-            Σ_k (w_k / Σ w) ∇ log w_k in expectation (section 3 of its paper). By default it goes through all k, two
-            to three times the work where k is large.
+            Σ_k (w_k / Σ w) ∇ log w_k in expectation (section 3 of its paper); the nets see m draws at a time, so that
+            memory does not grow with k. By default it goes through all k at once, two to three times the work where
+            k is large.
         doubly_reparameterised: whether the gradient of iwae by φ = (μ, σ) is Σ_k (w_k / Σ w)² (∂ log w_k / ∂z₀)
             ∂z₀/∂φ, φ constant in log w_k: the same in expectation. Its noise is less where q is as wide as the true
             posterior or wider, and does not drown it as k grows; where q is much too narrow it is more. A flow, and
@@ -133,7 +134,9 @@ class VAE(LikelihoodModel):
         m = self.gradient_samples if has_gradient else None
         path_weights = list[Tensor]() if self.doubly_reparameterised and has_gradient else None
         with torch.set_grad_enabled(has_gradient and m is None):
-            reconstruction, log_ratio = self._terms_at(epsilon, x, q, noise, context, path_weights)
+            parts = epsilon.split(self.gradient_samples or self.num_samples)
+            terms = [self._terms_at(part, x, q, noise, context, path_weights) for part in parts]
+            reconstruction, log_ratio = (torch.cat(term) for term in zip(*terms, strict=True))
             kl_by_group = self._kl_by_group(q, log_ratio)
         values = _elbo_terms(reconstruction, kl_by_group)
         values["nll"] = -values["elbo"]
