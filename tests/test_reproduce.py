@@ -150,6 +150,8 @@ def test_rows_are_trained_once_and_taken_up_again(run: Run, tmp_path: Path, monk
     assert code == 0, output
     assert output.count("--ckpt_path runs/paper/digits/uniform/seed_0/version_0/checkpoints/last.ckpt") == 1
     assert (tmp_path / "RESULTS.md").read_text().count("## Digits") == 1
+    assert run(*asked, "--seeds", "1")[0] == 0
+    assert cells((tmp_path / "RESULTS.md").read_text(), "uniform")[-4] == "0, 1"
     assert {p.name for p in tmp_path.glob("runs/paper/digits/*/*/version_*")} == {"version_0"}
 
 
@@ -176,7 +178,9 @@ def test_what_is_not_there_is_said(run: Run, tmp_path: Path) -> None:
     assert "there is no table mnist: there are digits" in run("reproduce", "--table", "mnist")[1]
     assert "there is no row glow: there are uniform" in run("reproduce", "--table", "digits", "--row", "glow")[1]
     assert "--seeds is 1;2, expected numbers with commas" in run("reproduce", "--table", "digits", "--seeds", "1;2")[1]
-    assert "--num_samples is 0, expected at least 1" in run("reproduce", "--table", "digits", "--num_samples", "0")[1]
+    for samples in ("0", "5001"):
+        code, output = run("reproduce", "--table", "digits", "--num_samples", samples)
+        assert f"--num_samples is {samples}, expected 1 to 5000, which is the table's." in output
     (tmp_path / "RESULTS.md").write_text("<!-- digits -->\nMine.\n")
     code, output = run("reproduce", "--table", "digits", "--write_only")
     assert code == 1

@@ -35,7 +35,8 @@ def reproduce() -> None:
     add = parser.add_argument
     add("--table", type=str, required=True, help=f"one of {', '.join(TABLES)}")
     add("--row", type=str, nargs="+", default=[], help="only these; by default all")
-    add("--seeds", type=str | None, default=None, help="such as 123,321,231; by default the table's")
+    seeds_help = "such as 123,321,231; by default the table's, whose finished runs are averaged with any others"
+    add("--seeds", type=str | None, default=None, help=seeds_help)
     k = "of the evaluation, by default the table's; fewer is a looser bound, and a later call with more evaluates again"
     add("--num_samples", type=int | None, default=None, help=k)
     add("--runs", type=str, default="runs", help="folder of all runs")
@@ -50,8 +51,8 @@ def reproduce() -> None:
     rows, failed = args.row or list(table.rows), list[str]()
     seeds = table.seeds if args.seeds is None else _seeds(args.seeds)
     num_samples = table.num_samples if args.num_samples is None else args.num_samples
-    if num_samples < 1:
-        raise VaeflowError(f"--num_samples is {num_samples}, expected at least 1.")
+    if not 1 <= num_samples <= table.num_samples:
+        raise VaeflowError(f"--num_samples is {num_samples}, expected 1 to {table.num_samples}, which is the table's.")
     for row in [] if args.write_only else rows:
         for seed in seeds:
             if code := _train(runs, args.table, row, seed, num_samples):
@@ -158,15 +159,15 @@ def _wait_for(command: Sequence[str]) -> int:
 
 
 def _write(out: Path, name: str, runs: Path, rows: Sequence[str], seeds: Sequence[int]) -> None:
-    """The section of a table, in place of the one that is there, or after all others. Rows that were not asked for, or
-    of which no run is finished, keep their line.
+    """The section of a table, in place of the one that is there, or after all others. A line has the finished runs of
+    these seeds and of the table's; rows that were not asked for, or have none, keep theirs.
 
     Raises:
         VaeflowError: if it cannot be told where the one that is there ends.
     """
     table, found = TABLES[name], dict[str, list[Outcome]]()
     for row in rows:
-        for seed in seeds:
+        for seed in dict.fromkeys([*table.seeds, *seeds]):
             if done := _finished(runs, name, row, seed):
                 found.setdefault(row, []).append(outcome_of(done[-1], seed))
     begin, end = f"<!-- {name} -->\n", f"<!-- end of {name} -->\n"
