@@ -48,9 +48,9 @@ class VAE(LikelihoodModel):
         objective: elbo, or iwae for the importance-weighted bound.
         num_samples: draws of z for each example in training: averaged by elbo, k of iwae.
         gradient_samples: m of the k draws of iwae, picked with probability w_k / Σ w, through which its gradient goes,
-            Σ_k (w_k / Σ w) ∇ log w_k in expectation (section 3 of its paper); the nets see m draws at a time, so that
-            memory does not grow with k. By default it goes through all k at once, two to three times the work where
-            k is large.
+            Σ_k (w_k / Σ w) ∇ log w_k in expectation (section 3 of its paper); the decoder sees m draws at a time,
+            which bounds its memory. By default it goes through all k at once, two to three times the work where k is
+            large.
         doubly_reparameterised: whether the gradient of iwae by φ = (μ, σ) is Σ_k (w_k / Σ w)² (∂ log w_k / ∂z₀)
             ∂z₀/∂φ, φ constant in log w_k: the same in expectation. Its noise is less where q is as wide as the true
             posterior or wider, and does not drown it as k grows; where q is much too narrow it is more. A flow, and
