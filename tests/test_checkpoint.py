@@ -176,6 +176,8 @@ def test_damaged_files_are_named(checkpoint: Path, tmp_path: Path) -> None:
         with pytest.raises(VaeflowError, match=f"damaged{i}.ckpt is damaged") as error:
             vaeflow.load(path)
         assert "\n" not in str(error.value)
+    with pytest.raises(VaeflowError, match=r"there is no checkpoint pretrained/mine\. Pretrained are .*vae_iaf"):
+        read("pretrained/mine")
     with pytest.raises(VaeflowError, match="there is no checkpoint"):
         vaeflow.load(tmp_path / "nowhere.ckpt")
     torch.save({"state_dict": {}}, tmp_path / "other.ckpt")

@@ -146,8 +146,9 @@ def test_rows_are_trained_once_and_taken_up_again(run: Run, tmp_path: Path, monk
     Path("aside").rename(folder / "checkpoints/best.ckpt")
     with FileLock(folder.parent / ".lock"):
         assert "busy        runs/paper/digits/uniform/seed_0" in run(*asked)[1]
-    code, output = run(*asked, "--seeds", "0,0")
-    assert code == 0, output
+    assert "as it was   uniform: in runs no run has finished" in run(*asked, "--write_only")[1]
+    code, output = run(*asked, "--seeds", "0,", "0")
+    assert (code, "as it was" in output) == (0, False), output
     assert output.count("--ckpt_path runs/paper/digits/uniform/seed_0/version_0/checkpoints/last.ckpt") == 1
     assert (tmp_path / "RESULTS.md").read_text().count("## Digits") == 1
     assert run(*asked, "--seeds", "1")[0] == 0
@@ -177,7 +178,7 @@ def test_more_samples_evaluate_again_what_was_trained(run: Run, tmp_path: Path) 
 def test_what_is_not_there_is_said(run: Run, tmp_path: Path) -> None:
     assert "there is no table mnist: there are digits" in run("reproduce", "--table", "mnist")[1]
     assert "there is no row glow: there are uniform" in run("reproduce", "--table", "digits", "--row", "glow")[1]
-    assert "--seeds is 1;2, expected numbers with commas" in run("reproduce", "--table", "digits", "--seeds", "1;2")[1]
+    assert "--seeds is '1;2', expected whole numbers" in run("reproduce", "--table", "digits", "--seeds", "1;2")[1]
     for samples in ("0", "5001"):
         code, output = run("reproduce", "--table", "digits", "--num_samples", samples)
         assert f"--num_samples is {samples}, expected 1 to 5000, which is the table's." in output

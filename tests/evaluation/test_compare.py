@@ -100,6 +100,17 @@ def test_runs_of_one_name_are_told_apart(runs: Callable[..., Path], monkeypatch:
     assert sorted(run.name for run in compare.find_runs(["r1", "r2"])[0]) == ["r1/vae", "r2/vae"]
 
 
+def test_names_say_more_than_seeds_and_versions(runs: Callable[..., Path]) -> None:
+    folder = runs(vae__version_0=VAE, paper__vae__seed_0__version_0={}, paper__vae__seed_1__version_0={})
+
+    def names(*within: str) -> list[str]:
+        return sorted(run.name for run in compare.find_runs([folder / name for name in within])[0])
+
+    assert names("paper/vae") == ["vae/seed_0", "vae/seed_1"]
+    assert names("paper/vae/seed_0") == names("paper/vae/seed_0/version_0") == ["vae/seed_0"]
+    assert names("vae", "paper/vae") == ["paper/vae/seed_0", "paper/vae/seed_1", "vae"]
+
+
 def test_doubts_and_other_protocols_are_said(runs: Callable[..., Path]) -> None:
     folder = runs(a={"doubts": ["log_det of Mine.forward is 1"]}, b={"nll": -3.0, "protocol": "split 1200/297/300"})
     text = compare.as_text(compare.comparable(compare.find_runs([folder])[0]))
@@ -123,6 +134,15 @@ def test_one_draw_beside_many_is_said(runs: Callable[..., Path]) -> None:
     assert "Dequantised with one draw of noise is to a flow what −ELBO is to a VAE" in text
     text = compare.as_text(compare.comparable(compare.find_runs([folder / "vae"])[0]))
     assert "one draw" not in text
+
+
+def test_bounds_of_unequal_k_are_said(runs: Callable[..., Path]) -> None:
+    folder = runs(a=VAE, b={**VAE, "num_samples": 5000}, c={"kind": "exact", "num_samples": 1})
+    text = compare.as_text(compare.comparable(compare.find_runs([folder])[0]))
+    assert "K differs (1,000, 5,000), and a bound falls with K" in text
+    assert "--num-samples 5000" in text
+    text = compare.as_text(compare.comparable(compare.find_runs([folder / "a", folder / "c"])[0]))
+    assert "K differs" not in text
 
 
 def test_a_run_given_by_its_own_folder_keeps_its_name(

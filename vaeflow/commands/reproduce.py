@@ -36,7 +36,7 @@ def reproduce() -> None:
     add("--table", type=str, required=True, help=f"one of {', '.join(TABLES)}")
     add("--row", type=str, nargs="+", default=[], help="only these; by default all")
     seeds_help = "such as 123,321,231; by default the table's, whose finished runs are averaged with any others"
-    add("--seeds", type=str | None, default=None, help=seeds_help)
+    add("--seeds", type=str, nargs="+", default=[], help=seeds_help)
     k = "of the evaluation, by default the table's; fewer is a looser bound, and a later call with more evaluates again"
     add("--num_samples", type=int | None, default=None, help=k)
     add("--runs", type=str, default="runs", help="folder of all runs")
@@ -49,7 +49,7 @@ def reproduce() -> None:
     table, runs, out = TABLES[args.table], Path(args.runs), Path(args.out)
     check_known("row", args.row, table.rows)
     rows, failed = args.row or list(table.rows), list[str]()
-    seeds = table.seeds if args.seeds is None else _seeds(args.seeds)
+    seeds = _seeds(" ".join(args.seeds)) or table.seeds
     num_samples = table.num_samples if args.num_samples is None else args.num_samples
     if not 1 <= num_samples <= table.num_samples:
         raise VaeflowError(f"--num_samples is {num_samples}, expected 1 to {table.num_samples}, which is the table's.")
@@ -58,8 +58,10 @@ def reproduce() -> None:
             if code := _train(runs, args.table, row, seed, num_samples):
                 failed.append(f"{row} with seed {seed} (exit code {code})")
             _write(out, args.table, runs, rows, seeds)
-    _write(out, args.table, runs, rows, seeds)
+    without = _write(out, args.table, runs, rows, seeds)
     say(table=out)
+    if without:
+        print(f"as it was   {', '.join(without)}: in {runs} no run has finished with what its config holds now")
     for row in rows if args.pretrained is not None else []:
         for run in _finished(runs, args.table, row, seeds[0])[-1:]:
             keep_weights(run / BEST, Path(args.pretrained, f"{row}.ckpt"))
@@ -69,9 +71,10 @@ def reproduce() -> None:
 
 
 def _seeds(text: str) -> tuple[int, ...]:
-    if not re.fullmatch(r"\d+(,\d+)*", text):
-        raise VaeflowError(f"--seeds is {text}, expected numbers with commas between them, such as 123,321,231.")
-    return tuple(dict.fromkeys(map(int, text.split(","))))
+    words = re.findall(r"[^\s,]+", text)
+    if not all(word.isdecimal() for word in words):
+        raise VaeflowError(f"--seeds is '{text}', expected whole numbers, such as 123,321,231.")
+    return tuple(dict.fromkeys(map(int, words)))
 
 
 def _experiment(table: str, row: str, seed: int) -> str:
@@ -158,9 +161,12 @@ def _wait_for(command: Sequence[str]) -> int:
     return code
 
 
-def _write(out: Path, name: str, runs: Path, rows: Sequence[str], seeds: Sequence[int]) -> None:
+def _write(out: Path, name: str, runs: Path, rows: Sequence[str], seeds: Sequence[int]) -> list[str]:
     """The section of a table, in place of the one that is there, or after all others. A line has the finished runs of
     these seeds and of the table's; rows that were not asked for, or have none, keep theirs.
+
+    Returns:
+        The rows that were asked for and have none.
 
     Raises:
         VaeflowError: if it cannot be told where the one that is there ends.
@@ -180,3 +186,4 @@ def _write(out: Path, name: str, runs: Path, rows: Sequence[str], seeds: Sequenc
             raise VaeflowError(f"{out} has a line {begin.strip()}, but none {end.strip()} where the table ends.")
         with whole(out) as file:
             file.write(f"{before.rstrip()}\n\n{begin}{markdown(name, table, found, old)}{end}{after}".encode())
+    return [row for row in rows if row not in found]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -30,7 +31,7 @@ class Run:
     """One ``results.json``.
 
     Args:
-        name: the run's folder, without the parts that all runs share.
+        name: the run's folder, within the one that has all that were asked for.
         results: what the file holds.
         nll: of every test example, ``(num_examples,)``, where it was kept.
     """
@@ -76,9 +77,10 @@ def find_runs(folders: Iterable[str | Path]) -> tuple[list[Run], list[str]]:
     Raises:
         VaeflowError: if a folder does not exist or there are no results at all.
     """
-    found: list[tuple[Run, Path]] = []
+    found: list[Run] = []
     complaints: list[str] = []
     where = [Path(folder) for folder in folders]
+    root = Path(os.path.commonpath([os.path.abspath(folder) for folder in where]))
     seen: set[Path] = set()
     for folder in where:
         if not folder.is_dir():
@@ -98,7 +100,7 @@ def find_runs(folders: Iterable[str | Path]) -> tuple[list[Run], list[str]]:
                 continue
             nll, complaint = _by_example(path.with_suffix(".npy"), results)
             complaints += complaint
-            found.append((Run(_name(path.parent, folder), results, nll), folder))
+            found.append(Run(_name(path.parent, root), results, nll))
         complaints += [
             f"{run} was left out: it has no results.json; scripts/evaluate.py --ckpt {quote(str(checkpoint))} --json "
             f"{quote(str(run / 'results.json'))} would make one."
@@ -110,12 +112,7 @@ def find_runs(folders: Iterable[str | Path]) -> tuple[list[Run], list[str]]:
             f"there are no results in {', '.join(map(str, where))}: train.py writes a results.json for each run. "
             + " ".join(complaints)
         )
-    names = [run.name for run, _ in found]
-    apart = [
-        run if names.count(run.name) == 1 else replace(run, name=f"{folder}/{run.name}".removeprefix("./"))
-        for run, folder in found
-    ]
-    return _short_names(apart), list(dict.fromkeys(complaints))
+    return _short_names(found), list(dict.fromkeys(complaints))
 
 
 def _by_example(path: Path, results: dict[str, Any]) -> tuple[np.ndarray | None, list[str]]:
@@ -132,12 +129,12 @@ def _by_example(path: Path, results: dict[str, Any]) -> tuple[np.ndarray | None,
     return None, [f"{path} was left out: {reason}."]
 
 
-def _name(run: Path, folder: Path) -> str:
-    """``vae_iaf/version_3``, from the folder that was given or from the run's own where it was given itself."""
-    if run == folder:
-        run = run.resolve()
-        return f"{run.parent.name}/{run.name}" if run.name.startswith("version_") else run.name
-    return str(run.relative_to(folder))
+def _name(run: Path, root: Path) -> str:
+    """``vae_iaf/version_3``, with as much of the root before it as a name needs to say more than seed and version."""
+    run = Path(os.path.abspath(run))
+    while run == root or run.relative_to(root).parts[0].startswith(("version_", "seed_")):
+        root = root.parent
+    return str(run.relative_to(root))
 
 
 def _short_names(runs: list[Run]) -> list[Run]:
@@ -238,6 +235,12 @@ def notes_of(group: Sequence[Run]) -> list[str]:
         notes.append(
             "Dequantised with one draw of noise is to a flow what −ELBO is to a VAE: more draws (evaluate.py "
             "--num-samples) lower it, as they do the importance-sampled bound."
+        )
+    counts = sorted({n for run in group if (n := run.results.get("num_samples") or 1) > 1})
+    if len(counts) > 1:
+        notes.append(
+            f"K differs ({', '.join(f'{n:,}' for n in counts)}), and a bound falls with K: rank by one only "
+            f"(evaluate.py --ckpt CHECKPOINT --num-samples {counts[-1]} --json RUN/results.json)."
         )
     if len(group) > 1:
         best, second = group[:2]
