@@ -179,6 +179,7 @@ def test_what_is_not_there_is_said(run: Run, tmp_path: Path) -> None:
     assert "there is no table mnist: there are digits" in run("reproduce", "--table", "mnist")[1]
     assert "there is no row glow: there are uniform" in run("reproduce", "--table", "digits", "--row", "glow")[1]
     assert "--seeds is '1;2', expected whole numbers" in run("reproduce", "--table", "digits", "--seeds", "1;2")[1]
+    assert "--seeds is '', expected whole numbers" in run("reproduce", "--table", "digits", "--seeds", "")[1]
     for samples in ("0", "5001"):
         code, output = run("reproduce", "--table", "digits", "--num_samples", samples)
         assert f"--num_samples is {samples}, expected 1 to 5000, which is the table's." in output

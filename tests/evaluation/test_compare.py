@@ -108,6 +108,7 @@ def test_names_say_more_than_seeds_and_versions(runs: Callable[..., Path]) -> No
 
     assert names("paper/vae") == ["vae/seed_0", "vae/seed_1"]
     assert names("paper/vae/seed_0") == names("paper/vae/seed_0/version_0") == ["vae/seed_0"]
+    assert compare._name(Path("/seed_0/version_0"), Path("/seed_0")) == "seed_0/version_0"  # nothing is above
     assert names("vae", "paper/vae") == ["paper/vae/seed_0", "paper/vae/seed_1", "vae"]
 
 

@@ -49,7 +49,7 @@ def reproduce() -> None:
     table, runs, out = TABLES[args.table], Path(args.runs), Path(args.out)
     check_known("row", args.row, table.rows)
     rows, failed = args.row or list(table.rows), list[str]()
-    seeds = _seeds(" ".join(args.seeds)) or table.seeds
+    seeds = _seeds(" ".join(args.seeds)) if args.seeds else table.seeds
     num_samples = table.num_samples if args.num_samples is None else args.num_samples
     if not 1 <= num_samples <= table.num_samples:
         raise VaeflowError(f"--num_samples is {num_samples}, expected 1 to {table.num_samples}, which is the table's.")
@@ -72,7 +72,7 @@ def reproduce() -> None:
 
 def _seeds(text: str) -> tuple[int, ...]:
     words = re.findall(r"[^\s,]+", text)
-    if not all(word.isdecimal() for word in words):
+    if not words or not all(word.isdecimal() for word in words):
         raise VaeflowError(f"--seeds is '{text}', expected whole numbers, such as 123,321,231.")
     return tuple(dict.fromkeys(map(int, words)))
 

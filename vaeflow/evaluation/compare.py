@@ -132,7 +132,7 @@ def _by_example(path: Path, results: dict[str, Any]) -> tuple[np.ndarray | None,
 def _name(run: Path, root: Path) -> str:
     """``vae_iaf/version_3``, with as much of the root before it as a name needs to say more than seed and version."""
     run = Path(os.path.abspath(run))
-    while run == root or run.relative_to(root).parts[0].startswith(("version_", "seed_")):
+    while root != root.parent and (run == root or run.relative_to(root).parts[0].startswith(("version_", "seed_"))):
         root = root.parent
     return str(run.relative_to(root))
 
