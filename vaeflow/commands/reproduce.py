@@ -34,7 +34,7 @@ def reproduce() -> None:
     parser = parser_of("reproduce.py", reproduce)
     add = parser.add_argument
     add("--table", type=str, required=True, help=f"one of {', '.join(TABLES)}")
-    add("--row", type=str, nargs="+", default=[], help="only these; by default all")
+    add("--row", type=str, nargs="+", default=[], help="only these, such as vae,vae_iaf; by default all")
     seeds_help = "such as 123,321,231; by default the table's, whose finished runs are averaged with any others"
     add("--seeds", type=str, nargs="+", default=[], help=seeds_help)
     k = "of the evaluation, by default the table's; fewer is a looser bound, and a later call with more evaluates again"
@@ -47,9 +47,9 @@ def reproduce() -> None:
     args = parser.parse_args()
     check_known("table", [args.table], TABLES)
     table, runs, out = TABLES[args.table], Path(args.runs), Path(args.out)
-    check_known("row", args.row, table.rows)
-    rows, failed = args.row or list(table.rows), list[str]()
-    seeds = _seeds(" ".join(args.seeds)) if args.seeds else table.seeds
+    rows, failed = _words(args.row) or args.row or list(table.rows), list[str]()
+    _check_rows(args.table, rows)
+    seeds = _seeds(args.seeds) if args.seeds else table.seeds
     num_samples = table.num_samples if args.num_samples is None else args.num_samples
     if not 1 <= num_samples <= table.num_samples:
         raise VaeflowError(f"--num_samples is {num_samples}, expected 1 to {table.num_samples}, which is the table's.")
@@ -70,10 +70,24 @@ def reproduce() -> None:
         raise VaeflowError(f"these did not come to their end: {', '.join(failed)}.")
 
 
-def _seeds(text: str) -> tuple[int, ...]:
-    words = re.findall(r"[^\s,]+", text)
+def _words(given: Sequence[str]) -> list[str]:
+    """What was given with commas or blanks between, each once."""
+    return list(dict.fromkeys(re.findall(r"[^\s,]+", " ".join(given))))
+
+
+def _check_rows(table: str, rows: Sequence[str]) -> None:
+    there = TABLES[table].rows
+    for row in rows:
+        if row not in there:
+            other = next((name for name in TABLES if row in TABLES[name].rows), None)
+            known = f"--table {other} has it" if other else f"there are {', '.join(there)}"
+            raise VaeflowError(f"there is no row {row} in {table}: {known}.")
+
+
+def _seeds(given: Sequence[str]) -> tuple[int, ...]:
+    words = _words(given)
     if not words or not all(word.isdecimal() for word in words):
-        raise VaeflowError(f"--seeds is '{text}', expected whole numbers, such as 123,321,231.")
+        raise VaeflowError(f"--seeds is '{' '.join(given)}', expected whole numbers, such as 123,321,231.")
     return tuple(dict.fromkeys(map(int, words)))
 
 
