@@ -451,6 +451,10 @@ def test_planar_constraint() -> None:
     prepared = planar.prepare(u=10 * u, w=w, b=w[:, :1])
     torch.testing.assert_close(torch.linalg.vecdot(w, prepared["u_hat"]).unsqueeze(-1), prepared["wu_hat"])
     assert (prepared["wu_hat"] > -1).all()
+    for length in (10, 100, 1000):  # wᵀu is as negative as −10⁴, where float32 has steps of 10⁻³
+        prepared = {type: planar.prepare(u=-length * w.to(type), w=w.to(type), b=0 * w[:, :1].to(type))["wu_hat"]
+                    for type in (torch.float32, torch.float64)}  # fmt: skip
+        torch.testing.assert_close(prepared[torch.float32].double(), prepared[torch.float64], rtol=0, atol=1e-6)
 
 
 def test_planar_steps_are_the_same_one_by_one_and_by_products_of_matrices() -> None:

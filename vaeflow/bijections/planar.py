@@ -58,11 +58,12 @@ class Planar(Amortised):
 
     def prepare(self, *, u: Tensor, w: Tensor, b: Tensor) -> dict[str, Tensor]:  # type: ignore[override]
         wu = torch.linalg.vecdot(w, u).unsqueeze(-1)
-        push = (1 - MARGIN) * (softplus(wu + SHIFT) - 1) - wu
+        m = (1 - MARGIN) * (softplus(wu + SHIFT) - 1)
         norm = torch.linalg.vecdot(w, w).unsqueeze(-1)
-        floor = torch.finfo(w.dtype).tiny ** 0.5
-        along = push / norm.clamp(min=floor)
-        return {"u_hat": u + along * w, "wu_hat": wu + along * norm, "w": w, "b": b}
+        floor = norm.clamp(min=torch.finfo(w.dtype).tiny ** 0.5)
+        # wᵀû is m itself where w ≠ 0: as wᵀu + (m − wᵀu) it would be rounded to below −1 where wᵀu is large
+        wu_hat = torch.lerp(wu, m, norm / floor)
+        return {"u_hat": u + (m - wu) / floor * w, "wu_hat": wu_hat, "w": w, "b": b}
 
     def forward(self, z: Tensor, context: Context = None) -> tuple[Tensor, Tensor]:
         if self.context_features:
