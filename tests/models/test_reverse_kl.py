@@ -12,6 +12,12 @@ from torch import Tensor
 from tests.conftest import quiet_trainer
 from vaeflow.bijections import Chain, Planar, Radial, Rescaling
 from vaeflow.data import EnergyData, Toy
+from vaeflow.distributions import (
+    AutoregressiveMixture,
+    DeepGaussianMixture,
+    FlowDensity,
+    GaussianMixture,
+)
 from vaeflow.distributions.energies import U1, U2, U3, U4, Energy
 from vaeflow.errors import VaeflowError
 from vaeflow.evaluation import evaluate
@@ -90,6 +96,11 @@ def test_data_of_the_wrong_kind_are_refused() -> None:
     for arguments in wrong:
         with pytest.raises(VaeflowError, match="take --data EnergyData"):
             ReverseKL(**arguments)
+    for base in (GaussianMixture, DeepGaussianMixture, AutoregressiveMixture):
+        with pytest.raises(VaeflowError, match=f"{base.__name__} picks a component"):
+            ReverseKL(base=base)
+    with pytest.raises(VaeflowError, match="GaussianMixture picks a component"):
+        ReverseKL(base=functools.partial(FlowDensity, flow=Planar, base=GaussianMixture))
 
 
 def test_energies_are_told_apart_by_their_fingerprint() -> None:

@@ -42,6 +42,7 @@ class AutoregressiveMixture(Density):
     """
 
     statistics = "first batch"
+    has_rsample = False
     fitted: Tensor
 
     def __init__(

@@ -26,6 +26,8 @@ class Density(nn.Module, ABC):
 
     statistics: Statistics = "none"
     """What :meth:`fit` wants to see; see ``Bijection.statistics``."""
+    has_rsample: bool = True
+    """Whether gradients of all parameters go through :meth:`sample`; not through a component that is picked."""
     zero: Tensor
 
     def __init__(self, features: int, context_features: int = 0) -> None:

@@ -104,6 +104,7 @@ class GaussianMixture(Density):
     """
 
     statistics = "first batch"
+    has_rsample = False
     fitted: Tensor
 
     def __init__(self, features: int, context_features: int = 0, components: int = 10) -> None:
@@ -163,6 +164,8 @@ class DeepGaussianMixture(Density):
         components: of each layer, from the base to the data; refused where their product, the number of paths,
             exceeds 4,096.
     """
+
+    has_rsample = False
 
     def __init__(self, features: int, context_features: int = 0, components: Sequence[int] = (4, 4, 4)) -> None:
         super().__init__(features, context_features)

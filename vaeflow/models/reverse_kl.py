@@ -30,7 +30,7 @@ class ReverseKL(LikelihoodModel):
     Args:
         energy: makes U; comes from the data.
         flow: makes f of 2 and 0; one whose ``forward`` is fast.
-        base: makes the density of z₀.
+        base: makes the density of z₀, through whose samples gradients go, so no mixture.
         annealing_steps: how long β_t rises; 0 for β = 1 from the start.
     """
 
@@ -63,6 +63,12 @@ class ReverseKL(LikelihoodModel):
         self.log_normaliser = energy().log_normaliser()
         self.density = FlowDensity(self.dimension, 0, flow, base)
         refuse_statistics(self.density)
+        for part in self.density.modules():
+            if isinstance(part, Density) and not part.has_rsample:
+                raise VaeflowError(
+                    f"{type(part).__name__} picks a component for each sample, through which no gradient goes, and "
+                    "ReverseKL learns from samples alone: take another base."
+                )
 
     @property
     def beta(self) -> float:
