@@ -176,6 +176,9 @@ def test_kl_warmup_weighs_the_loss_and_nothing_that_is_logged() -> None:
         loss, values = vae.losses(all_binary(), NOISE, None)
         assert loss.item() == pytest.approx((values["reconstruction"] + beta * values["kl"]).mean().item())
         torch.testing.assert_close(values["objective"], values["kl"] + values["reconstruction"])
+    vae.trainer.accumulate_grad_batches = 8  # type: ignore[misc]
+    vae.trainer.global_step = 4  # of two steps an epoch, the second after two batches  # type: ignore[misc]
+    assert vae.beta == 0.5
     vae.trainer.global_step = 0  # type: ignore[misc]
     vae.eval()
     assert vae.beta == 1

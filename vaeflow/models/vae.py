@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any, Literal
 
@@ -213,7 +214,8 @@ class VAE(LikelihoodModel):
         """The weight of the KL in the training loss, 1 outside training."""
         if not self.training or not self.kl_warmup_epochs:
             return 1.0
-        steps_per_epoch = self.trainer.num_training_batches / self.trainer.accumulate_grad_batches
+        # an epoch ends with a step, whatever is left
+        steps_per_epoch = math.ceil(self.trainer.num_training_batches / self.trainer.accumulate_grad_batches)
         return min(1.0, self.global_step / (self.kl_warmup_epochs * steps_per_epoch))
 
     def _with_free_bits(self, kl: Tensor) -> Tensor:
