@@ -184,6 +184,10 @@ def test_vectors_keep_their_values(name: str, save: Callable[..., str]) -> None:
     mean, scale = data.statistics()
     torch.testing.assert_close(scale, data.splits["train"][0].double().std(0, correction=0), rtol=1e-6, atol=1e-6)
     torch.testing.assert_close(mean, data.splits["train"][0].double().mean(0), rtol=1e-6, atol=1e-6)
+    values[:, 1] = 0.1  # whose mean is rounded
+    data = Arrays(save(name, values))
+    data.setup("fit")
+    assert (data.statistics()[1] == 0).tolist() == [False, True, False]
 
 
 def test_arrays_of_images_labels_and_own_splits(save: Callable[..., str]) -> None:
@@ -293,6 +297,10 @@ def test_bad_pictures_are_refused_in_one_sentence(tmp_path: Path) -> None:
         ImageFolder(str(tmp_path / "empty"))
     with pytest.raises(VaeflowError, match="holds 4 pictures, expected at least 10"):
         ImageFolder(str(pictures(tmp_path / "few", 4)))
+    loose = pictures(tmp_path / "loose")
+    Image.new("RGB", (6, 5)).save(loose / "zz.png")
+    with pytest.raises(VaeflowError, match=r"folders of classes, a, b, and beside them zz.png \(1 such in all\)"):
+        ImageFolder(str(loose))
     mixed = pictures(tmp_path / "mixed")
     Image.new("RGB", (9, 9)).save(mixed / "a" / "zz.png")
     with pytest.raises(VaeflowError, match=r"zz.png is 9 × 9 pixels but 0.png is 6 × 5: set --data.size"):

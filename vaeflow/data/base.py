@@ -226,20 +226,24 @@ class DataModule(LightningDataModule, ABC):
         return digest.hexdigest()
 
     def statistics(self) -> tuple[Tensor, Tensor]:
-        """Mean and standard deviation of the training data as a model sees them, ``shape`` each, in one pass."""
+        """Mean and standard deviation of the training data as a model sees them, ``shape`` each, in one pass; exactly 0
+        of what has one value, whose mean may be rounded."""
         count, mean, squares = (
             0,
             torch.zeros(self.shape, dtype=torch.float64),
             torch.zeros(self.shape, dtype=torch.float64),
         )
+        first = self.examples("train", torch.tensor([0]))[0].double()
+        varies = torch.zeros(self.shape, dtype=torch.bool)
         for index in torch.arange(len(self.splits["train"][0])).split(4096):
             x = self.examples("train", index)[0].double()
+            varies |= (x != first).any(0)
             delta = x.mean(0) - mean
             total = count + len(x)
             squares += (x - x.mean(0)).square().sum(0) + delta.square() * count * len(x) / total
             mean += delta * len(x) / total
             count = total
-        return mean, (squares / count).sqrt()
+        return mean, (squares / count).sqrt() * varies
 
     # ----------------------------------------------------------------------------------------------------- inside
 

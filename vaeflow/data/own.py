@@ -47,9 +47,13 @@ class ImageFolder(DataModule):
             raise VaeflowError(f"there are no pictures in {self.root.resolve()} ({', '.join(PICTURES)}).")
         if len(self.paths) < 10:
             raise VaeflowError(f"{self.root.resolve()} holds {len(self.paths)} pictures, expected at least 10.")
-        classes = sorted(
-            {p.relative_to(self.root).parts[0] for p in self.paths if len(p.relative_to(self.root).parts) > 1}
-        )
+        classes = sorted({p.relative_to(self.root).parts[0] for p in self.paths if p.parent != self.root})
+        loose = [p.name for p in self.paths if p.parent == self.root]
+        if classes and loose:
+            raise VaeflowError(
+                f"{self.root.resolve()} holds folders of classes, {', '.join(classes)}, and beside them {loose[0]} "
+                f"({len(loose)} such in all), which has no class: move them into folders."
+            )
         self.classes, self.num_classes = classes, len(classes)
         self.levels = 256
         self.shape = tuple(self._picture(self.paths[0]).shape)
