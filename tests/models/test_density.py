@@ -213,6 +213,16 @@ def test_the_error_of_what_is_preprocessed_is_its_own() -> None:
     assert abs(results["nll_preprocessed_stderr"] / results["nll_stderr"] - 1) > 0.02  # here the shifts differ
 
 
+def test_the_training_split_is_evaluated_with_noise_that_training_has_not_seen() -> None:
+    data = Digits()
+    model = models.Gaussian(shape=data.shape, levels=data.levels, noise_once=True)
+    model.initialise(data)
+    index = torch.arange(data.count("train"))
+    x, _ = data.examples("train", index)
+    trained = model.losses(x, Noise(0, "train", 3, index), None)[1]["nll"].mean().item()
+    assert 0.3 < evaluate(model, data, split="train")["nll"] - trained < 2  # it was fitted to that noise
+
+
 def test_the_number_of_noise_samples_is_a_setting_and_reported() -> None:
     data = Digits()
     model = models.Gaussian(shape=data.shape, levels=data.levels)

@@ -92,7 +92,7 @@ class Evaluation(LightningModule):
             return
         context = self.model.context_of(y)
         split = self.trainer.datamodule.evaluation_split  # type: ignore[attr-defined]
-        noise = Noise(self.seed, {"train": "train, once"}.get(split, split), 0, index)  # not that of training
+        noise = Noise(self.seed, {"train": "train, evaluated"}.get(split, split), 0, index)  # not that of training
         if self.model.kind == "reverse-kl":
             self.terms.update(**self.model.report(x, noise, 1, context))
             return
