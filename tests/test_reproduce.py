@@ -173,6 +173,10 @@ def test_more_samples_evaluate_again_what_was_trained(run: Run, tmp_path: Path) 
     assert float(three[2].split()[0]) < float(one[2].split()[0])
     assert line("2") == three
     assert len(list(tmp_path.glob("runs/paper/digits/gaussian/seed_0/version_*"))) == 1
+    code, output = run(*asked, "1", "--seeds", "0", "1")
+    assert code == 0, output
+    assert "left out    gaussian with seed 1: K = 1, where another seed has 3" in output
+    assert line("2") == three
 
 
 def test_what_is_not_there_is_said(run: Run, tmp_path: Path) -> None:
@@ -183,6 +187,9 @@ def test_what_is_not_there_is_said(run: Run, tmp_path: Path) -> None:
     assert "there is no row , in digits" in run("reproduce", "--table", "digits", "--row", ",")[1]
     assert "--seeds is '1;2', expected whole numbers" in run("reproduce", "--table", "digits", "--seeds", "1;2")[1]
     assert "--seeds is '', expected whole numbers" in run("reproduce", "--table", "digits", "--seeds", "")[1]
+    (tmp_path / "file").touch()
+    assert "--runs is file, which is a file" in run("reproduce", "--table", "digits", "--runs", "file")[1]
+    assert f"{tmp_path} is a folder" in run("reproduce", "--table", "digits", "--out", str(tmp_path))[1]
     for samples in ("0", "5001"):
         code, output = run("reproduce", "--table", "digits", "--num_samples", samples)
         assert f"--num_samples is {samples}, expected 1 to 5000, which is the table's." in output

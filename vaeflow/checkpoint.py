@@ -92,7 +92,8 @@ def resolve(class_path: str, kind: type, trust: Sequence[str] = (), source: str 
     if not _inside(module_name, allowed):
         raise VaeflowError(
             f"{source} names {class_path}, which is not in {', '.join(allowed)}: "
-            f"if you trust its author, load it with trust=[{module_name.split('.')[0]!r}] (--trust)."
+            f"if you trust its author, add --trust {module_name.split('.')[0]} to a command, or "
+            f"trust=[{module_name.split('.')[0]!r}] to a call."
         )
     try:
         found = vars(importlib.import_module(module_name))[name]

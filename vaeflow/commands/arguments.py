@@ -45,7 +45,7 @@ def add_checkpoint(parser: Parser, several: bool = False) -> None:
     many: dict[str, Any] = {"nargs": "+"} if several else {}
     s = "s" if several else ""
     add("--ckpt", type=str, default=None, help=f"the checkpoint{s}", **many)
-    add("--experiment", type=str, default=None, help=f"instead: the best of the newest run{s} of this name", **many)
+    add("--experiment", type=str, default=None, help=f"instead: best.ckpt of the newest run{s} of this name", **many)
     add("--runs", type=str, default="runs", help="folder of all runs")
     add("--root", type=str | None, default=None, help="folder of the data, if they have moved")
     add("--path", type=str | None, default=None, help="file of the data, if it has moved")

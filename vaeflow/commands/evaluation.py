@@ -86,6 +86,8 @@ def compare_runs() -> None:
     )  # fmt: skip
     parser.add_argument("--debug", action="store_true", help="show the traceback of an error")
     args = parser.parse_args()
+    if args.out is not None and Path(args.out).is_file():
+        raise VaeflowError(f"--out is {args.out}, which is a file, expected a folder.")
     runs, complaints = compare.find_runs(args.folders)
     groups = compare.comparable(runs)
     paths = comparison.write(groups, Path(args.out or args.folders[0]))

@@ -40,7 +40,7 @@ from vaeflow.figures.style import save_animation, save_arrays, save_figure
 from vaeflow.noise import Noise
 
 SPACE = "z; or z0, before the flow of a VAE, moving the encoder's features too"
-NUM = "examples, if --index and --file do not say which; of each label"
+NUM = "how many examples, with --label of each label; unused with --index or --file"
 
 
 def interpolate() -> None:
@@ -48,7 +48,12 @@ def interpolate() -> None:
     parser = picture_parser("interpolate.py", interpolate, "interpolation.png")
     add_examples(parser, "pairs of examples, each a first and a last,")
     add = parser.add_argument
-    add("--num", type=PositiveInt | None, default=None, help="pairs, if --index and --file do not say which; 5")
+    add(
+        "--num",
+        type=PositiveInt | None,
+        default=None,
+        help="how many pairs: by default 5; unused with --index or --file",
+    )
     add("--steps", type=AtLeastTwo, default=11, help="columns of the picture, both ends counted")
     add("--method", type=Literal["linear", "spherical"], default="linear", help="a straight line, or a great circle")
     add("--space", type=str, default="z", help=SPACE)

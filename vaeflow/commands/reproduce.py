@@ -18,6 +18,7 @@ from vaeflow.checkpoint import keep_weights
 from vaeflow.commands.arguments import BEST, check_known, parser_of, runs_of, say
 from vaeflow.configs import find_config
 from vaeflow.errors import Stopped, VaeflowError
+from vaeflow.figures.style import check_outputs
 from vaeflow.files import whole
 from vaeflow.reproduce.report import Outcome, markdown, outcome_of, samples_of
 from vaeflow.reproduce.tables import TABLES
@@ -47,6 +48,9 @@ def reproduce() -> None:
     args = parser.parse_args()
     check_known("table", [args.table], TABLES)
     table, runs, out = TABLES[args.table], Path(args.runs), Path(args.out)
+    check_outputs([out], force=True)
+    if runs.is_file():
+        raise VaeflowError(f"--runs is {runs}, which is a file, expected a folder.")
     rows, failed = _words(args.row) or args.row or list(table.rows), list[str]()
     _check_rows(args.table, rows)
     seeds = _seeds(args.seeds) if args.seeds else table.seeds
@@ -58,10 +62,10 @@ def reproduce() -> None:
             if code := _train(runs, args.table, row, seed, num_samples):
                 failed.append(f"{row} with seed {seed} (exit code {code})")
             _write(out, args.table, runs, rows, seeds)
-    without = _write(out, args.table, runs, rows, seeds)
+    notes = _write(out, args.table, runs, rows, seeds)
     say(table=out)
-    if without:
-        print(f"as it was   {', '.join(without)}: in {runs} no run has finished with what its config holds now")
+    for note in notes:
+        print(note)
     for row in rows if args.pretrained is not None else []:
         for run in _finished(runs, args.table, row, seeds[0])[-1:]:
             keep_weights(run / BEST, Path(args.pretrained, f"{row}.ckpt"))
@@ -177,10 +181,10 @@ def _wait_for(command: Sequence[str]) -> int:
 
 def _write(out: Path, name: str, runs: Path, rows: Sequence[str], seeds: Sequence[int]) -> list[str]:
     """The section of a table, in place of the one that is there, or after all others. A line has the finished runs of
-    these seeds and of the table's; rows that were not asked for, or have none, keep theirs.
+    these seeds and of the table's that have the most samples; rows that were not asked for, or have none, keep theirs.
 
     Returns:
-        The rows that were asked for and have none.
+        What the user should know: of rows that were asked for and have none, of runs that have fewer samples.
 
     Raises:
         VaeflowError: if it cannot be told where the one that is there ends.
@@ -190,6 +194,13 @@ def _write(out: Path, name: str, runs: Path, rows: Sequence[str], seeds: Sequenc
         for seed in dict.fromkeys([*table.seeds, *seeds]):
             if done := _finished(runs, name, row, seed):
                 found.setdefault(row, []).append(outcome_of(done[-1], seed))
+    notes = []
+    for row, outcomes in found.items():  # a bound falls with K, so that there is no mean over several
+        most = max(samples_of(outcome.results) for outcome in outcomes)
+        for outcome in [o for o in outcomes if samples_of(o.results) < most]:
+            outcomes.remove(outcome)
+            fewer = f"K = {samples_of(outcome.results):,.0f}, where another seed has {most:,.0f}"
+            notes.append(f"left out    {row} with seed {outcome.seed}: {fewer}")
     begin, end = f"<!-- {name} -->\n", f"<!-- end of {name} -->\n"
     (runs / "paper").mkdir(parents=True, exist_ok=True)
     with FileLock(runs / "paper" / ".lock"):
@@ -200,4 +211,6 @@ def _write(out: Path, name: str, runs: Path, rows: Sequence[str], seeds: Sequenc
             raise VaeflowError(f"{out} has a line {begin.strip()}, but none {end.strip()} where the table ends.")
         with whole(out) as file:
             file.write(f"{before.rstrip()}\n\n{begin}{markdown(name, table, found, old)}{end}{after}".encode())
-    return [row for row in rows if row not in found]
+    if without := [row for row in rows if row not in found]:
+        notes.append(f"as it was   {', '.join(without)}: in {runs} no run has finished with what its config holds now")
+    return notes

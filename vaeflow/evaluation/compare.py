@@ -64,11 +64,15 @@ class Run:
         return (score_of(self.results), *(self.results[name] for name in KEYS))
 
     @property
+    def num_samples(self) -> int | None:
+        """K of a bound; None where the score is none."""
+        return None if self.results["kind"] in ("exact", "reverse-kl") else self.results.get("num_samples") or 1
+
+    @property
     def kind(self) -> str:
         """How the score was had, and with how many samples."""
-        samples = self.results.get("num_samples") or 1
-        doubtful = ", doubtful" if self.results.get("doubts") else ""
-        return self.results["kind"] + (f", K = {samples:,}" if samples > 1 else "") + doubtful
+        samples = f", K = {self.num_samples:,}" if self.num_samples else ""
+        return self.results["kind"] + samples + (", doubtful" if self.results.get("doubts") else "")
 
 
 def find_runs(folders: Iterable[str | Path]) -> tuple[list[Run], list[str]]:
@@ -236,7 +240,7 @@ def notes_of(group: Sequence[Run]) -> list[str]:
             "Dequantised with one draw of noise is to a flow what −ELBO is to a VAE: more draws (evaluate.py "
             "--num-samples) lower it, as they do the importance-sampled bound."
         )
-    counts = sorted({n for run in group if (n := run.results.get("num_samples") or 1) > 1})
+    counts = sorted({run.num_samples for run in group if run.num_samples})
     if len(counts) > 1:
         notes.append(
             f"K differs ({', '.join(f'{n:,}' for n in counts)}), and a bound falls with K: rank by one only "

@@ -31,9 +31,8 @@ def write_results(path: Path, results: dict[str, Any]) -> None:
 
 def table(results: dict[str, Any]) -> str:
     """The results as a small table for the terminal, with a warning where the number should not be trusted."""
-    samples = f", K = {results['num_samples']}" if results["num_samples"] > 1 else ""
     bound = {"exact": "exact", "reverse-kl": "reverse, estimated from samples of the model"}.get(
-        results["kind"], f"bound: {results['kind']}{samples}"
+        results["kind"], f"bound: {results['kind']}, K = {results['num_samples']}"
     )
     score = score_of(results)
     value = _number(results[score], 3 if score == "nll" else 4)

@@ -113,5 +113,5 @@ def draw(x: Tensor, changed: Tensor, strength: Tensor, title: str, levels: int |
         [tiles(x[:, None], limits), tiles(changed, limits)],
         [["example"], [f"{s:+.2g}" if s else "0" for s in strength.tolist()]],
         title,
-        "strength: at 0 the example's own code; 1 adds the way from the mean code of what lacks it to that of the rest",
+        "strength: +1 adds to the example's code the mean code of examples with the attribute − that of those without",
     )
