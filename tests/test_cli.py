@@ -682,7 +682,7 @@ def test_what_makes_a_number_doubtful_is_said(run: Run, tmp_path: Path, monkeypa
     assert code == 0, output
     assert output.count(doubt) == 2  # and below the results
     code, output = run("compare", "runs")
-    assert "dequantised, doubtful" in output
+    assert "dequantised, K = 1, doubtful" in output
     assert f"unnamed: {doubt}" in output
     code, output = run("evaluate", "--ckpt", "runs/unnamed/version_0/checkpoints/best.ckpt", "--trust", "own")
     assert doubt in output

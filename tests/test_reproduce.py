@@ -190,9 +190,13 @@ def test_what_is_not_there_is_said(run: Run, tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     assert "--runs is file, which is a file" in run("reproduce", "--table", "digits", "--runs", "file")[1]
     assert f"{tmp_path} is a folder" in run("reproduce", "--table", "digits", "--out", str(tmp_path))[1]
-    for samples in ("0", "5001"):
-        code, output = run("reproduce", "--table", "digits", "--num_samples", samples)
+    for option in ("--num_samples=0", "--num_samples=5001", "--num-samples=0"):
+        code, output = run("reproduce", "--table", "digits", option)
+        samples = option.partition("=")[2]
         assert f"--num_samples is {samples}, expected 1 to 5000, which is the table's." in output
+    assert (
+        "no key `num-sample`; did you mean `num_samples`" in run("reproduce", "--table", "digits", "--num-sample=1")[1]
+    )
     (tmp_path / "RESULTS.md").write_text("<!-- digits -->\nMine.\n")
     code, output = run("reproduce", "--table", "digits", "--write_only")
     assert code == 1

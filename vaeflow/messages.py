@@ -13,7 +13,7 @@ import time
 import traceback
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import NoReturn
+from typing import Any, NoReturn
 
 import torch
 from pytorch_lightning import Trainer
@@ -107,7 +107,21 @@ def _mendable(error: BaseException | None) -> BaseException | None:
 
 
 class Parser(LightningArgumentParser):
-    """Says what is wrong in one sentence, with the nearest valid key, and exits with 2."""
+    """Says what is wrong in one sentence, with the nearest valid key, and exits with 2. Options may have hyphens or
+    underscores."""
+
+    def parse_args(self, args: Any = None, *others: Any, **options: Any) -> Any:
+        words = sys.argv[1:] if args is None else args
+        if isinstance(words, list):
+            words = [self._spelt(word) for word in words]
+        return super().parse_args(words, *others, **options)
+
+    def _spelt(self, word: str) -> str:
+        """A word of the command line; if it is an option, as that is called here."""
+        name, equals, value = word.partition("=")
+        others = [f"--{name[2:].replace(*characters)}" for characters in ("-_", "_-")]
+        known = [other for other in (name, *others) if other in self._option_string_actions]
+        return known[0] + equals + value if name.startswith("--") and known else word
 
     def error(self, message: str, ex: Exception | None = None) -> NoReturn:
         if not self.exit_on_error:
@@ -132,7 +146,7 @@ def _one_sentence(message: str, options: set[str]) -> str:
             return f"there is no model to train: give --config with one of {', '.join(config_names())}."
         first = found[1].split(", ")[0]
         return f"`{key}` needs `{first}`: add --{key}.{first} VALUE." if key else f"{found[1]} is required."
-    if found := re.search(r"Option '([\w.]+)' is not accepted|unrecognized arguments: --([\w.]+)", message):
+    if found := re.search(r"Option '([\w.]+)' is not accepted|unrecognized arguments: --([\w.-]+)", message):
         name = found[1] or found[2]
         keys = {part for option in options for part in option.split(".")}
         if "config" in options:
