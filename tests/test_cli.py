@@ -591,6 +591,8 @@ def test_evaluation_refuses_what_it_cannot_do(run: Run, tmp_path: Path) -> None:
     assert (code, "there is no file" in output) == (1, True)
     assert run(*moved, "--path", "moved.npy")[0] == 0
     assert run("evaluate", "--ckpt", best, "--num_samples", 3)[0] == 0  # as with a hyphen
+    code, output = run("compare", "--", "--memory_mb", "runs/vae")
+    assert (code, "--memory_mb" in output) == (1, True)  # a folder's name
     code, output = run("evaluate", "--ckpt", best, "--num_sample", 3)
     assert (code, "there is no key `num_sample`; did you mean `num-samples`?" in output) == (2, True)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 import sys
 import threading
@@ -158,6 +159,8 @@ def test_rows_are_trained_once_and_taken_up_again(run: Run, tmp_path: Path, monk
 
 def test_more_samples_evaluate_again_what_was_trained(run: Run, tmp_path: Path) -> None:
     asked = ("reproduce", "--table", "digits", "--row", "gaussian", "--num_samples")
+    code, output = run(*asked, "1", "--seeds", "1")
+    assert code == 0, output
 
     def line(samples: str) -> list[str]:
         code, output = run(*asked, samples)
@@ -173,10 +176,17 @@ def test_more_samples_evaluate_again_what_was_trained(run: Run, tmp_path: Path) 
     assert float(three[2].split()[0]) < float(one[2].split()[0])
     assert line("2") == three
     assert len(list(tmp_path.glob("runs/paper/digits/gaussian/seed_0/version_*"))) == 1
-    code, output = run(*asked, "1", "--seeds", "0", "1")
+    code, output = run(*asked, "3", "--seeds", "0", "1", "--write_only")
     assert code == 0, output
     assert "left out    gaussian with seed 1: K = 1, where another seed has 3" in output
     assert line("2") == three
+    code, output = run(*asked, "2", "--seeds", "0", "1")
+    assert code == 1
+    assert "--num_samples is 2 for gaussian with seed 1, but another seed has 3, and a bound that falls" in output
+    best, newer = (tmp_path / f"runs/paper/digits/gaussian/seed_0/version_{n}" for n in (0, 1))
+    shutil.copytree(best, newer)
+    (newer / "results.json").write_text((best / "results.json").read_text().replace('_samples": 3', '_samples": 2'))
+    assert [run.name for run in _finished(tmp_path / "runs", "digits", "gaussian", 0)] == ["version_1", "version_0"]
 
 
 def test_what_is_not_there_is_said(run: Run, tmp_path: Path) -> None:
@@ -188,7 +198,10 @@ def test_what_is_not_there_is_said(run: Run, tmp_path: Path) -> None:
     assert "--seeds is '1;2', expected whole numbers" in run("reproduce", "--table", "digits", "--seeds", "1;2")[1]
     assert "--seeds is '', expected whole numbers" in run("reproduce", "--table", "digits", "--seeds", "")[1]
     (tmp_path / "file").touch()
-    assert "--runs is file, which is a file" in run("reproduce", "--table", "digits", "--runs", "file")[1]
+    for option in ("--runs", "--pretrained"):
+        for path in ("file", "file/below"):
+            output = run("reproduce", "--table", "digits", option, path)[1]
+            assert f"{option} is {path}, expected a folder that is there or can be made (" in output
     assert f"{tmp_path} is a folder" in run("reproduce", "--table", "digits", "--out", str(tmp_path))[1]
     for option in ("--num_samples=0", "--num_samples=5001", "--num-samples=0"):
         code, output = run("reproduce", "--table", "digits", option)

@@ -111,13 +111,13 @@ class Parser(LightningArgumentParser):
     underscores."""
 
     def parse_args(self, args: Any = None, *others: Any, **options: Any) -> Any:
-        words = sys.argv[1:] if args is None else args
-        if isinstance(words, list):
-            words = [self._spelt(word) for word in words]
+        words = list(sys.argv[1:] if args is None else args)
+        end = words.index("--") if "--" in words else len(words)  # what is after it are no options
+        words[:end] = map(self._spelt, words[:end])
         return super().parse_args(words, *others, **options)
 
     def _spelt(self, word: str) -> str:
-        """A word of the command line; if it is an option, as that is called here."""
+        """A word of the command line: an option of this parser by the name that it has here, others as they are."""
         name, equals, value = word.partition("=")
         others = [f"--{name[2:].replace(*characters)}" for characters in ("-_", "_-")]
         known = [other for other in (name, *others) if other in self._option_string_actions]

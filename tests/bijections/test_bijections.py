@@ -451,10 +451,16 @@ def test_planar_constraint() -> None:
     prepared = planar.prepare(u=10 * u, w=w, b=w[:, :1])
     torch.testing.assert_close(torch.linalg.vecdot(w, prepared["u_hat"]).unsqueeze(-1), prepared["wu_hat"])
     assert (prepared["wu_hat"] > -1).all()
-    for length in (10, 100, 1000):  # wᵀu is as negative as −10⁴, where float32 has steps of 10⁻³
-        prepared = {type: planar.prepare(u=-length * w.to(type), w=w.to(type), b=0 * w[:, :1].to(type))["wu_hat"]
+    for length in (10, 100, 1000, 10_000):  # wᵀu is as negative as −10⁵, where float32 has steps of 10⁻²
+        prepared = {type: planar.prepare(u=-length * w.to(type), w=w.to(type), b=0 * w[:, :1].to(type))
                     for type in (torch.float32, torch.float64)}  # fmt: skip
-        torch.testing.assert_close(prepared[torch.float32].double(), prepared[torch.float64], rtol=0, atol=1e-6)
+        in_float32 = {name: value.double() for name, value in prepared[torch.float32].items()}
+        wu_hat = prepared[torch.float64]["wu_hat"]
+        torch.testing.assert_close(in_float32["wu_hat"], wu_hat, rtol=0, atol=1e-6)
+        wu_hat_of_map = torch.linalg.vecdot(in_float32["w"], in_float32["u_hat"]).unsqueeze(-1)
+        torch.testing.assert_close(wu_hat_of_map, wu_hat, rtol=0, atol=1e-6)
+        x, _ = planar.step(z := torch.randn(1000, 8), **prepared[torch.float32])
+        torch.testing.assert_close(planar.step_inverse(x, **prepared[torch.float32])[0], z, rtol=0, atol=2e-3)
 
 
 def test_planar_steps_are_the_same_one_by_one_and_by_products_of_matrices() -> None:

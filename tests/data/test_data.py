@@ -170,6 +170,10 @@ def test_a_folder_of_pictures(tmp_path: Path) -> None:
     root = pictures(tmp_path)
     data = ImageFolder(str(root))
     check(data, (3, 5, 6), 256, "discrete-256", (16, 2, 2))
+    for other in (".ipynb_checkpoints/0.png", "__MACOSX/a/0.png", "a/._0.png"):
+        (root / other).parent.mkdir(parents=True, exist_ok=True)
+        (root / other).write_bytes(b"no picture")
+    assert ImageFolder(str(root)).fingerprint() == data.fingerprint()
     assert (data.num_classes, data.classes) == (2, ["a", "b"])
     check(ImageFolder(str(root), size=4, grey=True), (1, 4, 4), 256, "discrete-256", (16, 2, 2))
 

@@ -51,6 +51,15 @@ def test_kl_of_a_normal_is_in_closed_form() -> None:
     assert (results["kind"], results["measure"], results["nll"]) == ("reverse-kl", "energy", None)
 
 
+def test_mixed_precision_changes_nothing() -> None:
+    model = ReverseKL(flow=functools.partial(Planar, steps=8))
+    noise = Noise(index=torch.arange(100))
+    wanted = model.terms(noise)
+    with torch.autocast("cpu", torch.bfloat16):
+        for under_autocast, plain in zip(model.terms(noise), wanted, strict=True):
+            torch.testing.assert_close(under_autocast, plain, rtol=0, atol=0)
+
+
 def test_annealing_multiplies_the_energy_in_training_alone() -> None:
     model = ReverseKL(energy=U1, flow=Planar, annealing_steps=200)
     noise = Noise(index=torch.arange(1000))

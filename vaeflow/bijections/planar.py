@@ -62,8 +62,10 @@ class Planar(Amortised):
         norm = torch.linalg.vecdot(w, w).unsqueeze(-1)
         floor = norm.clamp(min=torch.finfo(w.dtype).tiny ** 0.5)
         # wᵀû is m itself where w ≠ 0: as wᵀu + (m − wᵀu) it would be rounded to below −1 where wᵀu is large
-        wu_hat = torch.lerp(wu, m, norm / floor)
-        return {"u_hat": u + (m - wu) / floor * w, "wu_hat": wu_hat, "w": w, "b": b}
+        wu_hat = torch.where(norm == floor, m, wu + (m - wu) * norm / floor)
+        u_hat = u + (m - wu) / floor * w
+        u_hat = u_hat + (wu_hat - torch.linalg.vecdot(w, u_hat).unsqueeze(-1)) / floor * w  # what rounding has left
+        return {"u_hat": u_hat, "wu_hat": wu_hat, "w": w, "b": b}
 
     def forward(self, z: Tensor, context: Context = None) -> tuple[Tensor, Tensor]:
         if self.context_features:

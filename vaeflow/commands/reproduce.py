@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import re
 import shlex
 import signal
@@ -49,14 +50,16 @@ def reproduce() -> None:
     check_known("table", [args.table], TABLES)
     table, runs, out = TABLES[args.table], Path(args.runs), Path(args.out)
     check_outputs([out], force=True)
-    if runs.is_file():
-        raise VaeflowError(f"--runs is {runs}, which is a file, expected a folder.")
+    for option in ("runs", "pretrained"):
+        _make_folder(option, getattr(args, option))
     rows, failed = _words(args.row) or args.row or list(table.rows), list[str]()
     _check_rows(args.table, rows)
     seeds = _seeds(args.seeds) if args.seeds else table.seeds
     num_samples = table.num_samples if args.num_samples is None else args.num_samples
     if not 1 <= num_samples <= table.num_samples:
         raise VaeflowError(f"--num_samples is {num_samples}, expected 1 to {table.num_samples}, which is the table's.")
+    for row in [] if args.write_only else rows:
+        _check_samples(runs, args.table, row, seeds, num_samples)
     for row in [] if args.write_only else rows:
         for seed in seeds:
             if code := _train(runs, args.table, row, seed, num_samples):
@@ -72,6 +75,31 @@ def reproduce() -> None:
             say(weights=Path(args.pretrained, f"{row}.ckpt"))
     if failed:
         raise VaeflowError(f"these did not come to their end: {', '.join(failed)}.")
+
+
+def _make_folder(option: str, path: str | None) -> None:
+    try:
+        if path is not None:
+            Path(path).mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        reason = (error.strerror or str(error)).lower()
+        raise VaeflowError(f"--{option} is {path}, expected a folder that is there or can be made ({reason}).") from None
+
+
+def _check_samples(runs: Path, table: str, row: str, seeds: Sequence[int], num_samples: int) -> None:
+    """Raise a :class:`VaeflowError` if a row were evaluated with fewer samples than another seed's run has."""
+    found = {seed: _finished(runs, table, row, seed) for seed in dict.fromkeys([*TABLES[table].seeds, *seeds])}
+    there = {seed: _samples_of(done[-1]) for seed, done in found.items() if done}
+    most, missing = max(there.values(), default=0), [s for s in seeds if there.get(s, 0) < num_samples]
+    if missing and num_samples < most < math.inf:
+        raise VaeflowError(
+            f"--num_samples is {num_samples} for {row} with seed {missing[0]}, but another seed has {most:,.0f}, and a "
+            f"bound that falls with K has no mean over both: expected {most:.0f}."
+        )
+
+
+def _samples_of(run: Path) -> float:
+    return samples_of(json.loads((run / RESULTS).read_text()))
 
 
 def _words(given: Sequence[str]) -> list[str]:
@@ -124,9 +152,9 @@ def _begun(runs: Path, table: str, row: str, seed: int) -> list[Path]:
 
 
 def _finished(runs: Path, table: str, row: str, seed: int, num_samples: int = 1) -> list[Path]:
-    """Those that were evaluated, with so many samples or more, the newest last."""
+    """Those that were evaluated, with so many samples or more; last that of most, and the newest of such."""
     evaluated = [run for run in _begun(runs, table, row, seed) if (run / RESULTS).is_file()]
-    return [run for run in evaluated if samples_of(json.loads((run / RESULTS).read_text())) >= num_samples]
+    return sorted((run for run in evaluated if _samples_of(run) >= num_samples), key=_samples_of)
 
 
 def _train(runs: Path, table: str, row: str, seed: int, num_samples: int) -> int:

@@ -17,7 +17,8 @@ PICTURES = (".png", ".jpg", ".jpeg", ".bmp", ".gif", ".tif", ".tiff", ".webp", "
 
 
 class ImageFolder(DataModule):
-    """A folder of pictures, in subfolders or not; the name of the first subfolder is the label.
+    """A folder of pictures, all in subfolders, whose names are the labels, or none. Hidden files and folders, and what
+    archives of macOS hold beside the pictures (``__MACOSX``), are none of them.
 
     Shuffled with ``split_seed`` and split 80 / 10 / 10 %.
 
@@ -42,7 +43,7 @@ class ImageFolder(DataModule):
     ) -> None:
         super().__init__(batch_size, seed)
         self.root, self.size, self.grey, self.split_seed = Path(root).expanduser(), size, grey, split_seed
-        self.paths = sorted(p for p in self.root.rglob("*") if p.suffix.lower() in PICTURES)
+        self.paths = sorted(p for p in self.root.rglob("*") if p.suffix.lower() in PICTURES and not self._hidden(p))
         if not self.paths:
             raise VaeflowError(f"there are no pictures in {self.root.resolve()} ({', '.join(PICTURES)}).")
         if len(self.paths) < 10:
@@ -86,6 +87,9 @@ class ImageFolder(DataModule):
         labels = [self.classes.index(p[0]) if len(p) > 1 else 0 for p in parts]
         tenth = len(pictures) // 10
         return shuffled_split(torch.stack(pictures), torch.tensor(labels), (tenth, tenth), self.split_seed)
+
+    def _hidden(self, path: Path) -> bool:
+        return any(part.startswith((".", "__MACOSX")) for part in path.relative_to(self.root).parts)
 
     def _picture(self, path: Path) -> Tensor:
         return read_picture(path, "L" if self.grey else "RGB", None if self.size is None else (self.size, self.size))

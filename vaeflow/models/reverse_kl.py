@@ -84,9 +84,10 @@ class ReverseKL(LikelihoodModel):
 
     def terms(self, noise: Noise) -> tuple[Tensor, Tensor]:
         """log q(z) and U(z) at one z for each example of the noise source, both ``(batch,)``."""
-        z_0 = self.density.base.sample(noise)
-        z, log_det = check_mapped(type(self.density.flow).__name__, self.density.flow(z_0), z_0)
-        return self.density.base.log_prob(z_0) - log_det, self.energy(z)
+        with torch.autocast(self.device.type, enabled=False):
+            z_0 = self.density.base.sample(noise)
+            z, log_det = check_mapped(type(self.density.flow).__name__, self.density.flow(z_0), z_0)
+            return self.density.base.log_prob(z_0) - log_det, self.energy(z)
 
     def report(self, x: Tensor, noise: Noise, num_samples: int, context: Tensor | None = None) -> dict[str, Tensor]:
         return {"kl": self.losses(x, noise, context)[1]["kl"]}
