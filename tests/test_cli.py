@@ -680,10 +680,11 @@ def test_what_makes_a_number_doubtful_is_said(run: Run, tmp_path: Path, monkeypa
     monkeypatch.syspath_prepend(tmp_path)
     (tmp_path / "own.py").write_text(OWN.format(body="return -z, z.new_ones(z.shape[:-1])"))
     code, output = run("train", "--model", "Flow", "--model.flow", "own.Mine", "--data", "Digits", *SHORT)
-    doubt = "log_det of Mine.inverse is 1, but minus forward's is -1: no likelihood that rests on it can be believed."
+    doubt = "one log_det of Mine is wrong: inverse's is 1, but minus forward's is -1: no likelihood that rests on it"
     assert f"warning: {doubt}" in output
     assert code == 0, output
-    assert output.count(doubt) == 2  # and below the results
+    assert output.count(f"{doubt} can be believed.") == 2  # and below the results
+    assert "best.ckpt --num-samples 100 --trust own\n" in output
     code, output = run("compare", "runs")
     assert "dequantised, K = 1, doubtful" in output
     assert f"unnamed: {doubt}" in output

@@ -46,6 +46,6 @@ def test_the_same_seed_tries_the_same() -> None:
 
 
 def test_an_unknown_kind(run: Run) -> None:
-    code, output = run("fuzz", "--kinds", "[pictures]")
+    code, output = run("fuzz", "--kinds", "pictures")
     assert code == 1
     assert "there is no kind pictures: there are configs, checkpoints, arrays." in output

@@ -70,6 +70,17 @@ def describe(value: Any) -> Any:
     return value
 
 
+def foreign_packages(description: Any) -> list[str]:
+    """The packages that ``trust`` must have for what :func:`describe` described."""
+    if isinstance(description, (list, tuple)):
+        return list(dict.fromkeys(package for part in description for package in foreign_packages(part)))
+    if not isinstance(description, Mapping):
+        return []
+    module = str(description.get("class_path", "vaeflow.")).rpartition(".")[0]
+    below = foreign_packages(list(description.values()))
+    return below if _inside(module, TRUSTED) else list(dict.fromkeys([module.split(".")[0], *below]))
+
+
 def class_of(factory: Callable[..., Any]) -> Any:
     """The class that a factory makes: itself, or what a partial is of, jsonargparse's own wrapping included."""
     parts = (factory, getattr(factory, "func", None), *getattr(factory, "args", ()))

@@ -101,9 +101,9 @@ def test_growth_is_drawn_and_told(monkeypatch: pytest.MonkeyPatch, tmp_path: Pat
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
-        (["--cases", "[planet]"], "there is no case planet: there are maf64, "),
+        (["--cases", "maf64,planet"], "there is no case planet: there are maf64, "),
         (
-            ["--cases", "[planar]", "--only", "[vaeflow,zukko]"],
+            ["--cases", "planar", "--only", "vaeflow,zukko"],
             "there is no contender zukko in these cases: there are ",
         ),
     ],

@@ -113,11 +113,19 @@ def test_names_say_more_than_seeds_and_versions(runs: Callable[..., Path]) -> No
 
 
 def test_doubts_and_other_protocols_are_said(runs: Callable[..., Path]) -> None:
-    folder = runs(a={"doubts": ["log_det of Mine.forward is 1"]}, b={"nll": -3.0, "protocol": "split 1200/297/300"})
-    text = compare.as_text(compare.comparable(compare.find_runs([folder])[0]))
+    doubts = ["log_det of Mine.forward is 1"]
+    folder = runs(a={"doubts": doubts}, b={"nll": -3.0, "protocol": "split 1200/297/300"}, c=VAE, d={"nll": 91.0})
+    groups = compare.comparable(compare.find_runs([folder])[0])
+    assert [row[:2] for row in compare.table_of(groups[0])[1:]] == [["1", "c"], ["2", "d"], ["–", "b"], ["–", "a"]]
+    axes = comparison.draw(groups).axes[0]
+    assert [text.get_text() for text in axes.texts] == ["doubtful: -3", "doubtful: 90"]
+    assert min(axes.get_xlim()) > 80
+    alone = compare.comparable(compare.find_runs([folder / "a"])[0])
+    assert compare.table_of(alone[0])[1][0] == "1"
+    text = compare.as_text(groups)
     assert "a: log_det of Mine.forward is 1" in text
     assert "b: The nll is 6 standard errors below the zero of integers, where none can be" in text
-    assert "otherwise protocols differ: split 1200/297/300; split 1297/200/300." in text
+    assert "otherwise protocols differ: split 1297/200/300; split 1200/297/300." in text
 
 
 def test_what_cannot_be_is_said(runs: Callable[..., Path]) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from argparse import Namespace
 from collections.abc import Callable, Collection, Sequence
 from pathlib import Path
@@ -27,6 +28,11 @@ AtLeastTwo = restricted_number_type("AtLeastTwo", int, (">=", 2))
 def parser_of(script: str, command: Callable[[], None]) -> Parser:
     """A command's parser, described by its docstring."""
     return Parser(prog=script, description=command.__doc__ or "", allow_abbrev=False)
+
+
+def words_of(given: Sequence[str]) -> list[str]:
+    """What was given with commas or blanks between, each once."""
+    return list(dict.fromkeys(re.findall(r"[^\s,]+", " ".join(given))))
 
 
 def check_known(what: str, chosen: Collection[str], known: Collection[str]) -> None:
@@ -176,7 +182,7 @@ def chosen_examples(
 # ---------------------------------------------------------------------------------------------- where pictures go
 
 
-def add_output(parser: Parser, name: str, folder: str = "pictures/ in the run's folder") -> None:
+def add_output(parser: Parser, name: str, folder: str = "pictures/ in the run's folder, or the file's") -> None:
     """Options of where a picture goes."""
     add = parser.add_argument
     add("--out", type=str | None, default=None, help=f"{', '.join(FIGURES)}; by default {name} in {folder}")

@@ -14,7 +14,7 @@ from vaeflow.benchmark import growth
 from vaeflow.benchmark.cases import CASES
 from vaeflow.benchmark.report import machine, markdown, result_of
 from vaeflow.benchmark.timing import take_turns
-from vaeflow.commands.arguments import check_known, parser_of, say
+from vaeflow.commands.arguments import check_known, parser_of, say, words_of
 from vaeflow.errors import VaeflowError
 from vaeflow.figures.style import save_figure
 
@@ -24,14 +24,15 @@ def benchmark() -> None:
     parser = parser_of("benchmark.py", benchmark)
     add = parser.add_argument
     known = [*CASES, "growth"]
-    add("--cases", type=list[str], default=known, help=f"which of {', '.join(known)}")
+    add("--cases", type=str, nargs="+", default=known, help=f"which of {', '.join(known)}")
     add("--repeats", type=PositiveInt, default=31, help="turns; fewer of what takes over a second")
-    add("--only", type=list[str] | None, default=None, help="contenders, such as [vaeflow, floor]; by default all")
+    add("--only", type=str, nargs="+", default=[], help="contenders, such as vaeflow,floor; by default all")
     add("--device", type=str, default="cpu", help="cpu or cuda")
     add("--out", type=str, default="benchmark", help="folder of benchmark.json, benchmark.md and growth.png")
     add("--debug", action="store_true", help="show the traceback of an error")
     args = parser.parse_args()
-    check_known("case", args.cases, known)
+    cases, only = words_of(args.cases), words_of(args.only)
+    check_known("case", cases, known)
     if args.device.startswith("cuda") and not torch.cuda.is_available():
         raise VaeflowError("--device is cuda, but there is no GPU that torch can use.")
     device, out = torch.device(args.device), Path(args.out)
@@ -39,14 +40,14 @@ def benchmark() -> None:
     report: dict[str, Any] = {"machine": machine(device), "repeats": args.repeats, "results": []}
     text = []
     there: dict[str, None] = {}
-    for name in args.cases:
+    for name in cases:
         if name == "growth":
             continue
         for work in CASES[name](device):
             there |= dict.fromkeys([*work.contenders, *work.failed])
-            if args.only is not None:
-                work.contenders = {k: run for k, run in work.contenders.items() if k in args.only}
-                work.goals = [goal for goal in work.goals if {goal.who, goal.than} <= {*args.only}]
+            if only:
+                work.contenders = {k: run for k, run in work.contenders.items() if k in only}
+                work.goals = [goal for goal in work.goals if {goal.who, goal.than} <= {*only}]
             with tqdm(bar_format=f"{work.case}: {work.name} ({{desc}})", leave=False) as bar:
                 timings = take_turns(work.contenders, args.repeats, device, bar.set_description_str)
             result = result_of(work, timings)
@@ -54,10 +55,10 @@ def benchmark() -> None:
             text.append(markdown(result))
             print(text[-1], flush=True)
             _write(out, report, text)
-    unknown = [name for name in args.only or () if name not in there]
+    unknown = [name for name in only if name not in there]
     if unknown and there:
         raise VaeflowError(f"there is no contender {unknown[0]} in these cases: there are {', '.join(there)}.")
-    if "growth" in args.cases:
+    if "growth" in cases:
         with tqdm(bar_format="{desc}", leave=False) as bar:
             report["growth"] = growth.measure(device, args.repeats, bar.set_description_str)
         text.append(growth.markdown(report["growth"]))

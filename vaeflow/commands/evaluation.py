@@ -30,7 +30,8 @@ def evaluate_checkpoint() -> None:
         "--num-samples",
         type=PositiveInt | None,
         default=None,
-        help="K samples for each example: by default 1000 of a VAE's latents, 1 of dequantisation noise",
+        help="K samples for each example: by default 1000 of a VAE's latents, 1 of dequantisation noise, whatever "
+        "train.py was given",
     )
     add("--split", type=str, default="test", help="train, val or test")
     add("--json", type=str | None, default=None, help="write the results to this file")

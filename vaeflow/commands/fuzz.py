@@ -12,7 +12,7 @@ from typing import Any
 from jsonargparse.typing import NonNegativeInt, PositiveInt
 from tqdm import tqdm
 
-from vaeflow.commands.arguments import check_known, parser_of
+from vaeflow.commands.arguments import check_known, parser_of, words_of
 from vaeflow.errors import VaeflowError
 
 NUMBERS = {"configs": 1000, "checkpoints": 500, "arrays": 500}
@@ -23,16 +23,17 @@ def fuzz() -> None:
     parameters, changed) or in one sentence with exit code 1 or 2."""
     parser = parser_of("fuzz.py", fuzz)
     add = parser.add_argument
-    add("--kinds", type=list[str], default=list(NUMBERS), help=f"which of {', '.join(NUMBERS)}")
+    add("--kinds", type=str, nargs="+", default=list(NUMBERS), help=f"which of {', '.join(NUMBERS)}")
     add("--number", type=PositiveInt | None, default=None, help=f"of each; by default {NUMBERS}")
     add("--seed", type=NonNegativeInt, default=0, help="of what is tried")
     add("--processes", type=PositiveInt, default=2, help="trials at once")
     add("--out", type=str, default="fuzz.json", help="where what failed is written, with what was typed")
     add("--debug", action="store_true", help="show the traceback of an error")
     args = parser.parse_args()
-    check_known("kind", args.kinds, NUMBERS)
+    kinds = words_of(args.kinds)
+    check_known("kind", kinds, NUMBERS)
     failed: list[dict[str, Any]] = []
-    for kind in args.kinds:
+    for kind in kinds:
         number = args.number or NUMBERS[kind]
         found = try_all(kind, number, args.seed, args.processes)
         failed += found

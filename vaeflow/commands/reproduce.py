@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import math
-import re
 import shlex
 import signal
 import subprocess
@@ -16,7 +15,7 @@ import yaml
 from filelock import FileLock, Timeout
 
 from vaeflow.checkpoint import keep_weights
-from vaeflow.commands.arguments import BEST, check_known, parser_of, runs_of, say
+from vaeflow.commands.arguments import BEST, check_known, parser_of, runs_of, say, words_of
 from vaeflow.configs import find_config
 from vaeflow.errors import Stopped, VaeflowError
 from vaeflow.figures.style import check_outputs
@@ -52,7 +51,7 @@ def reproduce() -> None:
     check_outputs([out], force=True)
     for option in ("runs", "pretrained"):
         _make_folder(option, getattr(args, option))
-    rows, failed = _words(args.row) or args.row or list(table.rows), list[str]()
+    rows, failed = words_of(args.row) or args.row or list(table.rows), list[str]()
     _check_rows(args.table, rows)
     seeds = _seeds(args.seeds) if args.seeds else table.seeds
     num_samples = table.num_samples if args.num_samples is None else args.num_samples
@@ -83,7 +82,9 @@ def _make_folder(option: str, path: str | None) -> None:
             Path(path).mkdir(parents=True, exist_ok=True)
     except OSError as error:
         reason = (error.strerror or str(error)).lower()
-        raise VaeflowError(f"--{option} is {path}, expected a folder that is there or can be made ({reason}).") from None
+        raise VaeflowError(
+            f"--{option} is {path}, expected a folder that is there or can be made ({reason})."
+        ) from None
 
 
 def _check_samples(runs: Path, table: str, row: str, seeds: Sequence[int], num_samples: int) -> None:
@@ -102,11 +103,6 @@ def _samples_of(run: Path) -> float:
     return samples_of(json.loads((run / RESULTS).read_text()))
 
 
-def _words(given: Sequence[str]) -> list[str]:
-    """What was given with commas or blanks between, each once."""
-    return list(dict.fromkeys(re.findall(r"[^\s,]+", " ".join(given))))
-
-
 def _check_rows(table: str, rows: Sequence[str]) -> None:
     there = TABLES[table].rows
     for row in rows:
@@ -117,7 +113,7 @@ def _check_rows(table: str, rows: Sequence[str]) -> None:
 
 
 def _seeds(given: Sequence[str]) -> tuple[int, ...]:
-    words = _words(given)
+    words = words_of(given)
     if not words or not all(word.isdecimal() for word in words):
         raise VaeflowError(f"--seeds is '{' '.join(given)}', expected whole numbers, such as 123,321,231.")
     return tuple(dict.fromkeys(map(int, words)))

@@ -16,7 +16,7 @@ from pytorch_lightning.loggers import TensorBoardLogger
 from pytorch_lightning.utilities.exceptions import SIGTERMException
 
 from vaeflow.callbacks import Checkpoints
-from vaeflow.checkpoint import KEY, differences, load_weights, read
+from vaeflow.checkpoint import KEY, differences, foreign_packages, load_weights, read
 from vaeflow.cli import TRAINER_DEFAULTS, SaveConfig, TrainingCLI
 from vaeflow.data import DataModule
 from vaeflow.errors import Stopped, VaeflowError
@@ -127,6 +127,8 @@ def finish(cli: TrainingCLI, folder: Path, doubts: list[str]) -> None:
     again = f"python scripts/evaluate.py --ckpt {quote(str(best))}"
     if cli.model.kind in ("importance-sampled", "dequantised"):
         again += f" --num-samples {max(100, 5 * (cli.config.num_samples or cli.model.evaluation_samples))}"
+    if packages := foreign_packages(checkpoint[KEY]):
+        again += f" --trust {' '.join(packages)}"
     last = best.with_name("last.ckpt")
     stopped = f"stopped while evaluating; to do it, add --ckpt_path {quote(str(last))} to the same command."
     with stoppable(trainer, lambda: stopped):

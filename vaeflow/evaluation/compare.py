@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from vaeflow.errors import VaeflowError
-from vaeflow.evaluation.doubts import doubts_about
+from vaeflow.evaluation.doubts import doubts_about, remarks_on
 from vaeflow.evaluation.results import score_of
 
 KEYS = {
@@ -72,7 +72,12 @@ class Run:
     def kind(self) -> str:
         """How the score was had, and with how many samples."""
         samples = f", K = {self.num_samples:,}" if self.num_samples else ""
-        return self.results["kind"] + samples + (", doubtful" if self.results.get("doubts") else "")
+        return self.results["kind"] + samples + (", doubtful" if self.is_doubtful else "")
+
+    @property
+    def is_doubtful(self) -> bool:
+        """Whether there is a reason not to believe the score."""
+        return any(doubts_about(self.results))
 
 
 def find_runs(folders: Iterable[str | Path]) -> tuple[list[Run], list[str]]:
@@ -151,11 +156,18 @@ def _short_names(runs: list[Run]) -> list[Run]:
 
 
 def comparable(runs: Sequence[Run]) -> list[list[Run]]:
-    """Runs by what they are comparable with, the largest group first, each ranked from the best."""
+    """Runs by what they are comparable with, the largest group first, each ranked from the best, with those that are
+    doubtful after all others."""
     groups: dict[tuple[Any, ...], list[Run]] = {}
     for run in runs:
         groups.setdefault(run.key, []).append(run)
-    return sorted((sorted(group, key=lambda run: run.score) for group in groups.values()), key=len, reverse=True)
+    ranked = (sorted(group, key=lambda run: (run.is_doubtful, run.score)) for group in groups.values())
+    return sorted(ranked, key=len, reverse=True)
+
+
+def believed(group: Sequence[Run]) -> Sequence[Run]:
+    """The runs of a group that have a rank: those that are not doubtful, or all where all are."""
+    return [run for run in group if not run.is_doubtful] or group
 
 
 def why_not(one: Run, other: Run) -> str:
@@ -193,15 +205,16 @@ def table_of(group: Sequence[Run]) -> list[list[str]]:
     header = ["", "run", "model", "kind", "KL ± s.e., nats" if energy else "nll ± s.e., nats", "behind 1",
               "bits/dim", "−ELBO", "gap", "parameters", "training", "sampling 64"]  # fmt: skip
     rows = []
+    ranked = len(believed(group))
     for rank, run in enumerate(group, 1):
         r = run.results
         digits = 4 if energy or abs(run.score) < 10 else 2
         error = "" if run.stderr is None else f" ± {run.stderr:.{digits}f}"
         elbo = r.get("elbo")
-        behind = run.behind(group[0]) if rank > 1 else None
+        behind = run.behind(group[0]) if 1 < rank <= ranked else None
         rows.append(
             [
-                str(rank),
+                str(rank) if rank <= ranked else "–",
                 run.name,
                 r["model"],
                 run.kind,
@@ -246,8 +259,8 @@ def notes_of(group: Sequence[Run]) -> list[str]:
             f"K differs ({', '.join(f'{n:,}' for n in counts)}), and a bound falls with K: rank by one only "
             f"(evaluate.py --ckpt CHECKPOINT --num-samples {counts[-1]} --json RUN/results.json)."
         )
-    if len(group) > 1:
-        best, second = group[:2]
+    if len(ranked := believed(group)) > 1:
+        best, second = ranked[:2]
         behind = second.behind(best)
         spread = (
             sum(e**2 for e in (best.stderr, second.stderr) if e is not None) ** 0.5 if behind is None else behind[1]
@@ -255,7 +268,7 @@ def notes_of(group: Sequence[Run]) -> list[str]:
         if second.score - best.score <= 2 * spread:
             of = "independent samples" if behind is None else "their difference"
             notes.append(f"The first two differ by less than two standard errors of {of}.")
-        if any(run.behind(best) for run in group[1:]):
+        if any(run.behind(best) for run in ranked[1:]):
             notes.append(
                 "Behind 1: the mean difference to the first, example by example. Every ± is over test examples, not "
                 "over trainings."
@@ -266,7 +279,7 @@ def notes_of(group: Sequence[Run]) -> list[str]:
     entropy = group[0].results.get("entropy")
     if entropy is not None:
         notes.append(f"The data's entropy is {entropy:.4f} nats: nothing goes below it in expectation.")
-    notes += [f"{run.name}: {doubt}" for run in group for doubt in doubts_about(run.results)]
+    notes += [f"{run.name}: {doubt}" for run in group for doubt in remarks_on(run.results)]
     return notes
 
 

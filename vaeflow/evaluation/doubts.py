@@ -49,12 +49,18 @@ def doubts_before(model: Any, data: Any) -> Iterator[str]:
         )
 
 
-def doubts_about(results: Results) -> Iterator[str]:
-    """Sentences on results, those of before training among them."""
-    yield from results.get("doubts") or ()
-    samples, entropy = results.get("effective_sample_size"), results.get("entropy")
+def remarks_on(results: Results) -> Iterator[str]:
+    """Sentences on results: why not to believe them, and whether they are loose."""
+    yield from doubts_about(results)
+    samples = results.get("effective_sample_size")
     if results["kind"] == "importance-sampled" and samples is not None and samples < 2:
         yield "Fewer than two effective samples for each example: the bound is loose, take more samples."
+
+
+def doubts_about(results: Results) -> Iterator[str]:
+    """Sentences on why not to believe results, those of before training among them."""
+    yield from results.get("doubts") or ()
+    entropy = results.get("entropy")
     bounds = [("nll", "entropy", entropy)] if entropy is not None else []
     bounds += [("nll", "zero of integers", 0.0)] if results["measure"] not in ("continuous", "energy") else []
     bounds += [("kl", "zero", 0.0)] if results["kind"] == "reverse-kl" else []

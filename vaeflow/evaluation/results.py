@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from vaeflow.evaluation.doubts import doubts_about
+from vaeflow.evaluation.doubts import remarks_on
 from vaeflow.files import whole
 
 
@@ -62,7 +62,7 @@ def table(results: dict[str, Any]) -> str:
     given = " given the class" if results["context"] else ""
     title = "{model} on {data}, {split} split: {num_examples:,} examples, {measure}".format(**results) + given
     lines = [f"  {name:<{width}}  {value:>{value_width}}  {unit}".rstrip() for name, value, unit in rows]
-    return "\n".join([title, "─" * len(title), *lines, *(f"  {doubt}" for doubt in doubts_about(results))])
+    return "\n".join([title, "─" * len(title), *lines, *(f"  {doubt}" for doubt in remarks_on(results))])
 
 
 def _number(value: float | None, digits: int) -> str:

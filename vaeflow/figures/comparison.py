@@ -9,7 +9,7 @@ from pathlib import Path
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
-from vaeflow.evaluation.compare import Run, as_markdown, title_of
+from vaeflow.evaluation.compare import Run, as_markdown, believed, title_of
 from vaeflow.figures.style import WIDTH, pixels, save_figure, styled
 
 COLOURS = {"exact": "#0072B2", "dequantised": "#009E73", "importance-sampled": "#D55E00", "elbo": "#CC79A7",
@@ -18,17 +18,20 @@ COLOURS = {"exact": "#0072B2", "dequantised": "#009E73", "importance-sampled": "
 
 @styled
 def draw(groups: Sequence[Sequence[Run]]) -> Figure:
-    """A panel for each group: every run's score with its error, and for each VAE the way from −ELBO to it."""
+    """A panel for each group: every run's score with its error, and for each VAE the way from −ELBO to it. The score of
+    those that have no rank is written, not drawn."""
     heights = [1.1 + 0.34 * len(group) for group in groups]
     figure = Figure(figsize=(WIDTH, sum(heights) + 0.5))
     panels = figure.subplots(len(groups), 1, squeeze=False, gridspec_kw={"height_ratios": heights})[:, 0]
     for axes, group in zip(panels, groups, strict=True):
-        places = range(len(group))
-        widest = _widest(group)
+        places, ranked = range(len(group)), believed(group)
+        widest = _widest(ranked)
         for place, run in zip(places, group, strict=True):
             colour = COLOURS.get(run.results["kind"], "black")
-            if run.score > widest:
-                axes.annotate(f"{run.score:.4g} →", (0.995, place), xycoords=("axes fraction", "data"), fontsize=8,
+            has_rank = place < len(ranked)
+            if not has_rank or run.score > widest:
+                text = f"{run.score:.4g} →" if has_rank else f"doubtful: {run.score:.4g}"
+                axes.annotate(text, (0.995, place), xycoords=("axes fraction", "data"), fontsize=8,
                               ha="right", va="center", color=colour)  # fmt: skip
                 continue
             elbo = run.results.get("elbo")
