@@ -201,7 +201,7 @@ def test_what_is_not_there_is_said(run: Run, tmp_path: Path) -> None:
     for option in ("--runs", "--pretrained"):
         for path in ("file", "file/below"):
             output = run("reproduce", "--table", "digits", option, path)[1]
-            assert f"{option} is {path}, expected a folder that is there or can be made (" in output
+            assert f"{option} is {path}, expected a folder to write in (" in output
     assert f"{tmp_path} is a folder" in run("reproduce", "--table", "digits", "--out", str(tmp_path))[1]
     for option in ("--num_samples=0", "--num_samples=5001", "--num-samples=0"):
         code, output = run("reproduce", "--table", "digits", option)

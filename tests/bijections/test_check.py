@@ -75,12 +75,12 @@ class Scale(Bijection):
 @pytest.mark.parametrize(
     ("mistake", "message"),
     [
-        ("sign", "one log_det of Scale is wrong: inverse's is"),
-        ("factor", "one log_det of Scale is wrong: inverse's is"),
-        ("none", "one log_det of Scale is wrong: inverse's is"),
-        ("one", "one log_det of Scale is wrong: inverse's is"),
-        ("sign of the inverse", "one log_det of Scale is wrong: inverse's is"),
-        ("wrong solver", "one log_det of Scale is wrong: inverse's is"),
+        ("sign", "the log_dets of Scale disagree: "),
+        ("factor", "the log_dets of Scale disagree: "),
+        ("none", "the log_dets of Scale disagree: "),
+        ("one", "the log_dets of Scale disagree: "),
+        ("sign of the inverse", "the log_dets of Scale disagree: "),
+        ("wrong solver", "the log_dets of Scale disagree: "),
         ("inverse", "inverse(forward(z)) of Scale is"),
         ("order of samples", "Scale.forward of several samples is"),
         ("singular", "Scale has a singular Jacobian by autograd, so its log_det could not be checked."),
@@ -100,12 +100,6 @@ def test_mistakes_are_found(mistake: str, message: str | None, context_features:
     assert all(torch.equal(value, before[name]) for name, value in scale.state_dict().items())
     assert scale.s.dtype == torch.float32
     assert scale.training
-
-
-@pytest.mark.parametrize(("mistake", "direction"), [("sign", "forward"), ("sign of the inverse", "inverse")])
-def test_autograd_says_which_direction_is_wrong(mistake: str, direction: str) -> None:
-    _, second = check_bijection(Scale(4, 0, mistake), 4)
-    assert second.startswith(f"log_det of Scale.{direction} is")
 
 
 @pytest.mark.parametrize("mistake", ["sign", "none"])

@@ -31,8 +31,8 @@ def parser_of(script: str, command: Callable[[], None]) -> Parser:
 
 
 def words_of(given: Sequence[str]) -> list[str]:
-    """What was given with commas or blanks between, each once."""
-    return list(dict.fromkeys(re.findall(r"[^\s,]+", " ".join(given))))
+    """What was given with commas or blanks between, each once; if that is nothing, what was given."""
+    return list(dict.fromkeys(re.findall(r"[^\s,]+", " ".join(given)))) or list(given)
 
 
 def check_known(what: str, chosen: Collection[str], known: Collection[str]) -> None:

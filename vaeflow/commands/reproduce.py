@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import json
-import math
 import shlex
 import signal
 import subprocess
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from tempfile import TemporaryFile
 
 import yaml
 from filelock import FileLock, Timeout
@@ -49,14 +49,14 @@ def reproduce() -> None:
     check_known("table", [args.table], TABLES)
     table, runs, out = TABLES[args.table], Path(args.runs), Path(args.out)
     check_outputs([out], force=True)
-    for option in ("runs", "pretrained"):
-        _make_folder(option, getattr(args, option))
-    rows, failed = words_of(args.row) or args.row or list(table.rows), list[str]()
+    rows, failed = words_of(args.row) or list(table.rows), list[str]()
     _check_rows(args.table, rows)
     seeds = _seeds(args.seeds) if args.seeds else table.seeds
     num_samples = table.num_samples if args.num_samples is None else args.num_samples
     if not 1 <= num_samples <= table.num_samples:
         raise VaeflowError(f"--num_samples is {num_samples}, expected 1 to {table.num_samples}, which is the table's.")
+    for option, folder in {"runs": args.runs, "pretrained": args.pretrained}.items():
+        _check_folder(option, folder)
     for row in [] if args.write_only else rows:
         _check_samples(runs, args.table, row, seeds, num_samples)
     for row in [] if args.write_only else rows:
@@ -76,23 +76,25 @@ def reproduce() -> None:
         raise VaeflowError(f"these did not come to their end: {', '.join(failed)}.")
 
 
-def _make_folder(option: str, path: str | None) -> None:
+def _check_folder(option: str, path: str | None) -> None:
+    if path is None:
+        return
     try:
-        if path is not None:
-            Path(path).mkdir(parents=True, exist_ok=True)
+        Path(path).mkdir(parents=True, exist_ok=True)
+        with TemporaryFile(dir=path):
+            pass
     except OSError as error:
         reason = (error.strerror or str(error)).lower()
-        raise VaeflowError(
-            f"--{option} is {path}, expected a folder that is there or can be made ({reason})."
-        ) from None
+        raise VaeflowError(f"--{option} is {path}, expected a folder to write in ({reason}).") from None
 
 
 def _check_samples(runs: Path, table: str, row: str, seeds: Sequence[int], num_samples: int) -> None:
     """Raise a :class:`VaeflowError` if a row were evaluated with fewer samples than another seed's run has."""
     found = {seed: _finished(runs, table, row, seed) for seed in dict.fromkeys([*TABLES[table].seeds, *seeds])}
     there = {seed: _samples_of(done[-1]) for seed, done in found.items() if done}
-    most, missing = max(there.values(), default=0), [s for s in seeds if there.get(s, 0) < num_samples]
-    if missing and num_samples < most < math.inf:
+    most = min(max(there.values(), default=0), TABLES[table].num_samples)  # of which there may be more, by hand
+    missing = [seed for seed in seeds if there.get(seed, 0) < num_samples]
+    if missing and num_samples < most:
         raise VaeflowError(
             f"--num_samples is {num_samples} for {row} with seed {missing[0]}, but another seed has {most:,.0f}, and a "
             f"bound that falls with K has no mean over both: expected {most:.0f}."

@@ -20,7 +20,7 @@ from vaeflow.checkpoint import KEY, differences, foreign_packages, load_weights,
 from vaeflow.cli import TRAINER_DEFAULTS, SaveConfig, TrainingCLI
 from vaeflow.data import DataModule
 from vaeflow.errors import Stopped, VaeflowError
-from vaeflow.evaluation.doubts import doubts_before
+from vaeflow.evaluation.doubts import doubts_before, hints_before
 from vaeflow.evaluation.evaluate import check_fits, evaluate
 from vaeflow.evaluation.results import table, write_results
 from vaeflow.launch import check_devices, end_others
@@ -66,8 +66,9 @@ def _train(cli: TrainingCLI, folder: Path) -> None:
     if trainer.is_global_zero:
         size = f"{sum(p.numel() for p in model.parameters()):,} parameters"
         print(f"{cli.config.experiment}: {type(model).__name__} of {size} on {data.label}, in {folder}")
-        for doubt in (doubts := list(doubts_before(model, data))):
-            print(f"warning: {doubt}", file=sys.stderr)
+        doubts = list(doubts_before(model, data))
+        for warning in (*hints_before(model, data), *doubts):
+            print(f"warning: {warning}", file=sys.stderr)
     with stoppable(trainer, lambda: _how_to_resume(cli, folder), cli.checkpoints):
         try:
             trainer.fit(model, datamodule=data, ckpt_path=cli.resume_from, weights_only=True)

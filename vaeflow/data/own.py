@@ -89,7 +89,7 @@ class ImageFolder(DataModule):
         return shuffled_split(torch.stack(pictures), torch.tensor(labels), (tenth, tenth), self.split_seed)
 
     def _hidden(self, path: Path) -> bool:
-        return any(part.startswith((".", "__MACOSX")) for part in path.relative_to(self.root).parts)
+        return any(part.startswith(".") or part == "__MACOSX" for part in path.relative_to(self.root).parts)
 
     def _picture(self, path: Path) -> Tensor:
         return read_picture(path, "L" if self.grey else "RGB", None if self.size is None else (self.size, self.size))

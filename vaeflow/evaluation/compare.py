@@ -253,7 +253,7 @@ def notes_of(group: Sequence[Run]) -> list[str]:
             "Dequantised with one draw of noise is to a flow what −ELBO is to a VAE: more draws (evaluate.py "
             "--num-samples) lower it, as they do the importance-sampled bound."
         )
-    counts = sorted({run.num_samples for run in group if run.num_samples})
+    counts = sorted({run.num_samples for run in believed(group) if run.num_samples})
     if len(counts) > 1:
         notes.append(
             f"K differs ({', '.join(f'{n:,}' for n in counts)}), and a bound falls with K: rank by one only "

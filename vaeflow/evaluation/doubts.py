@@ -14,28 +14,32 @@ from vaeflow.distributions import FlowDensity, Posterior
 Results = dict[str, Any]
 
 
-def doubts_before(model: Any, data: Any) -> Iterator[str]:
-    """Sentences on a model and its data, before training."""
-    for part in model.modules():
-        if isinstance(part, FlowDensity) and _is_foreign(part.flow):
-            yield from _doubts_of_flow(part.flow, part.features, part.context_features)
-        if isinstance(part, Posterior) and part.flow is not None and _is_foreign(part.flow):
-            yield from _doubts_of_flow(part.flow, part.gaussian.out_features // 2, part.gaussian.in_features)
+def hints_before(model: Any, data: Any) -> Iterator[str]:
+    """Sentences on what is unusual in a model and its data; the number at the end is what it says it is."""
     if model.kind == "dequantised" and model.levels == 2:
         yield (
             f"the data are binary ({data.protocol}), and this model is of the density of 0 and 1 with noise added: "
             "grey levels are what such models are usually trained on (--data.binarise none)."
         )
     data.setup("")
-    train = data.splits["train"][0]
-    if model.levels is not None and (most := int(train.max())) < model.levels // 4:
+    if model.levels is not None and (most := int(data.splits["train"][0].max())) < model.levels // 4:
         yield (
             f"the training data go up to {most}, but count as integers of {model.levels} levels, and their "
             f"likelihood is shared out among all of them: perhaps --data.levels {most + 1}."
         )
+
+
+def doubts_before(model: Any, data: Any) -> Iterator[str]:
+    """Sentences on a model and its data, before training: why not to believe the number at the end."""
+    for part in model.modules():
+        if isinstance(part, FlowDensity) and _is_foreign(part.flow):
+            yield from _doubts_of_flow(part.flow, part.features, part.context_features)
+        if isinstance(part, Posterior) and part.flow is not None and _is_foreign(part.flow):
+            yield from _doubts_of_flow(part.flow, part.gaussian.out_features // 2, part.gaussian.in_features)
     if model.kind == "reverse-kl" or model.levels is not None:
         return
-    first = data.examples("train", torch.arange(min(20_000, len(train))))[0].flatten(1).double()
+    data.setup("")
+    first = data.examples("train", torch.arange(min(20_000, data.count("train"))))[0].flatten(1).double()
     if repeated := _repeated_dimensions(first[:1000]):
         yield (
             f"{repeated} of the {model.dimension} dimensions of {data.label} take the same values again and again: a "
