@@ -61,8 +61,8 @@ class Planar(Amortised):
         m = (1 - MARGIN) * (softplus(wu + SHIFT) - 1)
         norm = torch.linalg.vecdot(w, w).unsqueeze(-1)
         floor = norm.clamp(min=torch.finfo(w.dtype).tiny ** 0.5)
-        # wᵀû is m itself where w ≠ 0: as wᵀu + (m − wᵀu) it would be rounded to below −1 where wᵀu is large. So would û:
-        # what its sum has lost is added, as far as its own digits go
+        # wᵀû is m itself where w ≠ 0: as wᵀu + (m − wᵀu) it would be rounded to below −1 where wᵀu is large. What û has
+        # lost in the same way is added to it, as far as its own digits go.
         wu_hat = torch.where(norm == floor, m, wu + (m - wu) * norm / floor)
         u_hat = u + (m - wu) / floor * w
         u_hat = u_hat + (wu_hat - torch.linalg.vecdot(w, u_hat).unsqueeze(-1)) / floor * w
