@@ -317,6 +317,11 @@ def test_words_after_two_hyphens_are_no_options() -> None:
     }
 
 
+def test_seeds_have_bounds(run: Run) -> None:
+    code, output = run("train", "--config", "gaussian", "--seed_everything", 2**32)
+    assert (code, "`seed_everything` is 4294967296, expected 0 to 4294967295." in output) == (2, True), output
+
+
 def test_last_begins_a_run_where_there_is_none(run: Run, tmp_path: Path) -> None:
     """And options may be typed with hyphens."""
     options = ("train", "--config", "vae", "--trainer.max-steps", 2, "--num-samples", 0, "--pictures.every", 0)
@@ -699,6 +704,13 @@ def test_what_makes_a_number_doubtful_is_said(run: Run, tmp_path: Path, monkeypa
     assert f"unnamed: {doubt}" in output
     code, output = run("evaluate", "--ckpt", "runs/unnamed/version_0/checkpoints/best.ckpt", "--trust", "own")
     assert doubt in output
+    late = (
+        "self.late = getattr(self, 'late', 0.0) or float(self.training); return -z, z.new_full(z.shape[:-1], self.late)"
+    )
+    (tmp_path / "own.py").write_text(OWN.format(body=late))
+    monkeypatch.delitem(sys.modules, "own", raising=False)
+    code, output = run("train", "--model", "Flow", "--model.flow", "own.Mine", "--data", "Digits", *SHORT)
+    assert (code, output.count(doubt), "warning" in output) == (0, 1, False)
     (tmp_path / "own.py").write_text(OWN.format(body="return z.nothing"))
     monkeypatch.delitem(sys.modules, "own", raising=False)
     code, output = run("train", "--config", "vae", "--model.flow", "own.Mine", *SHORT)

@@ -196,6 +196,11 @@ def test_what_is_not_there_is_said(run: Run, tmp_path: Path) -> None:
     assert "no row iwae_5 in digits: --table mnist_mlp has it" in elsewhere
     assert "there is no row , in digits" in run("reproduce", "--table", "digits", "--row", ",")[1]
     assert "--seeds is '1;2', expected whole numbers" in run("reproduce", "--table", "digits", "--seeds", "1;2")[1]
+    assert "--seeds is '4294967296', expect" in run("reproduce", "--table", "digits", "--seeds", "4294967296")[1]
+    (tmp_path / "notes.md").write_text("Mine.")
+    assert (
+        "--out is notes.md, a file that has no table" in run("reproduce", "--table", "digits", "--out", "notes.md")[1]
+    )
     assert "--seeds is '', expected whole numbers" in run("reproduce", "--table", "digits", "--seeds", "")[1]
     (tmp_path / "file").touch()
     for option in ("--runs", "--pretrained"):

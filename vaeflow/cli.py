@@ -12,7 +12,7 @@ from typing import Any, Literal
 
 import yaml
 from jsonargparse import ActionConfigFile, DefaultHelpFormatter
-from jsonargparse.typing import NonNegativeInt, PositiveFloat, PositiveInt
+from jsonargparse.typing import NonNegativeInt, PositiveFloat, PositiveInt, restricted_number_type
 from pytorch_lightning import LightningModule, Trainer
 from pytorch_lightning.callbacks import Timer
 from pytorch_lightning.cli import LightningArgumentParser, LightningCLI, SaveConfigCallback
@@ -39,6 +39,7 @@ TRAINER_DEFAULTS = {
     "gradient_clip_val": 500.0,  # several times what any config has after its first steps
     "use_distributed_sampler": False,  # it pads; the data modules share out whole batches themselves
 }
+Seed = restricted_number_type("Seed", int, [(">=", 0), ("<=", 2**32 - 1)])  # numpy's
 VERSION = "VAEFLOW_VERSION"
 """The environment variable that tells the processes that a run starts of its folder."""
 SHOWN = {
@@ -94,7 +95,7 @@ class TrainingCLI(LightningCLI):
         add = parser.add_argument
         add(
             "--seed_everything",
-            type=NonNegativeInt,
+            type=Seed,
             default=self.seed_everything_default,
             help="seed of weights, order and noise",
         )

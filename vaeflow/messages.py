@@ -160,9 +160,12 @@ def _one_sentence(message: str, options: set[str]) -> str:
         return f"`{key}`: {found[1]} has no {found[2]}{_near(found[2], classes)}"
     if found := re.search(r"Expected '([\w.]+)' to be a subclass of <class '(\w+)'>", message):
         return f"`{key}` is {found[1]}, which is no {found[2]}."
-    if found := re.search(r"Not of type \w+: (?:(\S+) )?does not conform to restriction v(>=?)(\S+)", message):
+    if found := re.search(
+        r"Not of type \w+: (?:(\S+) )?does not conform to restriction v(>=?)(\S+)(?: and v<=(\S+))?", message
+    ):
         got = found[1] or (value[1] if value else "out of range")
-        return f"`{key}` is {got}, expected {f'{found[3]} or more' if found[2] == '>=' else f'more than {found[3]}'}."
+        least = f"{found[3]} or more" if found[2] == ">=" else f"more than {found[3]}"
+        return f"`{key}` is {got}, expected {f'{found[3]} to {found[4]}' if found[4] else least}."
     types = re.findall(r"Expected (?:a )?(?:<class '([\w.]+)'>|typing\.Literal\[(.*?)\])", before)
     names = {"NoneType": "null", "collections.abc.Sequence": "a list, such as [200, 200]"}
     expected = list(dict.fromkeys(names.get(name, name) or choices for name, choices in types))

@@ -49,6 +49,8 @@ def reproduce() -> None:
     check_known("table", [args.table], TABLES)
     table, runs, out = TABLES[args.table], Path(args.runs), Path(args.out)
     check_outputs([out], force=True)
+    if out.is_file() and (text := out.read_text().strip()) and not any(f"<!-- {name} -->" in text for name in TABLES):
+        raise VaeflowError(f"--out is {out}, a file that has no table of this kind, expected RESULTS.md or a new name.")
     rows, failed = words_of(args.row) or list(table.rows), list[str]()
     _check_rows(args.table, rows)
     seeds = _seeds(args.seeds) if args.seeds else table.seeds
@@ -116,8 +118,8 @@ def _check_rows(table: str, rows: Sequence[str]) -> None:
 
 def _seeds(given: Sequence[str]) -> tuple[int, ...]:
     words = words_of(given)
-    if not words or not all(word.isdecimal() for word in words):
-        raise VaeflowError(f"--seeds is '{' '.join(given)}', expected whole numbers, such as 123,321,231.")
+    if not all(word.isdecimal() and int(word) < 2**32 for word in words):
+        raise VaeflowError(f"--seeds is '{' '.join(given)}', expected whole numbers below 2³², such as 123,321,231.")
     return tuple(dict.fromkeys(map(int, words)))
 
 

@@ -125,6 +125,7 @@ def finish(cli: TrainingCLI, folder: Path, doubts: list[str]) -> None:
     best = Path(cli.checkpoints.best_model_path or cli.checkpoints.last_model_path)
     checkpoint = read(best)
     load_weights(cli.model, checkpoint, best)
+    doubts = list(doubts_before(cli.model, data)) or doubts  # a log-determinant may be right where training begins
     again = f"python scripts/evaluate.py --ckpt {quote(str(best))}"
     if cli.model.kind in ("importance-sampled", "dequantised"):
         again += f" --num-samples {max(100, 5 * (cli.config.num_samples or cli.model.evaluation_samples))}"

@@ -30,7 +30,7 @@ def hints_before(model: Any, data: Any) -> Iterator[str]:
 
 
 def doubts_before(model: Any, data: Any) -> Iterator[str]:
-    """Sentences on a model and its data, before training: why not to believe the number at the end."""
+    """Sentences on a model and its data, before an evaluation: why not to believe the number at its end."""
     for part in model.modules():
         if isinstance(part, FlowDensity) and _is_foreign(part.flow):
             yield from _doubts_of_flow(part.flow, part.features, part.context_features)
