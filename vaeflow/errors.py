@@ -1,15 +1,20 @@
-"""The one error that users are meant to read, and the checks of shapes that raise it most often."""
+"""The one error that users are meant to read, and the checks of shapes and values that raise it most often."""
 
 from __future__ import annotations
 
 import signal
 from typing import Any
 
+import torch
 from torch import Tensor
 
 
 class VaeflowError(Exception):
     """Something the user can mend: one sentence with what was found, what was expected and what to do."""
+
+
+class VaeflowWarning(UserWarning):
+    """Something the user should know of that stops nothing: one sentence."""
 
 
 class Stopped(KeyboardInterrupt):
@@ -37,6 +42,57 @@ def check_shape(name: str, tensor: Tensor, *event: int) -> None:
     if tensor.dim() <= len(event) or tensor.shape[tensor.dim() - len(event) :] != event:
         expected = ", ".join(["...", "batch", *map(str, event)])
         raise VaeflowError(f"{name} has shape {tuple(tensor.shape)}, expected ({expected}).")
+
+
+def check_tensor(name: str, value: Any) -> None:
+    """Raise a :class:`VaeflowError` unless ``value`` is a tensor of real numbers.
+
+    >>> check_tensor("x", [1.0, 2.0])
+    Traceback (most recent call last):
+    ...
+    vaeflow.errors.VaeflowError: x is a list, expected a tensor: torch.as_tensor(x) makes one of an array or a list.
+    """
+    if not isinstance(value, Tensor):
+        raise VaeflowError(
+            f"{name} is a {type(value).__name__}, expected a tensor: torch.as_tensor({name}) makes one of an array or "
+            "a list."
+        )
+    if value.is_complex():
+        raise VaeflowError(f"{name} holds complex numbers, expected real ones.")
+
+
+def check_values(name: str, x: Tensor, levels: int | None = None) -> None:
+    """Raise a :class:`VaeflowError` unless every value of ``x``, ``(batch, ...)``, is finite and, of integer data, one
+    of 0 ... levels − 1. The same check serves data modules, files and models.
+
+    Args:
+        name: of ``x`` in the error.
+        levels: L of integer data, None of continuous data.
+
+    >>> check_values("x", torch.tensor([[0.0, 2.5]]), levels=17)
+    Traceback (most recent call last):
+    ...
+    vaeflow.errors.VaeflowError: x has the value 2.5, expected integers 0 to 16.
+    """
+    if not x.numel() or (levels is None and not x.is_floating_point()):
+        return
+    low, high = torch.aminmax(x)  # NaN if there is one
+    if x.is_floating_point() and not bool(torch.isfinite(low) & torch.isfinite(high)):
+        bad = (~torch.isfinite(x)).flatten(1).any(1).nonzero().flatten().tolist()
+        raise VaeflowError(
+            f"example {bad[0]} of {name} holds NaN or infinity ({len(bad)} of {len(x):,} examples do): leave such "
+            "examples or dimensions out; one number in place of all missing values would have no density."
+        )
+    if levels is None:
+        return
+    fractions = x.is_floating_point() and not torch.equal(x, x.floor())
+    if low < 0 or high >= levels:
+        found = f"values from {low.item():g} to {high.item():g}{', fractions among them' if fractions else ''}"
+    elif fractions:
+        found = f"the value {x[x != x.floor()][0].item():g}"
+    else:
+        return
+    raise VaeflowError(f"{name} has {found}, expected integers 0 to {levels - 1}.")
 
 
 def check_context(context: Tensor | None, context_features: int) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any, Literal
@@ -9,6 +10,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
+from vaeflow.compiled import is_eager
 from vaeflow.errors import VaeflowError, check_context, check_positive, check_shape
 
 Statistics = Literal["none", "first batch", "training set"]
@@ -67,6 +69,16 @@ class Bijection(nn.Module, ABC):
         processes each brings its own batches.
         """
         return [self.inverse(part, c)[0] for part, c in zip(x, context, strict=True)]
+
+
+def require_statistics(part: nn.Module, statistic: Tensor) -> None:
+    """Raise a :class:`VaeflowError` if a statistic of the training data, NaN until it is set, was never set: the number
+    that came out would be of no data at all."""
+    if is_eager() and math.isnan(statistic.view(-1)[0].item()):
+        raise VaeflowError(
+            f"the statistics of the training data that {type(part).__name__} needs were never set: train the model "
+            "with a Trainer, or call model.initialise(data) with a data module before its first use."
+        )
 
 
 class Composition(Bijection):

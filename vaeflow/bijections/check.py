@@ -43,7 +43,8 @@ def check_bijection(bijection: Bijection, features: int, context_features: int =
 
 @contextmanager
 def _moved(bijection: Bijection, generator: torch.Generator) -> Iterator[None]:
-    """The map in float64 and in evaluation, with noise on its parameters; afterwards as it was."""
+    """The map in float64 and in evaluation, with noise on its parameters, and with the statistics of N(0, I) where it
+    has none of training data yet; afterwards as it was."""
     values = [*bijection.parameters(), *bijection.buffers()]
     kept = [value.data.clone() for value in values]
     training = bijection.training
@@ -54,6 +55,9 @@ def _moved(bijection: Bijection, generator: torch.Generator) -> Iterator[None]:
                 fan_in = max(1, parameter.shape[-1]) if parameter.dim() > 1 else 1  # none without a context
                 noise = torch.randn(parameter.shape, generator=generator, dtype=torch.float64)
                 parameter.add_(noise, alpha=0.3 / fan_in**0.5)
+            for name, statistic in bijection.named_buffers():
+                if statistic.is_floating_point() and bool(statistic.isnan().any()):
+                    statistic.fill_(0.0 if name.endswith("mean") else 1.0)
         yield
     finally:
         for value, data in zip(values, kept, strict=True):

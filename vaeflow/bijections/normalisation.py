@@ -9,7 +9,7 @@ import torch.distributed as dist
 from torch import Tensor, nn
 from torch.distributed.nn.functional import all_reduce
 
-from vaeflow.bijections.base import Bijection, Context
+from vaeflow.bijections.base import Bijection, Context, require_statistics
 from vaeflow.bijections.elementwise import bounded, unbounded
 from vaeflow.errors import VaeflowError, check_positive, check_shape
 
@@ -19,7 +19,7 @@ class Standardise(Bijection):
 
     It is the first map of a model of continuous data, inside the likelihood: the data stay in the user's units and
     the density is a density of those units. μ and σ are buffers, which checkpoints keep; they, and the arithmetic with
-    them, are in float64, since data may lie far from zero (dates, say).
+    them, are in float64, since data may lie far from zero (dates, say). Until :meth:`set` is called there is no map.
 
     Args:
         features: D, or the whole shape of one example.
@@ -32,8 +32,8 @@ class Standardise(Bijection):
     def __init__(self, features: int | Sequence[int], context_features: int = 0) -> None:
         super().__init__()
         shape = (features,) if isinstance(features, int) else tuple(features)
-        self.register_buffer("mean", torch.zeros(shape, dtype=torch.float64))
-        self.register_buffer("scale", torch.ones(shape, dtype=torch.float64))
+        self.register_buffer("mean", torch.full(shape, torch.nan, dtype=torch.float64))
+        self.register_buffer("scale", torch.full(shape, torch.nan, dtype=torch.float64))
 
     def set(self, mean: Tensor, scale: Tensor) -> None:
         """Set μ and σ, each of the shape of one example. Raises where σ is 0: a constant has no density."""
@@ -47,9 +47,11 @@ class Standardise(Bijection):
         self.scale.copy_(scale)
 
     def forward(self, z: Tensor, context: Context = None) -> tuple[Tensor, Tensor]:
+        require_statistics(self, self.scale)
         return (self.mean + self.scale * z.double()).to(z.dtype), self._log_det(z)
 
     def inverse(self, x: Tensor, context: Context = None) -> tuple[Tensor, Tensor]:
+        require_statistics(self, self.scale)
         return ((x.double() - self.mean) / self.scale).to(x.dtype), -self._log_det(x)
 
     def _log_det(self, like: Tensor) -> Tensor:
@@ -155,17 +157,22 @@ class BatchNorm(Bijection):
         self.features = features
         self.gamma = nn.Parameter(torch.zeros(features))
         self.beta = nn.Parameter(torch.zeros(features))
-        self.register_buffer("mean", torch.zeros(features))
-        self.register_buffer("variance", torch.ones(features))
+        self.register_buffer("mean", torch.full((features,), torch.nan))
+        self.register_buffer("variance", torch.full((features,), torch.nan))
 
     def forward(self, z: Tensor, context: Context = None) -> tuple[Tensor, Tensor]:
         check_shape("z", z, self.features)
+        require_statistics(self, self.variance)
         s = self._log_scale(self.variance)
         return (z - self.beta) * (-s).exp() + self.mean, -s.sum().expand(z.shape[:-1])
 
     def inverse(self, x: Tensor, context: Context = None) -> tuple[Tensor, Tensor]:
         check_shape("x", x, self.features)
-        mean, variance = _moments_of_batch(x) if self.training else (self.mean, self.variance)
+        if self.training:
+            mean, variance = _moments_of_batch(x)
+        else:
+            require_statistics(self, self.variance)
+            mean, variance = self.mean, self.variance
         s = self._log_scale(variance)
         return (x - mean) * s.exp() + self.beta, s.sum().expand(x.shape[:-1])
 

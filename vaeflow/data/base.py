@@ -16,7 +16,7 @@ from torch.utils.data import DataLoader, Sampler
 
 from vaeflow.checkpoint import describe
 from vaeflow.data.batches import EvaluationBatches, Slices, TrainingBatches
-from vaeflow.errors import VaeflowError, check_positive
+from vaeflow.errors import VaeflowError, check_positive, check_values
 from vaeflow.noise import Noise
 
 Split = tuple[Tensor, Tensor]
@@ -99,7 +99,7 @@ class DataModule(LightningDataModule, ABC):
         for name, (x, _) in splits.items():
             if not len(x):
                 raise VaeflowError(f"the {name} split of {type(self).__name__} is empty.")
-            self._check_values(name, x)
+            check_values(f"the {name} split", x, None if self.levels is None else self._raw_levels)
         self.splits = splits
 
     def train_dataloader(self) -> DataLoader:
@@ -253,16 +253,6 @@ class DataModule(LightningDataModule, ABC):
         self.setup("")
         return self.splits[name]
 
-    def _check_values(self, name: str, x: Tensor) -> None:
-        check_finite(f"the {name} split", x)
-        if self.levels is not None:
-            low, high = x.min().item(), x.max().item()
-            if low < 0 or high >= self._raw_levels or (x.is_floating_point() and not torch.equal(x, x.floor())):
-                raise VaeflowError(
-                    f"the {name} split has values from {low:g} to {high:g}, "
-                    f"expected integers 0 to {self._raw_levels - 1}."
-                )
-
     @property
     def _raw_levels(self) -> int:
         """Levels of the values in memory."""
@@ -295,18 +285,6 @@ def not_found(name: str, root: Path, error: Exception) -> VaeflowError:
         f"{name} was not found in {root.resolve()} and could not be downloaded ({reason}): "
         "set --data.root or VAEFLOW_DATA to the folder that holds it."
     )
-
-
-def check_finite(where: str, x: Tensor) -> None:
-    """Raise a :class:`VaeflowError` that names the first example with NaN or infinity."""
-    if not x.is_floating_point():
-        return
-    bad = (~torch.isfinite(x)).flatten(1).any(1).nonzero().flatten().tolist()
-    if bad:
-        raise VaeflowError(
-            f"example {bad[0]} of {where} holds NaN or infinity ({len(bad)} examples do): "
-            "remove such examples or fill them in."
-        )
 
 
 def shuffled_split(x: Tensor, y: Tensor, sizes: tuple[int, int], seed: int | None) -> dict[str, Split]:

@@ -10,10 +10,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from vaeflow.data.base import check_finite
 from vaeflow.data.files import load_arrays
 from vaeflow.data.own import read_picture
-from vaeflow.errors import VaeflowError
+from vaeflow.errors import VaeflowError, check_values
 
 
 def own_examples(paths: Sequence[Path], shape: tuple[int, ...], levels: int | None) -> Tensor:
@@ -25,11 +24,7 @@ def own_examples(paths: Sequence[Path], shape: tuple[int, ...], levels: int | No
     """
     x = torch.cat([_array(p, shape) if p.suffix in (".npy", ".npz") else _picture(p, shape, levels) for p in paths])
     where = " and ".join(map(str, paths))
-    check_finite(where, x)
-    if levels is not None and not bool(((x >= 0) & (x < levels) & (x == x.floor())).all()):
-        raise VaeflowError(
-            f"{where} has values from {x.min().item():g} to {x.max().item():g}, expected integers 0 to {levels - 1}."
-        )
+    check_values(where, x, levels)
     return x if levels is None else x.float()
 
 

@@ -9,9 +9,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from vaeflow.data.base import DataModule, Split, check_finite, shuffled_split
+from vaeflow.data.base import DataModule, Split, shuffled_split
 from vaeflow.data.files import load_arrays
-from vaeflow.errors import VaeflowError
+from vaeflow.errors import VaeflowError, check_values
 
 PICTURES = (".png", ".jpg", ".jpeg", ".bmp", ".gif", ".tif", ".tiff", ".webp", ".ppm", ".pgm")
 
@@ -162,7 +162,7 @@ class Arrays(DataModule):
         self._labels = {name: self._checked_labels(y, len(chosen[name])) for name, y in labels.items()}
         self._tensors = {name: self._tensor(array) for name, array in chosen.items()}
         for name, tensor in self._tensors.items():  # by their place in the file: later they are shuffled
-            check_finite(f"{name} in {self.path}" if self.path.suffix == ".npz" else str(self.path), tensor)
+            check_values(f"{name} in {self.path}" if self.path.suffix == ".npz" else str(self.path), tensor)
         shapes = {tuple(tensor.shape[1:]) for tensor in self._tensors.values()}
         if len(shapes) > 1:
             raise VaeflowError(f"{self.path} holds splits of different shapes: {', '.join(map(str, sorted(shapes)))}.")

@@ -9,6 +9,7 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
+from vaeflow.bijections.base import require_statistics
 from vaeflow.bijections.elementwise import bounded
 from vaeflow.bijections.linear import lu_factors, solve_lu
 from vaeflow.bijections.normalisation import moments, sum_over_processes
@@ -41,7 +42,7 @@ class GaussianDensity(Density):
         full = covariance == "full"
         rows, columns = torch.tril_indices(features, features) if full else torch.arange(features).expand(2, -1)
         self.register_buffer("places", torch.stack([rows, columns]), persistent=False)
-        self.mean = nn.Parameter(torch.zeros(features, dtype=torch.float64), requires_grad=False)
+        self.mean = nn.Parameter(torch.full((features,), torch.nan, dtype=torch.float64), requires_grad=False)
         self.entries = nn.Parameter((rows == columns).double(), requires_grad=False)  # of L, which are not zero
 
     @torch.no_grad()
@@ -72,6 +73,7 @@ class GaussianDensity(Density):
         return (-0.5 * torch.linalg.vecdot(white, white) - constant).to(z.dtype)
 
     def _white(self, z: Tensor) -> Tensor:
+        require_statistics(self, self.mean)
         return torch.linalg.solve_triangular(self.factor.mT, z.double() - self.mean, upper=True, left=False)
 
     def sample(self, noise: Noise, context: Tensor | None = None, temperature: float = 1.0) -> Tensor:
@@ -82,6 +84,7 @@ class GaussianDensity(Density):
         return self._white(z).to(z.dtype)
 
     def decode(self, code: Tensor, context: Tensor | None = None) -> Tensor:
+        require_statistics(self, self.mean)
         return (self.mean + code.double() @ self.factor.mT).to(code.dtype)
 
     def icdf(self, u: Tensor) -> Tensor:

@@ -12,7 +12,7 @@ from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
 from vaeflow.checkpoint import describe
-from vaeflow.errors import VaeflowError, check_context, check_positive, check_shape
+from vaeflow.errors import VaeflowError, check_context, check_positive, check_tensor, check_values
 from vaeflow.evaluation.log_likelihood import LogWeights, log_likelihood, rows_within
 from vaeflow.latents import LatentSpace
 from vaeflow.models.training import TrainedModel
@@ -93,10 +93,12 @@ class LikelihoodModel(TrainedModel):
             num_samples: K; by default as many as evaluation draws.
             noise: with the examples' indices; by default they are 0 … batch − 1.
         """
-        check_shape("x", x, *self.shape)
+        x = self._checked(x)
         num_samples = self.evaluation_samples if num_samples is None else num_samples
         check_positive(num_samples=num_samples)
         noise = noise or Noise(index=torch.arange(len(x), device=x.device))
+        if noise.index is None:
+            noise = noise.at(torch.arange(len(x), device=x.device))
         training = self.training
         self.eval()  # batch normalisation is that of the training set
         try:
@@ -188,6 +190,11 @@ class LikelihoodModel(TrainedModel):
         """Labels ``(batch,)`` → the context ``(batch, context_features)``, None for a model that has none."""
         if not self.context_features:
             return None
+        check_tensor("y", y)
+        if y.dim() != 1:
+            raise VaeflowError(f"y has shape {tuple(y.shape)}, expected labels (batch,).")
+        if self._can_look_at(y):
+            check_values("y", y, self.num_classes)
         return nn.functional.one_hot(y.long(), self.num_classes).to(self.dtype)
 
     def report(self, x: Tensor, noise: Noise, num_samples: int, context: Tensor | None = None) -> dict[str, Tensor]:

@@ -179,16 +179,6 @@ class DensityModel(LikelihoodModel):
         y, log_det = self.preprocess.inverse(flat)
         return y.to(self.dtype), log_det.to(self.dtype)
 
-    def _checked(self, x: Tensor) -> Tensor:
-        x = super()._checked(x)
-        if self.levels is not None and not bool(((x >= 0) & (x < self.levels) & (x == x.floor())).all()):
-            raise VaeflowError(
-                f"the data are from {x.min().item():g} to {x.max().item():g}"
-                f"{'' if torch.equal(x, x.floor()) else ', fractions among them'}: expected integers 0 to "
-                f"{self.levels - 1}."
-            )
-        return x
-
     def _middle(self, x: Tensor) -> Tensor:
         return x.flatten(1).double() + (0.0 if self.levels is None else 0.5)
 

@@ -12,7 +12,7 @@ from torch.optim.lr_scheduler import LRScheduler
 from vaeflow.bijections import Bijection, Planar
 from vaeflow.distributions import Density, FlowDensity, StandardNormal
 from vaeflow.distributions.energies import U1, Energy
-from vaeflow.errors import VaeflowError, check_mapped, check_shape
+from vaeflow.errors import VaeflowError, check_mapped
 from vaeflow.evaluation.log_likelihood import LogWeights
 from vaeflow.models.base import LikelihoodModel, refuse_statistics
 from vaeflow.noise import Noise
@@ -94,7 +94,7 @@ class ReverseKL(LikelihoodModel):
 
     def log_weights_of(self, x: Tensor, context: Tensor | None = None) -> LogWeights:
         """log q(x), exact."""
-        check_shape("x", x, 2)
+        x = self._checked(x)
         return lambda noise, num_samples: self.density.log_prob(x).unsqueeze(0)
 
     @torch.no_grad()
@@ -104,7 +104,7 @@ class ReverseKL(LikelihoodModel):
         return self.density.sample(self.noise_of_samples(n, noise, context), None, temperature)
 
     def encode(self, x: Tensor, context: Tensor | None = None) -> Tensor:
-        return self.density.encode(x)
+        return self.density.encode(self._checked(x))
 
     def decode(self, z: Tensor, context: Tensor | None = None) -> Tensor:
         return self.density.decode(z)

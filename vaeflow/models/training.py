@@ -23,7 +23,8 @@ from tqdm import tqdm
 
 import vaeflow
 from vaeflow.checkpoint import KEY, class_of
-from vaeflow.errors import VaeflowError, check_shape
+from vaeflow.compiled import is_eager
+from vaeflow.errors import VaeflowError, check_shape, check_tensor, check_values
 from vaeflow.evaluation.metrics import Means
 from vaeflow.models.finite import is_finite, where, whose
 from vaeflow.noise import Noise
@@ -91,7 +92,7 @@ class TrainedModel(LightningModule, ABC):
     def training_step(self, batch: tuple[Tensor, Tensor, Tensor], batch_index: int) -> Tensor | None:
         x, y, index = batch
         noise = Noise(self.seed, "train", self.current_epoch, index)
-        x, context = self._checked(x), self.context_of(y)
+        context = self.context_of(y)
         loss, values = self._training_losses(x, noise, context)
         # a GPU would have to finish all that is queued: one step in many is looked at there, if none may be skipped
         self._is_watched = loss.device.type == "cpu" or self._is_logged(batch_index) or self.on_nonfinite == "skip"
@@ -113,7 +114,7 @@ class TrainedModel(LightningModule, ABC):
         """The same as :meth:`losses`, compiled if ``compile_losses`` is set and torch can."""
         if self.compile_losses:
             try:
-                return _compiled(type(self))(self, x, noise, context)
+                return _compiled(type(self))(self, self._checked(x), noise, context)
             except RuntimeError as error:
                 if not type(error).__module__.startswith(("torch._dynamo", "torch._inductor")):
                     raise
@@ -138,12 +139,11 @@ class TrainedModel(LightningModule, ABC):
 
     def validation_step(self, batch: tuple[Tensor, Tensor, Tensor], batch_index: int) -> None:
         x, y, index = batch
-        _, values = self.losses(self._checked(x), Noise(self.seed, "val", 0, index), self.context_of(y))
+        _, values = self.losses(x, Noise(self.seed, "val", 0, index), self.context_of(y))
         self.val_means.update(**values)
 
     def on_validation_epoch_start(self) -> None:
-        if not self.trainer.sanity_checking:
-            self.refresh(self.trainer.datamodule)  # type: ignore[attr-defined]
+        self.refresh(self.trainer.datamodule)  # type: ignore[attr-defined]
         if self.trainer.world_size > 1:
             for buffer in self.buffers():  # such as a net's own running means, which each process has of its part
                 dist.broadcast(first := buffer.contiguous(), src=0)
@@ -163,8 +163,20 @@ class TrainedModel(LightningModule, ABC):
         self.log_dict({f"{stage}/{name}": value.float() for name, value in means.items()})
 
     def _checked(self, x: Tensor) -> Tensor:
+        """Data ``(batch, *shape)`` that the model can be of; integers as floating-point numbers, real ones as they are,
+        since they are standardised in float64 first."""
+        check_tensor("x", x)
         check_shape("x", x, *self.shape)
-        return x if self.levels is None else x.to(self.dtype)  # continuous data are standardised in float64 first
+        x = x if self.levels is None else x.to(self.dtype)
+        if self._can_look_at(x):
+            check_values("x", x, self.levels)
+        return x
+
+    def _can_look_at(self, x: Tensor) -> bool:
+        """Whether values may be looked at: not while they are compiled or mapped, and not at each step of a training
+        on a GPU, which would wait for it, and whose data module has looked at them already."""
+        is_queued = x.device.type != "cpu" and self._trainer is not None and self.trainer.training
+        return is_eager() and not is_queued
 
     def _not_finite(self, what: str, more: str = "") -> VaeflowError:
         place = f"at step {self.global_step}, epoch {self.current_epoch + 1}, of {self._whose()}{more}"
@@ -236,10 +248,12 @@ class TrainedModel(LightningModule, ABC):
         clipped = norm > (gradient_clip_val or math.inf)
         self.gradient_means.update(gradient_norm=norm.view(1), clipped=clipped.view(1))
 
-    def on_train_start(self) -> None:
+    def on_fit_start(self) -> None:
         if not self.started:
             self.initialise(self.trainer.datamodule)  # type: ignore[attr-defined]
             self.started.fill_(True)
+
+    def on_train_start(self) -> None:
         for config in self.trainer.lr_scheduler_configs:
             length = next(vars(config.scheduler)[name] for name in SCHEDULE_LENGTHS if name in vars(config.scheduler))
             steps = self.trainer.estimated_stepping_batches

@@ -129,7 +129,8 @@ class VAE(LikelihoodModel):
     # ------------------------------------------------------------------------------------------------ the bound
 
     def losses(self, x: Tensor, noise: Noise, context: Tensor | None) -> tuple[Tensor, dict[str, Tensor]]:
-        q = self.infer(x, context)
+        x = self._checked(x)
+        q = self._inferred(x, context)
         epsilon = q.epsilon(noise, self.num_samples)
         has_gradient = torch.is_grad_enabled()
         m = self.gradient_samples if has_gradient else None
@@ -160,8 +161,11 @@ class VAE(LikelihoodModel):
 
     def infer(self, x: Tensor, context: Tensor | None = None) -> ConditionedPosterior:
         """q(z|x) for each example of a batch ``(batch, *shape)``."""
+        return self._inferred(self._checked(x), context)
+
+    def _inferred(self, x: Tensor, context: Tensor | None) -> ConditionedPosterior:
         check_context(context, self.context_features)
-        features = self._features(self._checked(x), context)
+        features = self._features(x, context)
         with full_precision(x):
             return self.posterior(features)
 
@@ -185,11 +189,14 @@ class VAE(LikelihoodModel):
     ) -> tuple[Tensor, Tensor]:
         with full_precision(x):
             z, log_q = q.at(epsilon, path_weights)
-        log_likelihood, log_prior = self.log_joint(x, z, noise, context)
+        log_likelihood, log_prior = self._log_joint(x, z, noise, context)
         return -log_likelihood, log_q - log_prior
 
     def log_joint(self, x: Tensor, z: Tensor, noise: Noise, context: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """log p(x|z) and log p(z), both ``(num_samples, batch)`` in nats, of z ``(num_samples, batch, D)``."""
+        return self._log_joint(self._checked(x), z, noise, context)
+
+    def _log_joint(self, x: Tensor, z: Tensor, noise: Noise, context: Tensor | None) -> tuple[Tensor, Tensor]:
         x, log_det = (x, 0.0) if self.standardise is None else self._standardised(x)
         with full_precision(x):
             log_prior = self.prior.log_prob(z, context)
@@ -199,7 +206,7 @@ class VAE(LikelihoodModel):
 
     def report(self, x: Tensor, noise: Noise, num_samples: int, context: Tensor | None = None) -> dict[str, Tensor]:
         x = self._checked(x)
-        q = self.infer(x, context)
+        q = self._inferred(x, context)
         reconstruction, log_ratio = self.terms(x, q, noise, num_samples, context)
         terms = _elbo_terms(reconstruction, self._kl_by_group(q, log_ratio))
         return terms if self.standardise is None else {**terms, "log_det": self.standardise.inverse(x)[1]}
@@ -229,7 +236,7 @@ class VAE(LikelihoodModel):
 
     def log_weights_of(self, x: Tensor, context: Tensor | None = None) -> LogWeights:
         x = self._checked(x)
-        q = self.infer(x, context)
+        q = self._inferred(x, context)
 
         def log_weights(noise: Noise, num_samples: int) -> Tensor:
             reconstruction, log_ratio = self.terms(x, q, noise, num_samples, context)
