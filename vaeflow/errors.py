@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import signal
 from typing import Any
 
@@ -76,8 +77,8 @@ def check_values(name: str, x: Tensor, levels: int | None = None) -> None:
     """
     if not x.numel() or (levels is None and not x.is_floating_point()):
         return
-    low, high = torch.aminmax(x)  # NaN if there is one
-    if x.is_floating_point() and not bool(torch.isfinite(low) & torch.isfinite(high)):
+    low, high = (bound.item() for bound in torch.aminmax(x))  # NaN if there is one
+    if not (math.isfinite(low) and math.isfinite(high)):
         bad = (~torch.isfinite(x)).flatten(1).any(1).nonzero().flatten().tolist()
         raise VaeflowError(
             f"example {bad[0]} of {name} holds NaN or infinity ({len(bad)} of {len(x):,} examples do): leave such "
@@ -87,7 +88,7 @@ def check_values(name: str, x: Tensor, levels: int | None = None) -> None:
         return
     fractions = x.is_floating_point() and not torch.equal(x, x.floor())
     if low < 0 or high >= levels:
-        found = f"values from {low.item():g} to {high.item():g}{', fractions among them' if fractions else ''}"
+        found = f"values from {low:g} to {high:g}{', fractions among them' if fractions else ''}"
     elif fractions:
         found = f"the value {x[x != x.floor()][0].item():g}"
     else:
