@@ -14,9 +14,11 @@ import io
 import pickle
 import re
 import typing
+import warnings
 import zipfile
 import zlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -25,8 +27,9 @@ from pytorch_lightning import LightningDataModule, LightningModule
 from pytorch_lightning.plugins.io import TorchCheckpointIO
 
 import vaeflow
-from vaeflow.errors import VaeflowError
+from vaeflow.errors import VaeflowError, VaeflowWarning
 from vaeflow.files import whole
+from vaeflow.identity import Identity
 
 TRUSTED = ("vaeflow", "torch.nn", "torch.optim")
 LIGHTNING = ("pytorch_lightning.callbacks", "pytorch_lightning.loggers", "pytorch_lightning.strategies")
@@ -214,6 +217,8 @@ def keep_weights(source: Path, target: Path) -> None:
     its training needs: a third of the size. Nothing can be resumed from it."""
     checkpoint = read(source)
     kept = {name: checkpoint[name] for name in ("state_dict", "epoch", "global_step", "pytorch-lightning_version", KEY)}
+    if identity := Identity.from_description(kept[KEY].get("identity")):  # whose path is of this machine
+        kept[KEY] = {**kept[KEY], "identity": replace(identity, source=None).describe()}
     kept["callbacks"] = {name: state for name, state in checkpoint["callbacks"].items() if name == "Timer"}
     with whole(target) as file:
         torch.save(kept, file)
@@ -290,6 +295,7 @@ def load(path: str | Path, trust: Sequence[str] = ()) -> Any:
     try:
         model = factory(checkpoint[KEY]["model"], LightningModule, trust)()
         load_weights(model, checkpoint, path)
+        model.trained_on = Identity.from_description(checkpoint[KEY].get("identity"))
     except Exception as error:
         if isinstance(error, VaeflowError) and version == vaeflow.__version__:
             raise
@@ -320,8 +326,12 @@ def load_weights(model: LightningModule, checkpoint: dict[str, Any], path: str |
 
 
 def load_data(path: str | Path, /, trust: Sequence[str] = (), **overrides: Any) -> Any:
-    """The data module that a checkpoint's model was trained on, with some of its arguments replaced."""
-    description = read(path)[KEY]["data"]
+    """The data module that a checkpoint's model was trained on, with some of its arguments replaced. When it is set up
+    it warns if its examples are others than those that the model was trained on.
+
+    A path that was relative to the folder of the training is looked for there, and then here."""
+    contents = read(path)[KEY]
+    description, identity = contents["data"], Identity.from_description(contents.get("identity"))
     if description is None:
         raise VaeflowError(f"{path} does not say what data it was trained on: give the data.")
     make = factory(description, LightningDataModule, trust)
@@ -329,7 +339,29 @@ def load_data(path: str | Path, /, trust: Sequence[str] = (), **overrides: Any) 
     for name in overrides:
         if name not in inspect.signature(make).parameters:
             raise VaeflowError(f"{cls}, which the model was trained on, has no `{name}`.")
-    return make(**overrides)
+    data = make(**{**_original(description, identity, overrides), **overrides})
+    data.trained_on = identity
+    return data
+
+
+def _original(
+    description: Mapping[str, Any], identity: Identity | None, overrides: Mapping[str, Any]
+) -> dict[str, str]:
+    """The absolute path of the data that a checkpoint names by a relative one, if it is still there."""
+    given = dict(description.get("init_args") or {})
+    key = next((name for name in ("path", "root") if isinstance(given.get(name), str)), None)
+    source = None if identity is None or identity.source is None else Path(identity.source)
+    if key is None or key in overrides or source is None or not source.exists():
+        return {}
+    here = Path(given[key])
+    if not here.expanduser().is_absolute() and here.exists() and not here.samefile(source):
+        warnings.warn(
+            f"the data are read from {source}, which the model was trained on, and not from {here.resolve()}: "
+            f"--{key} names others.",
+            VaeflowWarning,
+            stacklevel=3,
+        )
+    return {key: str(source)}
 
 
 def differences(description: Any, other: Any, key: str = "") -> Iterator[tuple[str, Any, Any]]:

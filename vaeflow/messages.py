@@ -11,7 +11,9 @@ import sys
 import sysconfig
 import time
 import traceback
+import warnings
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -30,7 +32,7 @@ import vaeflow.models
 import vaeflow.nets
 from vaeflow.callbacks import Pictures
 from vaeflow.configs import config_names
-from vaeflow.errors import Stopped, VaeflowError
+from vaeflow.errors import Stopped, VaeflowError, VaeflowWarning
 from vaeflow.memory import keep_freed_memory
 from vaeflow.quiet import quiet
 
@@ -48,7 +50,7 @@ def main(command: Callable[[], None]) -> None:
     sys.path.append(os.getcwd())  # your own classes, named in a config as module.Class
     debug = "--debug" in sys.argv
     try:
-        with quiet():
+        with quiet(), _plain_warnings():
             command()
     except KeyboardInterrupt as stop:
         if getattr(rank_zero_only, "rank", 0) == 0:
@@ -75,6 +77,24 @@ def main(command: Callable[[], None]) -> None:
         whose = f"error in {place}" if place else "internal error, a defect of vaeflow"
         print(f"{whose}: {reason} (--debug shows the traceback)", file=sys.stderr)
         sys.exit(1 if place else 70)
+
+
+@contextmanager
+def _plain_warnings() -> Iterator[None]:
+    """Within it our own warnings are a line each, said once by the first process."""
+    show = warnings.showwarning
+
+    def show_plainly(message: Any, category: type[Warning], *more: Any) -> None:
+        if not issubclass(category, VaeflowWarning):
+            show(message, category, *more)
+        elif getattr(rank_zero_only, "rank", 0) == 0:
+            print(f"warning: {message}", file=sys.stderr)
+
+    warnings.showwarning = show_plainly  # type: ignore[assignment]
+    try:
+        yield
+    finally:
+        warnings.showwarning = show
 
 
 def _is_lost(error: Exception) -> bool:

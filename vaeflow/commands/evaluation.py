@@ -12,7 +12,6 @@ from vaeflow.commands.arguments import add_checkpoint, checkpoints_of, open_chec
 from vaeflow.commands.training import stoppable
 from vaeflow.errors import VaeflowError
 from vaeflow.evaluation import compare
-from vaeflow.evaluation.doubts import doubts_before
 from vaeflow.evaluation.evaluate import best_accelerator, evaluate, evaluation_trainer
 from vaeflow.evaluation.partial import cache
 from vaeflow.evaluation.results import table, write_results
@@ -48,7 +47,7 @@ def evaluate_checkpoint() -> None:
         raise VaeflowError(f"--json is {args.json}, expected a file whose name ends in .json, such as out.json.")
     (path,) = checkpoints_of(args, parser)
     model, data = open_checkpoint(path, args, batch_size=args.batch_size)
-    seconds, doubts = _training_seconds(path), list(doubts_before(model, data))
+    seconds = _training_seconds(path)
     with quiet():
         devices, num_nodes = as_launched(args.devices)
         precision = "64-true" if args.precision == "64" else "32-true"
@@ -61,7 +60,7 @@ def evaluate_checkpoint() -> None:
         results = evaluate(model, data, *asked, trainer, args.shard, cache())
     if not trainer.is_global_zero:
         return
-    results.update(checkpoint=str(path), training_seconds=seconds, doubts=doubts)
+    results.update(checkpoint=str(path), training_seconds=seconds)
     print(f"\n{table(results)}")
     if args.json is not None:
         write_results(Path(args.json), results)

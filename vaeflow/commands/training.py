@@ -23,6 +23,7 @@ from vaeflow.errors import Stopped, VaeflowError
 from vaeflow.evaluation.doubts import doubts_before, hints_before
 from vaeflow.evaluation.evaluate import check_fits, evaluate
 from vaeflow.evaluation.results import table, write_results
+from vaeflow.identity import Identity
 from vaeflow.launch import check_devices, end_others
 from vaeflow.messages import Parser
 from vaeflow.models import LikelihoodModel
@@ -59,9 +60,8 @@ def _train(cli: TrainingCLI, folder: Path) -> None:
     model.compile_losses, model.on_nonfinite = cli.config.compile, cli.config.on_nonfinite
     if trainer.world_size > 1 and not model.is_trained_by_gradient:
         raise VaeflowError(f"{type(model).__name__} is fitted in closed form, by one process: leave devices at 1.")
-    if cli.resume_from is None:
-        data.setup("fit")
-    else:
+    data.setup("fit")
+    if cli.resume_from is not None:
         steps_before = _check_same(cli, cli.resume_from)
     if trainer.is_global_zero:
         size = f"{sum(p.numel() for p in model.parameters()):,} parameters"
@@ -97,6 +97,8 @@ def _check_same(cli: TrainingCLI, path: str) -> int:
                 raise VaeflowError(
                     f"{path} was trained with {key} = {before}, now it is {now}: resume with the same, or start anew."
                 )
+    if difference := cli.datamodule.difference_from(Identity.from_description(checkpoint[KEY].get("identity"))):
+        raise VaeflowError(f"{path} cannot be resumed: {difference}; to train on these, start anew.")
     return int(checkpoint["global_step"])
 
 
@@ -125,7 +127,6 @@ def finish(cli: TrainingCLI, folder: Path, doubts: list[str]) -> None:
     best = Path(cli.checkpoints.best_model_path or cli.checkpoints.last_model_path)
     checkpoint = read(best)
     load_weights(cli.model, checkpoint, best)
-    doubts = list(doubts_before(cli.model, data)) or doubts  # a log-determinant may be right where training begins
     again = f"python scripts/evaluate.py --ckpt {quote(str(best))}"
     if cli.model.kind in ("importance-sampled", "dequantised"):
         again += f" --num-samples {max(100, 5 * (cli.config.num_samples or cli.model.evaluation_samples))}"
@@ -141,7 +142,7 @@ def finish(cli: TrainingCLI, folder: Path, doubts: list[str]) -> None:
         checkpoint=str(best),
         training_seed=cli.config.seed_everything,
         training_seconds=timer.time_elapsed("train"),
-        doubts=doubts,
+        doubts=results["doubts"] or doubts,  # a log-determinant may be right where training begins, or ends
     )
     if not trainer.is_global_zero:
         return

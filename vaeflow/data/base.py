@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import os
+import warnings
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from pathlib import Path
@@ -16,7 +18,8 @@ from torch.utils.data import DataLoader, Sampler
 
 from vaeflow.checkpoint import describe
 from vaeflow.data.batches import EvaluationBatches, Slices, TrainingBatches
-from vaeflow.errors import VaeflowError, check_positive, check_values
+from vaeflow.errors import VaeflowError, VaeflowWarning, check_positive, check_values
+from vaeflow.identity import Identity, count_shared
 from vaeflow.noise import Noise
 
 Split = tuple[Tensor, Tensor]
@@ -49,6 +52,10 @@ class DataModule(LightningDataModule, ABC):
     """Whether each process evaluates examples of its own."""
     has_examples = True
     """False of an energy, whose batches hold nothing but indices."""
+    source: Path | None = None
+    """The file or folder that the examples are read from."""
+    trained_on: Identity | None = None
+    """Of the data that a checkpoint's model was trained on, where these are loaded as such."""
 
     def __init__(self, batch_size: int = 128, seed: int = 0) -> None:
         super().__init__()
@@ -101,6 +108,28 @@ class DataModule(LightningDataModule, ABC):
                 raise VaeflowError(f"the {name} split of {type(self).__name__} is empty.")
             check_values(f"the {name} split", x, None if self.levels is None else self._raw_levels)
         self.splits = splits
+        if difference := self.difference_from(self.trained_on):
+            warnings.warn(f"{difference}.", VaeflowWarning, stacklevel=2)
+
+    @functools.cached_property
+    def identity(self) -> Identity | None:
+        """What tells these data from all others; None where there are no examples."""
+        self.setup("")
+        return Identity.of(self.splits, self.source) if self.has_examples else None
+
+    def difference_from(self, trained_on: Identity | None) -> str | None:
+        """In what these data differ from those that a model was trained on, and what to do, as half a sentence; None if
+        in nothing, or if it is not known."""
+        mine = None if trained_on is None else self.identity
+        difference = None if trained_on is None or mine is None else trained_on.difference_from(mine)
+        key = next((name for name in ("path", "root") if name in self.hparams), None)
+        return f"{difference}; --{key} names the ones it was trained on" if difference and key else difference
+
+    def count_in_training(self) -> int | None:
+        """How many of the examples that the test loop sees are training examples as well; None where it sees those."""
+        if self.evaluation_split == "train" or not self.has_examples:
+            return None
+        return count_shared(self._split(self.evaluation_split)[0][: self.num_evaluated], self.splits["train"][0])
 
     def train_dataloader(self) -> DataLoader:
         batches = TrainingBatches(len(self.splits["train"][0]), self.batch_size, self.seed, *_place(self), self._done)

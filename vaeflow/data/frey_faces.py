@@ -32,7 +32,8 @@ class FreyFaces(DataModule):
 
     def __init__(self, root: str | None = None, batch_size: int = 100, split_seed: int = 123, seed: int = 0) -> None:
         super().__init__(batch_size, seed)
-        self.root, self.split_seed = data_root(root), split_seed
+        self.source = self.root = data_root(root)
+        self.split_seed = split_seed
         self.shape, self.levels = (1, 28, 20), 256
 
     def read(self) -> dict[str, Split]:

@@ -43,6 +43,7 @@ class ImageFolder(DataModule):
     ) -> None:
         super().__init__(batch_size, seed)
         self.root, self.size, self.grey, self.split_seed = Path(root).expanduser(), size, grey, split_seed
+        self.source = self.root
         self.paths = sorted(p for p in self.root.rglob("*") if p.suffix.lower() in PICTURES and not self._hidden(p))
         if not self.paths:
             raise VaeflowError(f"there are no pictures in {self.root.resolve()} ({', '.join(PICTURES)}).")
@@ -138,7 +139,7 @@ class Arrays(DataModule):
         self, path: str, levels: int | None = None, batch_size: int = 128, split_seed: int = 0, seed: int = 0
     ) -> None:
         super().__init__(batch_size, seed)
-        self.path = Path(path).expanduser()
+        self.source = self.path = Path(path).expanduser()
         if levels is not None and levels < 2:
             raise VaeflowError(f"levels is {levels}, expected at least 2.")
         arrays = dict(self._arrays())

@@ -38,7 +38,7 @@ class MNIST(DataModule):
         if not 1 <= num_val < 60_000:
             raise VaeflowError(f"num_val is {num_val}, of 60,000 images: expected at least 1, and some to train on.")
         self.num_val = num_val
-        self.root = data_root(root)
+        self.source = self.root = data_root(root)
         self.binarise, self.protocol_seed = binarise, binarise_seed
         self.shape, self.num_classes = (1, 28, 28), 10
         self.levels = 256 if binarise == "none" else 2
@@ -83,7 +83,8 @@ class CIFAR10(DataModule):
 
     def __init__(self, root: str | None = None, batch_size: int = 128, flip: bool = False, seed: int = 0) -> None:
         super().__init__(batch_size, seed)
-        self.root, self.flip = data_root(root), flip
+        self.source = self.root = data_root(root)
+        self.flip = flip
         self.shape, self.levels, self.num_classes = (3, 32, 32), 256, 10
 
     @property

@@ -16,6 +16,7 @@ from torchmetrics.utilities.distributed import gather_all_tensors
 import vaeflow
 from vaeflow.checkpoint import describe
 from vaeflow.errors import VaeflowError
+from vaeflow.evaluation.doubts import doubts_before
 from vaeflow.evaluation.log_likelihood import rows_within
 from vaeflow.evaluation.metrics import ActiveUnits, ByExample, LogLikelihood, Means, stderr
 from vaeflow.evaluation.partial import Partial
@@ -214,6 +215,7 @@ def evaluate(
     """
     data.evaluate_on(split, limit)
     check_fits(model, data)
+    doubts = list(doubts_before(model, data))
     loop = Evaluation(model, data.num_evaluated, num_samples, seed, memory_mb)
     with quiet():
         trainer = trainer or evaluation_trainer()
@@ -265,7 +267,8 @@ def evaluate(
         "git_commit": git_commit(),
         "world_size": trainer.world_size,
         "training_seconds": None,
-        "doubts": [],
+        "num_in_training": data.count_in_training(),
+        "doubts": doubts,
     }
 
 

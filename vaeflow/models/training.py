@@ -26,6 +26,7 @@ from vaeflow.checkpoint import KEY, class_of
 from vaeflow.compiled import is_eager
 from vaeflow.errors import VaeflowError, check_shape, check_tensor, check_values
 from vaeflow.evaluation.metrics import Means
+from vaeflow.identity import Identity
 from vaeflow.models.finite import is_finite, where, whose
 from vaeflow.noise import Noise
 
@@ -49,6 +50,8 @@ class TrainedModel(LightningModule, ABC):
     """Whether training compiles :meth:`losses` with torch.compile: a setting of a run, not of a model."""
     on_nonfinite: Literal["stop", "skip"] = "stop"
     """What is done where a loss or a gradient is NaN or infinite: stop the run, or leave out that step."""
+    trained_on: Identity | None = None
+    """Of the data that it was trained on, where a checkpoint says so."""
     started: Tensor
     """Whether :meth:`initialise` has been called."""
 
@@ -265,6 +268,7 @@ class TrainedModel(LightningModule, ABC):
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         datamodule = getattr(self.trainer, "datamodule", None)
+        identity = datamodule.identity if datamodule is not None else None
         if not all(map(is_finite, self.parameters())):
             raise VaeflowError(f"the weights are not finite at step {self.global_step}: they are not kept.")
         # what has been added up since the last line of the log
@@ -273,6 +277,7 @@ class TrainedModel(LightningModule, ABC):
             "version": vaeflow.__version__,
             "model": self.description,
             "data": datamodule.description if datamodule is not None else None,
+            "identity": identity.describe() if identity is not None else None,
         }
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
