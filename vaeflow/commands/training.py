@@ -98,7 +98,7 @@ def _check_same(cli: TrainingCLI, path: str) -> int:
                     f"{path} was trained with {key} = {before}, now it is {now}: resume with the same, or start anew."
                 )
     if difference := cli.datamodule.difference_from(Identity.from_description(checkpoint[KEY].get("identity"))):
-        raise VaeflowError(f"{path} cannot be resumed: {difference}; to train on these, start anew.")
+        raise VaeflowError(f"{path} cannot be resumed: {difference}; resume with those, or start anew.")
     return int(checkpoint["global_step"])
 
 

@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from pytorch_lightning import LightningDataModule
 from torch import Tensor
@@ -109,7 +110,8 @@ class DataModule(LightningDataModule, ABC):
             check_values(f"the {name} split", x, None if self.levels is None else self._raw_levels)
         self.splits = splits
         if difference := self.difference_from(self.trained_on):
-            warnings.warn(f"{difference}.", VaeflowWarning, stacklevel=2)
+            key = next((f": --{name} names others" for name in ("path", "root") if name in self.hparams), "")
+            warnings.warn(f"{difference}{key}.", VaeflowWarning, stacklevel=2)
 
     @functools.cached_property
     def identity(self) -> Identity | None:
@@ -118,12 +120,11 @@ class DataModule(LightningDataModule, ABC):
         return Identity.of(self.splits, self.source) if self.has_examples else None
 
     def difference_from(self, trained_on: Identity | None) -> str | None:
-        """In what these data differ from those that a model was trained on, and what to do, as half a sentence; None if
-        in nothing, or if it is not known."""
-        mine = None if trained_on is None else self.identity
-        difference = None if trained_on is None or mine is None else trained_on.difference_from(mine)
-        key = next((name for name in ("path", "root") if name in self.hparams), None)
-        return f"{difference}; --{key} names the ones it was trained on" if difference and key else difference
+        """In what these data differ from those that a model was trained on, as half a sentence; None if in nothing, or
+        if it is not known."""
+        if trained_on is None or self.identity is None:
+            return None
+        return trained_on.difference_from(self.identity)
 
     def count_in_training(self) -> int | None:
         """How many of the examples that the test loop sees are training examples as well; None where it sees those."""
@@ -191,6 +192,13 @@ class DataModule(LightningDataModule, ABC):
                 f"index {outside[0]} is outside the {split} split, which has {len(x)} examples, 0 to {len(x) - 1}."
             )
         return self.finish(x[index], self._noise(split, index)), y[index]
+
+    def dimension_name(self, dimension: int) -> str:
+        """What a dimension of an example, flattened, is called: a column of vectors, a pixel of images."""
+        place = tuple(int(i) for i in np.unravel_index(dimension, self.shape))
+        if len(place) == 1:
+            return f"column {dimension}"
+        return f"pixel {place[1:] if self.shape[0] == 1 else place}"
 
     @property
     def class_names(self) -> list[str]:

@@ -1,0 +1,148 @@
+"""Why a density of real-valued data may have no bound, or no digits: atoms, integers, outliers, curves and surfaces."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from typing import Any
+
+import torch
+from scipy.spatial import cKDTree
+from torch import Tensor
+
+VALUES = 2 * 10**7
+"""How many numbers are looked at, at most."""
+ATOM = 0.03
+"""A value that more than this share of the examples have is an atom."""
+FAR = 1000.0
+"""Standard deviations of the training data beyond which a value of another split is an outlier."""
+NO_BOUND = "a density of real numbers has no bound there, and its nll means nothing"
+
+
+def doubts_about_data(data: Any) -> Iterator[str]:
+    """Sentences on why the nll of a density of these real-valued data would mean nothing.
+
+    Args:
+        data: a :class:`~vaeflow.data.base.DataModule` of continuous data.
+    """
+    data.setup("")
+    count, dimension = data.count("train"), math.prod(data.shape)
+    rows = min(count, 20_000, max(1000, VALUES // dimension))
+    x = data.examples("train", torch.arange(rows))[0].flatten(1).double()
+    few = _columns_of_few_values(x)
+    if few:
+        distinct, others = len(x[:, few[0]].unique()), len(few) - 1
+        more = (
+            f", and {others:,} other{'s' * (others > 1)} of {dimension:,} dimensions too few as well" if others else ""
+        )
+        yield (
+            f"{data.dimension_name(few[0])} of {data.label} takes only {distinct:,} distinct values in {rows:,} "
+            f"examples{more}: {NO_BOUND}. Give integers as integers, with --data.levels, or leave such dimensions out."
+        )
+    atoms = {column: atom for column, atom in _atoms(x).items() if column not in few}
+    if atoms:
+        column, (value, share) = max(atoms.items(), key=lambda item: item[1][1])
+        more = f", and {len(atoms) - 1} other dimensions have such values" if len(atoms) > 1 else ""
+        yield (
+            f"{data.dimension_name(column)} of {data.label} has the value {value:g} in {share:.0%} of the training "
+            f"examples{more}: {NO_BOUND}. If it stands for missing values, leave those examples or that dimension "
+            "out."
+        )
+    yield from _outliers(data)
+    if _are_dependent(x):
+        yield (
+            f"some dimensions of {data.label} are a linear function of the others: {NO_BOUND}; leave those dimensions "
+            "out."
+        )
+    elif not few and not atoms and lie_on_a_surface(x):
+        yield (
+            f"the examples of {data.label} lie on a curve or surface of fewer than {dimension} dimensions: {NO_BOUND}; "
+            "leave out what is a function of other dimensions, or add noise of the size of the measurements' error."
+        )
+
+
+def _columns_of_few_values(x: Tensor) -> list[int]:
+    """The columns of examples ``(N, D)`` in whose first 1,000 at least half of the values occur before."""
+    ordered = x[:1000].sort(0).values
+    repeated = (ordered[1:] == ordered[:-1]).sum(0) >= len(ordered) / 2
+    return repeated.nonzero().flatten().tolist()
+
+
+def _atoms(x: Tensor) -> dict[int, tuple[float, float]]:
+    """Of the columns of examples ``(N, D)`` that have an atom, its value and the share of examples that have it."""
+    ordered = x.sort(0).values
+    apart = max(4, int(ATOM * len(x)))
+    same = ordered[apart:] == ordered[:-apart]  # of a value that stands more than `apart` times
+    found = {}
+    for column in same.any(0).nonzero().flatten().tolist():
+        values, counts = ordered[:, column].unique_consecutive(return_counts=True)
+        found[column] = (values[counts.argmax()].item(), counts.max().item() / len(x))
+    return found
+
+
+def _outliers(data: Any) -> Iterator[str]:
+    """Sentences on values so far out that float32 tells others apart no longer, or that alone make the nll."""
+    mean, scale = (part.flatten() for part in data.statistics())
+    for split in ("train", "val", "test"):
+        farthest, at = torch.zeros_like(mean), torch.zeros(len(mean), dtype=torch.int64)
+        for index in torch.arange(data.count(split)).split(4096):
+            x = data.examples(split, index)[0].flatten(1).double()
+            distance, row = ((x - mean) / scale).abs().max(0)
+            is_farther = distance > farthest
+            farthest = torch.where(is_farther, distance, farthest)
+            at = torch.where(is_farther, index[row], at)
+        column = int(farthest.nan_to_num().argmax())
+        value = data.examples(split, at[column : column + 1])[0].flatten(1)[0, column].item()
+        what = f"{data.dimension_name(column)} of {data.label} has the value {value:g}"
+        if split == "train":
+            before, after = _distinct(data, column, mean, scale)
+            if after < 0.9 * before:
+                yield (
+                    f"{what}, so far from the others that of {before:,} distinct values {after:,} are left in float32 "
+                    "once they are standardised: leave such examples out, or take logarithms."
+                )
+        elif farthest[column] > FAR:
+            yield (
+                f"{what} in the {split} split, {farthest[column]:.3g} standard deviations of the training data from "
+                "their mean: the nll is of that value alone."
+            )
+
+
+def _distinct(data: Any, column: int, mean: Tensor, scale: Tensor) -> tuple[int, int]:
+    """How many values of a column training examples have, and how many in float32 once standardised."""
+    x = data.examples("train", torch.arange(min(data.count("train"), 20_000)))[0].flatten(1)[:, column].double()
+    standardised = ((x - mean[column]) / scale[column]).float()
+    return len(x.unique()), len(standardised.unique())
+
+
+def _are_dependent(x: Tensor) -> bool:
+    """Whether some dimensions of examples ``(N, D)`` are a linear function of the others, to 6 digits."""
+    if not 1 < x.shape[1] < min(len(x), 1024) or not bool((x.std(0) > 0).all()):  # a constant is refused elsewhere
+        return False
+    return bool(torch.linalg.eigvalsh(torch.corrcoef(x.T))[0] < 1e-12)
+
+
+def lie_on_a_surface(x: Tensor, queries: int = 200) -> bool:
+    """Whether examples ``(N, D)``, D up to 32, lie on curves or surfaces of fewer dimensions, a tenth of them at least.
+
+    Nearest neighbours of a point of a density spread in all D directions alike, however near they are; on a surface
+    they become the flatter, the nearer they are. So the ratio of the smallest to the largest singular value of 2 D + 4
+    neighbours is small there, and smaller among all examples than among a quarter of them, while of noise around a
+    surface it grows with their number. On 20,000 examples the lowest tenth of the ratios is above 0.2 for
+    the toy densities, Gaussians of up to 20 dimensions and heavy tails, and 0.0002 for a circle, 0.008 for a sphere.
+    """
+    x = ((x - x.mean(0)) / x.std(0)).unique(dim=0)
+    neighbours = 2 * x.shape[1] + 4
+    if not 2 <= x.shape[1] <= 32 or len(x) < max(500, 16 * neighbours) or not bool(torch.isfinite(x).all()):
+        return False
+    x = x[torch.randperm(len(x), generator=torch.Generator().manual_seed(0))]
+    quarter, whole = (_flatness(part, neighbours, queries) for part in (x[: len(x) // 4], x))
+    return whole < 0.1 and whole < 0.8 * quarter
+
+
+def _flatness(x: Tensor, neighbours: int, queries: int) -> float:
+    """The lowest tenth of the ratios of singular values of points' neighbours, see :func:`lie_on_a_surface`."""
+    _, index = cKDTree(x.numpy()).query(x[:queries].numpy(), neighbours + 1)
+    near = x[torch.from_numpy(index)]
+    values = torch.linalg.svdvals(near - near.mean(1, keepdim=True))
+    return float((values[:, -1] / values[:, 0]).quantile(0.1))
