@@ -77,7 +77,8 @@ def require_statistics(part: nn.Module, statistic: Tensor) -> None:
     if is_eager() and math.isnan(statistic.view(-1)[0].item()):
         raise VaeflowError(
             f"the statistics of the training data that {type(part).__name__} needs were never set: train the model "
-            "with a Trainer, or call model.initialise(data) with a data module before its first use."
+            "with a Trainer, or call model.initialise(data) with a data module before training and "
+            "model.refresh(data) after it."
         )
 
 

@@ -42,7 +42,7 @@ def doubts_about_data(data: Any) -> Iterator[str]:
     atoms = {column: atom for column, atom in _atoms(x).items() if column not in few}
     if atoms:
         column, (value, share) = max(atoms.items(), key=lambda item: item[1][1])
-        more = f", and {len(atoms) - 1} other dimensions have such values" if len(atoms) > 1 else ""
+        more = f", and {len(atoms) - 1:,} of the others such a value" if len(atoms) > 1 else ""
         yield (
             f"{data.dimension_name(column)} of {data.label} has the value {value:g} in {share:.0%} of the training "
             f"examples{more}: {NO_BOUND}. If it stands for missing values, leave those examples or that dimension "

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from typing import Any
 
@@ -16,9 +17,6 @@ from vaeflow.noise import Noise
 Results = dict[str, Any]
 MOVED = 500
 """Examples whose density is compared with that of points nearby."""
-COPIES = {True: 0.01, False: 0.05}
-"""The share of training examples among those evaluated from which on a number is doubtful: of real numbers, which a
-density does not repeat, and of integers."""
 
 
 def hints_before(model: Any, data: Any) -> Iterator[str]:
@@ -73,18 +71,21 @@ def doubts_about_density(model: Any, data: Any) -> Iterator[str]:
         )
 
 
-def doubts_about_copies(results: Results) -> Iterator[str]:
-    """A sentence if many of the examples that were evaluated are training examples as well."""
-    copies, count = results.get("num_in_training") or 0, results["num_examples"]
-    if copies > COPIES[results["measure"] == "continuous"] * count:
+def doubts_about_copies(model: Any, results: Results) -> Iterator[str]:
+    """A sentence if many of the examples that were evaluated are training examples as well: more than 1 % of real
+    numbers, which a density does not repeat, or 5 % of integers of more than 32 bits; few bits repeat by themselves."""
+    is_real = model.levels is None
+    if not is_real and model.dimension * math.log2(model.levels) <= 32:
+        return
+    if (results["num_in_training"] or 0) > (0.01 if is_real else 0.05) * results["num_examples"]:
         yield _copies(results)
 
 
 def remarks_on(results: Results) -> Iterator[str]:
     """Sentences on results: why not to believe them, and whether they are loose."""
     yield from doubts_about(results)
-    if results.get("num_in_training") and not any(doubts_about_copies(results)):
-        yield _copies(results)
+    if results.get("num_in_training") and (copies := _copies(results)) not in results["doubts"]:
+        yield copies
     samples = results.get("effective_sample_size")
     if results["kind"] == "importance-sampled" and samples is not None and samples < 2:
         yield "Fewer than two effective samples for each example: the bound is loose, take more samples."
@@ -93,7 +94,6 @@ def remarks_on(results: Results) -> Iterator[str]:
 def doubts_about(results: Results) -> Iterator[str]:
     """Sentences on why not to believe results, those of before training among them."""
     yield from results.get("doubts") or ()
-    yield from doubts_about_copies(results)
     entropy = results.get("entropy")
     bounds = [("nll", "entropy", entropy)] if entropy is not None else []
     bounds += [("nll", "zero of integers", 0.0)] if results["measure"] not in ("continuous", "energy") else []

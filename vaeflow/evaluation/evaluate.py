@@ -16,7 +16,7 @@ from torchmetrics.utilities.distributed import gather_all_tensors
 import vaeflow
 from vaeflow.checkpoint import describe
 from vaeflow.errors import VaeflowError
-from vaeflow.evaluation.doubts import doubts_about_density, doubts_before
+from vaeflow.evaluation.doubts import doubts_about_copies, doubts_about_density, doubts_before
 from vaeflow.evaluation.log_likelihood import rows_within
 from vaeflow.evaluation.metrics import ActiveUnits, ByExample, LogLikelihood, Means, stderr
 from vaeflow.evaluation.partial import Partial
@@ -257,7 +257,7 @@ def evaluate(
         "protocol": data.protocol,
         "test_fingerprint": data.fingerprint(),
     }
-    return {
+    results = {
         **description,
         "entropy": data.entropy,
         **loop.results,
@@ -268,8 +268,9 @@ def evaluate(
         "world_size": trainer.world_size,
         "training_seconds": None,
         "num_in_training": data.count_in_training(),
-        "doubts": [*doubts, *doubts_about_density(model, data)],
     }
+    doubts += [*doubts_about_density(model, data), *doubts_about_copies(model, results)]
+    return {**results, "doubts": doubts}
 
 
 def _without_tf32() -> Any:

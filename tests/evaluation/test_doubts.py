@@ -1,0 +1,138 @@
+"""Numbers that mean nothing are doubted, and clean data are not."""
+
+from __future__ import annotations
+
+import json
+import math
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from tests.test_cli import Run
+from vaeflow.data import Arrays, Toy
+from vaeflow.data.toys import TOYS
+from vaeflow.evaluation.data_doubts import doubts_about_data, lie_on_a_surface
+from vaeflow.evaluation.doubts import doubts_about_density
+from vaeflow.models import Gaussian, NeuralSplineFlow
+
+RNG = np.random.default_rng
+
+
+def doubts(tmp_path: Path, x: np.ndarray) -> list[str]:
+    np.save(tmp_path / "mine.npy", x)
+    return list(doubts_about_data(Arrays(str(tmp_path / "mine.npy"))))
+
+
+CLEAN = {
+    "normal": RNG(0).normal(size=(2000, 4)),
+    "correlated": RNG(0).multivariate_normal([0, 0], [[1, 0.9999], [0.9999, 1]], 2000),
+    "heavy tails": RNG(0).standard_t(3, size=(3000, 3)),
+    "log-normal": np.exp(2 * RNG(0).normal(size=(2000, 2))),
+    "uniform": RNG(0).uniform(size=(3000, 2)).astype(np.float32),
+    "two digits": RNG(0).normal(size=(2000, 2)).round(3),
+    "thin ring": np.exp(1j * RNG(0).uniform(0, 7, 9000)).view(float).reshape(-1, 2) + RNG(1).normal(0, 0.01, (9000, 2)),
+    "few": RNG(0).normal(size=(12, 3)),
+    "dates": 1.7e9 + RNG(0).normal(size=(1000, 2)),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", CLEAN)
+def test_clean_data_are_not_doubted(name: str, tmp_path: Path) -> None:
+    assert doubts(tmp_path, CLEAN[name]) == []
+
+
+@pytest.mark.parametrize("name", TOYS)
+def test_toys_are_not_doubted(name: str) -> None:
+    assert list(doubts_about_data(Toy(name, num_train=5000, num_val=500, num_test=500))) == []  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("share", [0.05, 0.3, 0.9])
+@pytest.mark.parametrize("value", [0.0123, 0.0, -999.0])
+def test_an_atom_is_doubted_with_column_and_value(share: float, value: float, tmp_path: Path) -> None:
+    x = RNG(0).normal(size=(2000, 3))
+    x[RNG(1).random(2000) < share, 1] = value
+    (doubt, *_) = doubts(tmp_path, x)
+    assert "column 1 of mine.npy" in doubt
+    assert f"has the value {value:g} in" in doubt or share == 0.9  # which are few values first of all
+
+
+def test_clipped_values_are_atoms(tmp_path: Path) -> None:
+    (doubt,) = doubts(tmp_path, RNG(0).normal(size=(2000, 2)).clip(-1, 3))
+    assert "of mine.npy has the value -1 in 1" in doubt
+    assert "% of the training examples, and 1 of the others such a value" in doubt
+
+
+def test_few_values_are_doubted_by_name(tmp_path: Path) -> None:
+    x = RNG(0).normal(size=(1000, 2))
+    x[:, 1] = RNG(0).integers(0, 5, 1000) / 4
+    (doubt,) = doubts(tmp_path, x)
+    assert "column 1 of mine.npy takes only 5 distinct values in 800 examples" in doubt
+
+
+@pytest.mark.parametrize("value", [1e9, -3e12, 1e30])
+def test_an_outlier_in_training_is_doubted_with_its_value(value: float, tmp_path: Path) -> None:
+    x = RNG(0).normal(size=(3000, 2))
+    np.savez(tmp_path / "mine.npz", train=np.concatenate([x[:2000], [[0.0, value]]]), val=x[2000:2500], test=x[2500:])
+    (doubt,) = doubts_about_data(Arrays(str(tmp_path / "mine.npz")))
+    assert f"column 1 of mine.npz has the value {value:g}, so far from the others that of 2,001 distinct" in doubt
+
+
+def test_an_outlier_in_the_test_split_is_doubted(tmp_path: Path) -> None:
+    x = RNG(0).normal(size=(3000, 2))
+    x[2700, 0] = -1e7
+    np.savez(tmp_path / "mine.npz", train=x[:2000], val=x[2000:2500], test=x[2500:])
+    (doubt,) = doubts_about_data(Arrays(str(tmp_path / "mine.npz")))
+    assert "column 0 of mine.npz has the value -1e+07 in the test split" in doubt
+
+
+SURFACES = {
+    "circle": lambda t, z: np.stack([np.cos(t), np.sin(t)], 1),
+    "graph": lambda t, z: np.stack([t, t**2], 1),
+    "helix": lambda t, z: np.stack([np.cos(3 * t), np.sin(3 * t), t], 1),
+    "sphere": lambda t, z: z[:, :3] / np.linalg.norm(z[:, :3], axis=1, keepdims=True),
+    "product": lambda t, z: np.column_stack([z[:, :3], z[:, 0] * z[:, 1]]),
+    "two curves": lambda t, z: np.stack([t, np.sin(t) + 3 * (z[:, 0] > 0)], 1),
+    "half of a curve": lambda t, z: np.where(z[:, 3:] > 0, np.stack([np.cos(t), np.sin(t)], 1), z[:, :2]),
+}
+
+
+@pytest.mark.parametrize("name", SURFACES)
+@pytest.mark.parametrize("count", [1000, 6000])
+def test_curves_and_surfaces_are_doubted(name: str, count: int, tmp_path: Path) -> None:
+    rng = RNG(0)
+    x = SURFACES[name](rng.uniform(0, 2 * math.pi, count), rng.normal(size=(count, 4)))
+    (doubt,) = doubts(tmp_path, x)
+    assert "lie on a curve or surface of fewer than" in doubt
+    assert not lie_on_a_surface(torch.from_numpy(x + 0.05 * rng.normal(size=x.shape)))
+
+
+def test_an_nll_that_falls_without_bound_is_doubted(tmp_path: Path) -> None:
+    """A density that has learned the circle; one that has not, and a Gaussian of Gaussian data, are what they say."""
+    t = torch.rand(3000, generator=torch.Generator().manual_seed(0)) * 2 * math.pi
+    np.save(tmp_path / "circle.npy", torch.stack([t.cos(), t.sin()], 1).double().numpy())
+    data = Arrays(str(tmp_path / "circle.npy"))
+    data.evaluate_on("test")
+    smooth = Gaussian(shape=(2,)).eval()
+    smooth.initialise(data)
+    assert list(doubts_about_density(smooth, data)) == []
+    sharp = NeuralSplineFlow(shape=(2,), hidden=[8]).eval()
+    sharp.initialise(data)
+    sharp.log_prob = lambda x, *_: -0.5 * ((x.norm(dim=-1) - 1) / 1e-4).square()  # type: ignore[method-assign]
+    (doubt,) = doubts_about_density(sharp, data)
+    assert "if they are moved by a thousandth of a standard deviation" in doubt
+
+
+def test_a_doubtful_number_has_no_rank(run: Run, tmp_path: Path) -> None:
+    x = RNG(0).normal(size=(400, 2))
+    x[:100, 0] = 0.5
+    np.save(tmp_path / "atom.npy", x)
+    for model in ("Gaussian", "GaussianMixture"):
+        code, output = run("train", "--model", model, "--data", "Arrays", "--data.path", "atom.npy",
+                           "--trainer.max_epochs", 1, "--pictures.every", 0, "--experiment", model)  # fmt: skip
+        assert code == 0, output
+        assert output.count("column 0 of atom.npy has the value 0.5") == 2  # before training, and with the results
+        results = json.loads((tmp_path / f"runs/{model}/version_0/results.json").read_text())
+        assert any("has the value 0.5" in doubt for doubt in results["doubts"])
+    assert run("compare", "runs")[1].count("doubtful") == 2
