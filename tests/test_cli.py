@@ -771,3 +771,24 @@ def test_an_own_package_of_two_modules_loads(run: Run, tmp_path: Path, monkeypat
 def test_what_is_fitted_in_closed_form_takes_one_process(run: Run) -> None:
     code, output = run("train", "--config", "gaussian", "--trainer.devices", 2, "--trainer.accelerator", "cpu")
     assert (code, "fitted in closed form, by one process" in output) == (1, True), output
+
+
+@pytest.mark.parametrize(
+    ("arguments", "mended"),
+    [
+        (("--config", "nice"), "--model.preprocess null"),
+        (("--config", "vae", "--model.likelihood", "Bernoulli"), "--model.likelihood null"),
+        (("--config", "vae", "--model.likelihood", "DiscretisedLogistic"), "--model.likelihood null"),
+        (("--model", "RealNVP", "--model.preprocess", "UnitInterval"), "--model.preprocess null"),
+    ],
+)
+def test_what_does_not_fit_real_numbers_is_told_with_the_option_that_mends_it(
+    arguments: tuple[str, ...], mended: str, run: Run, tmp_path: Path
+) -> None:
+    np.save(tmp_path / "mine.npy", np.random.default_rng(0).normal(size=(60, 4)))
+    data = ("--data", "Arrays", "--data.path", "mine.npy", *SHORT)
+    code, output = run("train", *arguments, *data)
+    assert (code, output.count("error: ")) == (1, 1), output
+    assert mended in output
+    code, output = run("train", *arguments, *data, *mended.split())
+    assert code == 0, output

@@ -51,12 +51,11 @@ def check_tensor(name: str, value: Any) -> None:
     >>> check_tensor("x", [1.0, 2.0])
     Traceback (most recent call last):
     ...
-    vaeflow.errors.VaeflowError: x is of type list, expected a tensor: torch.as_tensor(x) makes one of an array or a list.
+    vaeflow.errors.VaeflowError: x is of type list, expected a tensor: torch.as_tensor(x) makes one.
     """
     if not isinstance(value, Tensor):
         raise VaeflowError(
-            f"{name} is of type {type(value).__name__}, expected a tensor: torch.as_tensor({name}) makes one of an array or "
-            "a list."
+            f"{name} is of type {type(value).__name__}, expected a tensor: torch.as_tensor({name}) makes one."
         )
     if value.is_complex():
         raise VaeflowError(f"{name} holds complex numbers, expected real ones.")

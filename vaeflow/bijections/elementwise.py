@@ -94,5 +94,8 @@ class Logit(Bijection):
 def integer_levels(name: str, levels: int | None) -> int:
     """L, or a :class:`VaeflowError` where the data are continuous."""
     if not levels:
-        raise VaeflowError(f"{name} is for integer data, but these are continuous: leave out `preprocess`.")
+        raise VaeflowError(
+            f"{name} is for integer data, but these are continuous: set --model.preprocess null, for the map that fits "
+            "the data, or --data.levels if they are integers."
+        )
     return levels

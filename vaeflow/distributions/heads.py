@@ -51,7 +51,8 @@ class Likelihood(nn.Module, ABC):
         """Raise a :class:`VaeflowError` unless the head is one for such data."""
         if self.levels is None:
             raise VaeflowError(
-                f"{type(self).__name__} is a likelihood of integers, but the data are continuous: use Gaussian."
+                f"{type(self).__name__} is a likelihood of integers, but the data are continuous: set "
+                "--model.likelihood null for the head that fits."
             )
 
     @abstractmethod
@@ -112,7 +113,7 @@ class Bernoulli(Likelihood):
             raise VaeflowError(
                 f"Bernoulli is a likelihood of binary data, but the data are "
                 f"{'continuous' if self.levels is None else f'integers with {self.levels} levels'}: "
-                "binarise them, or leave out `likelihood` for the head that fits."
+                "binarise them, or set --model.likelihood null for the head that fits."
             )
 
     def log_prob(self, x: Tensor, output: Tensor, noise: Noise) -> Tensor:
