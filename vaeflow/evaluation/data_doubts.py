@@ -32,9 +32,7 @@ def doubts_about_data(data: Any) -> Iterator[str]:
     few = _columns_of_few_values(x)
     if few:
         distinct, others = len(x[:, few[0]].unique()), len(few) - 1
-        more = (
-            f", and {others:,} other{'s' * (others > 1)} of {dimension:,} dimensions too few as well" if others else ""
-        )
+        more = f" (and {others:,} other dimension{'s' * (others > 1)} too few as well)" if others else ""
         yield (
             f"{data.dimension_name(few[0])} of {data.label} takes only {distinct:,} distinct values in {rows:,} "
             f"examples{more}: {NO_BOUND}. Give integers as integers, with --data.levels, or leave such dimensions out."
