@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from pytorch_lightning import LightningDataModule
 from torch import Tensor
@@ -168,6 +169,30 @@ class DataModule(LightningDataModule, ABC):
         """What the labels 0, 1, … are called."""
         return [str(label) for label in range(self.num_classes)]
 
+    def trained_classes(self) -> list[int]:
+        """The labels that some training example has."""
+        return self._split("train")[1].unique().tolist()
+
+    def check_classes(self) -> None:
+        """Raise a :class:`VaeflowError` if an example has a label that no training example has: a class-conditional
+        model knows nothing of it."""
+        trained = torch.tensor(self.trained_classes())
+        for split in ("val", "test"):
+            unknown = ~torch.isin(self._split(split)[1], trained)
+            if unknown.any():
+                name = self.class_names[int(self._split(split)[1][unknown][0])]
+                raise VaeflowError(
+                    f"the {split} split of {self.label} has examples with the label {name}, but the training split has "
+                    "none: leave them out, choose another --data.split_seed, or train without classes."
+                )
+
+    def dimension_name(self, i: int) -> str:
+        """What messages call the i-th dimension of a flattened example; rows, columns and channels count from 0."""
+        if len(self.shape) != 3:
+            return f"column {i}"
+        channel, row, column = (int(k) for k in np.unravel_index(i, self.shape))
+        return f"pixel ({row}, {column})" if self.shape[0] == 1 else f"pixel ({channel}, {row}, {column})"
+
     def label_of(self, name: str) -> int:
         """The label that is called so."""
         if name not in self.class_names:
@@ -257,14 +282,19 @@ class DataModule(LightningDataModule, ABC):
         check_finite(f"the {name} split", x)
         if self.levels is not None:
             low, high = x.min().item(), x.max().item()
-            if low < 0 or high >= self._raw_levels or (x.is_floating_point() and not torch.equal(x, x.floor())):
+            if low < 0 or high >= self.raw_levels or (x.is_floating_point() and not torch.equal(x, x.floor())):
                 raise VaeflowError(
                     f"the {name} split has values from {low:g} to {high:g}, "
-                    f"expected integers 0 to {self._raw_levels - 1}."
+                    f"expected integers 0 to {self.raw_levels - 1}."
                 )
+        if name == "train" and self.has_examples and x.min() == x.max():
+            raise VaeflowError(
+                f"all values of the training split of {self.label} are {x.min().item():g}: there is nothing to "
+                "learn from them."
+            )
 
     @property
-    def _raw_levels(self) -> int:
+    def raw_levels(self) -> int:
         """Levels of the values in memory."""
         assert self.levels is not None
         return self.levels
