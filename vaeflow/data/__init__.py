@@ -5,7 +5,7 @@ from vaeflow.data.base import DataModule
 from vaeflow.data.digits import Digits
 from vaeflow.data.energies import EnergyData
 from vaeflow.data.frey_faces import FreyFaces
-from vaeflow.data.own import ImageFolder
+from vaeflow.data.image_folder import ImageFolder
 from vaeflow.data.torchvision_sets import CIFAR10, MNIST
 from vaeflow.data.toys import Toy
 
