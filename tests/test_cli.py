@@ -794,3 +794,37 @@ def test_what_does_not_fit_real_numbers_is_told_with_the_option_that_mends_it(
     assert mended in output
     code, output = run("train", *arguments, *data, *mended.split())
     assert code == 0, output
+
+
+def test_own_tables_and_labels_from_end_to_end(run: Run, tmp_path: Path) -> None:
+    """A table with pandas' index, and labels with gaps, trained, evaluated and sampled."""
+    generator = np.random.default_rng(0)
+    rows = generator.normal(size=(60, 2)).tolist()
+    (tmp_path / "t.csv").write_text(";u;v\r\n" + "".join(f"{i};{u};{v}\r\n" for i, (u, v) in enumerate(rows)))
+    code, output = run("train", "--model", "MAF", "--data", "Arrays", "--data.path", "t.csv", *SHORT)
+    assert code == 0, output
+    assert output.count("column 1 of 3 in t.csv has no name and numbers the rows: it was left out") == 1
+    assert vaeflow.load(tmp_path / "runs/unnamed/version_0/checkpoints/best.ckpt").shape == (2,)
+    images = generator.integers(0, 256, (60, 4, 4)).astype(np.uint8)
+    np.savez(tmp_path / "few.npz", x=images, y=np.where(np.arange(60) % 2, 3, 8))
+    few = ("--data", "Arrays", "--data.path", "few.npz", "--model.class_conditional", "true", "--experiment", "few")
+    code, output = run("train", "--config", "vae", *few, *SHORT, "--num_samples", 2)
+    assert code == 0, output
+    for label, classes in (([], {0, 1}), (["--label", "3"], {0})):
+        code, output = run("sample", "--experiment", "few", "--num", 6, "--npz", "--force", "--out", "s.png", *label)
+        assert code == 0, output
+        with np.load("s.npz") as arrays:
+            assert set(arrays["y"].tolist()) == classes
+    code, output = run("sample", "--experiment", "few", "--out", "t.png", "--label", "0")
+    assert (code, "few.npz has labels 3, 8, and none called 0" in output) == (1, True)
+    picture = events(tmp_path / "runs/few/version_0").Images("samples")[0]
+    assert picture.width < picture.height / 10  # a column for each of two classes
+    data = vaeflow.load_data(tmp_path / "runs/few/version_0/checkpoints/best.ckpt")
+    rare = data.examples("test", torch.tensor([0]))[0].numpy()[0, 0]
+    labels = np.where((images == rare).all((1, 2)), 9, 3)
+    np.savez(tmp_path / "few.npz", x=images, y=labels)
+    code, output = run("train", "--config", "vae", *few, *SHORT)
+    assert (code, "test split of few.npz has examples with the label 9, but the training split has none" in output) == (
+        1,
+        True,
+    )

@@ -272,10 +272,10 @@ BAD = {
     ),
     "labels": (lambda s: Arrays(s("x.npz", x=np.zeros((20, 2)), y=np.zeros(3, int))), r"labels y of shape \(3,\)"),
     "pickle": (lambda s: Arrays(s("x.npy", np.array([[{}]] * 20, dtype=object))), "cannot be read as arrays"),
-    "suffix": (lambda s: Arrays(_touch(s, "x.txt")), r"no .npy, .npz or .csv file"),
+    "suffix": (lambda s: Arrays(_touch(s, "x.xlsx")), r"x.xlsx is no .npy, .npz, .csv, .tsv, .txt file"),
     "missing": (lambda s: Arrays("nowhere.npy"), "there is no file"),
     "not npy": (lambda s: Arrays(_touch(s, "y.npy")), "cannot be read as arrays"),
-    "not csv": (lambda s: Arrays(_touch(s, "y.csv")), "cannot be read as arrays"),
+    "not csv": (lambda s: Arrays(_touch(s, "y.csv")), "has 3 names in line 1 but 2 cells in line 2"),
     "not npz": (lambda s: Arrays(_touch(s, "y.npz")), "cannot be read as arrays"),
     "batch": (lambda s: Digits(batch_size=0), "batch_size is 0"),
 }

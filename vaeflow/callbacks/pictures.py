@@ -65,9 +65,10 @@ def draw(model: Any, data: Any, count: int = 64) -> dict[str, np.ndarray]:
     if len(model.shape) == 3:
         x, y = data.examples("val", torch.arange(min(count, len(data.splits["val"][0]))))
         limits = limits_of(x, model.levels)
-        columns = model.num_classes if model.context_features else 8
+        labels = torch.tensor(data.trained_classes() if model.context_features else [0] * 8, device=model.device)
+        columns = len(labels)
         whole_rows = count - count % columns or count
-        labels = torch.arange(whole_rows, device=model.device) % columns
+        labels = labels[torch.arange(whole_rows, device=model.device) % columns]
         samples = model.sample(whole_rows, Noise(), model.context_of(labels), mean=True)
         pictures["samples"] = grid(samples, limits, columns)
         if model.latent_spaces:

@@ -15,6 +15,7 @@ from torch import Tensor
 from vaeflow.checkpoint import load, load_data, named
 from vaeflow.data import DataModule
 from vaeflow.data.examples import own_examples
+from vaeflow.data.pictures import Background
 from vaeflow.errors import VaeflowError
 from vaeflow.figures.style import FIGURES, check_outputs
 from vaeflow.latents import LatentSpace
@@ -153,7 +154,8 @@ def chosen_examples(
     if args.index and (args.file or args.label):
         raise VaeflowError("--index names examples by itself: leave out --label and --file.")
     if args.file:
-        x = own_examples([Path(path) for path in args.file], model.shape, model.levels)
+        background: Background = getattr(data, "background", "white")
+        x = own_examples([Path(path) for path in args.file], model.shape, model.levels, background)
         if args.invert and model.levels is None:
             raise VaeflowError("--invert is for integers: these data are real numbers.")
         x = model.levels - 1 - x if args.invert and model.levels is not None else x

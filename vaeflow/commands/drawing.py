@@ -52,7 +52,7 @@ def sample() -> None:
     if args.label and not model.context_features:
         raise VaeflowError("--label chooses what a class-conditional model samples, but this model has no classes.")
     if model.context_features:
-        labels = torch.tensor([data.label_of(name) for name in args.label or data.class_names])
+        labels = torch.tensor([data.label_of(name) for name in args.label] or data.trained_classes())
         y = labels.repeat(-(-count // len(labels)))[:count]
     x = samples.sample(model, count, Noise(args.seed), y, args.temperature, args.mean, args.batch_size)
     arrays = {"x": x} if y is None else {"x": x, "y": y}

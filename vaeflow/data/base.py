@@ -107,7 +107,13 @@ class DataModule(LightningDataModule, ABC):
         for name, (x, _) in splits.items():
             if not len(x):
                 raise VaeflowError(f"the {name} split of {type(self).__name__} is empty.")
-            check_values(f"the {name} split", x, None if self.levels is None else self._raw_levels)
+            check_values(f"the {name} split", x, None if self.levels is None else self.raw_levels)
+        x = splits["train"][0]
+        if self.has_examples and x.min() == x.max():
+            raise VaeflowError(
+                f"all values of the training split of {self.label} are {x.min().item():g}: there is nothing to learn "
+                "from them."
+            )
         self.splits = splits
         if difference := self.difference_from(self.trained_on):
             key = next((f": --{name} names others" for name in ("path", "root") if name in self.hparams), "")
@@ -205,6 +211,23 @@ class DataModule(LightningDataModule, ABC):
         """What the labels 0, 1, … are called."""
         return [str(label) for label in range(self.num_classes)]
 
+    def trained_classes(self) -> list[int]:
+        """The labels that some training example has."""
+        return self._split("train")[1].unique().tolist()
+
+    def check_classes(self) -> None:
+        """Raise a :class:`VaeflowError` if an example has a label that no training example has: a class-conditional
+        model knows nothing of it."""
+        trained = torch.tensor(self.trained_classes())
+        for split in ("val", "test"):
+            unknown = ~torch.isin(self._split(split)[1], trained)
+            if unknown.any():
+                name = self.class_names[int(self._split(split)[1][unknown][0])]
+                raise VaeflowError(
+                    f"the {split} split of {self.label} has examples with the label {name}, but the training split has "
+                    "none: leave them out, choose another --data.split_seed, or train without classes."
+                )
+
     def label_of(self, name: str) -> int:
         """The label that is called so."""
         if name not in self.class_names:
@@ -291,7 +314,7 @@ class DataModule(LightningDataModule, ABC):
         return self.splits[name]
 
     @property
-    def _raw_levels(self) -> int:
+    def raw_levels(self) -> int:
         """Levels of the values in memory."""
         assert self.levels is not None
         return self.levels

@@ -11,34 +11,56 @@ import torch
 from torch import Tensor
 
 from vaeflow.data.files import load_arrays
-from vaeflow.data.own import read_picture
+from vaeflow.data.pictures import Background, read_picture, scale_picture
 from vaeflow.errors import VaeflowError, check_values
 
 
-def own_examples(paths: Sequence[Path], shape: tuple[int, ...], levels: int | None) -> Tensor:
+def own_examples(
+    paths: Sequence[Path], shape: tuple[int, ...], levels: int | None, background: Background = "white"
+) -> Tensor:
     """Examples ``(N, *shape)`` from files: pictures, scaled to the size and the levels of the data; or arrays ``.npy``
-    and ``.npz`` (``x``, or the only one), of one example or many, whose values stay as they are.
+    and ``.npz`` (``x``, or the only one), of one example or many, whose values stay as they are, as do 16-bit greys
+    where the data have more than 256 levels.
 
     Args:
         shape, levels: of the data, which the model knows.
+        background: what lies below transparent pixels.
     """
-    x = torch.cat([_array(p, shape) if p.suffix in (".npy", ".npz") else _picture(p, shape, levels) for p in paths])
+    is_array = [path.suffix.lower() in (".npy", ".npz") for path in paths]
+    x = torch.cat(
+        [
+            _array(path, shape) if array else _picture(path, shape, levels, background)
+            for path, array in zip(paths, is_array, strict=True)
+        ]
+    )
     where = " and ".join(map(str, paths))
     check_values(where, x, levels)
     return x if levels is None else x.float()
 
 
-def _picture(path: Path, shape: tuple[int, ...], levels: int | None) -> Tensor:
-    modes = {1: "L", 3: "RGB"}
-    if len(shape) != 3 or shape[0] not in modes or levels is None:
+def _picture(path: Path, shape: tuple[int, ...], levels: int | None, background: Background) -> Tensor:
+    if len(shape) != 3 or shape[0] not in (1, 3) or levels is None:
         raise VaeflowError(f"{path} is a picture, but the data are no grey or coloured ones: give a .npy of them.")
-    picture = read_picture(path, modes[shape[0]])
-    _, height, width = picture.shape
+    values, white, is_transparent = read_picture(path, shape[0] == 1, background)
+    if is_transparent:
+        print(f"{path} is laid on {background}", file=sys.stderr)
+    if white > 255 and levels > 256:
+        white = levels - 1  # values as they are
+    elif white > 255:
+        if values.max() <= white / 2:
+            raise VaeflowError(
+                f"{path} holds greys up to {values.max()} of {white}, which would be dark among the {levels} levels of "
+                "the data: save it with 8 bits."
+            )
+        print(f"{path} is rounded from {white + 1} levels to {levels}", file=sys.stderr)
+    elif levels > 256:
+        print(f"{path} has {white + 1} levels, which are spread over {levels}", file=sys.stderr)
+    _, height, width = values.shape
     if (height, width) != shape[1:]:
         change = f"from {width} × {height} to {shape[2]} × {shape[1]} pixels"
         print(f"{path} is scaled and cut {change}", file=sys.stderr)
-        picture = read_picture(path, modes[shape[0]], (shape[2], shape[1]))
-    return picture.float().mul((levels - 1) / 255).round().unsqueeze(0)
+        values = scale_picture(values, (shape[2], shape[1]), max(white, int(values.max())))
+    return torch.from_numpy(values.astype(np.float32)).mul((levels - 1) / white).round().unsqueeze(0)
 
 
 def _array(path: Path, shape: tuple[int, ...]) -> Tensor:
@@ -49,7 +71,9 @@ def _array(path: Path, shape: tuple[int, ...]) -> Tensor:
     found = arrays[name]
     if found.dtype.kind not in "fiub":
         raise VaeflowError(f"{path} holds an array of type {found.dtype}, expected numbers.")
-    x = torch.from_numpy(np.ascontiguousarray(found).astype(np.float64 if found.dtype.kind == "f" else np.float32))
+    if not found.size:
+        raise VaeflowError(f"{path} holds an array of shape {found.shape}, expected at least one example.")
+    x = torch.from_numpy(np.ascontiguousarray(found).astype(np.float64))
     events = [shape]  # as they are kept here, or with the channels last, or left out
     if len(shape) == 3:
         events += [(*shape[1:], shape[0])] + ([shape[1:]] if shape[0] == 1 else [])

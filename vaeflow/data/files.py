@@ -22,7 +22,7 @@ def load_arrays(path: Path) -> dict[str, np.ndarray]:
     """
     try:
         with path.open("rb") as file:
-            if path.suffix != ".npz":
+            if path.suffix.lower() != ".npz":
                 _check_size(path, file)
                 return {"x": np.load(path, allow_pickle=False)}
         with zipfile.ZipFile(path) as archive:

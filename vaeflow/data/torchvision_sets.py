@@ -66,7 +66,7 @@ class MNIST(DataModule):
         return draw.lt_(x / 255)  # 1 where it is less, else 0
 
     @property
-    def _raw_levels(self) -> int:
+    def raw_levels(self) -> int:
         return 256
 
 

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import inspect
 import math
 from collections.abc import Iterator
 from typing import Any
 
+import numpy as np
 import torch
 from torch import nn
 
@@ -24,13 +26,58 @@ def hints_before(model: Any, data: Any) -> Iterator[str]:
     if model.kind == "dequantised" and model.levels == 2:
         yield (
             f"the data are binary ({data.protocol}), and this model is of the density of 0 and 1 with noise added: "
-            "grey levels are what such models are usually trained on (--data.binarise none)."
+            f"grey levels are what such models are usually trained on{_option(data, 'binarise', 'none')}."
         )
+    if not data.has_examples:
+        return
     data.setup("")
-    if model.levels is not None and (most := int(data.splits["train"][0].max())) < model.levels // 4:
+    if data.levels is not None:
+        yield from _hints_on_levels(data)
+    yield from _hints_on_row_numbers(data)
+    untrained = [name for i, name in enumerate(data.class_names) if i not in set(data.trained_classes())]
+    if untrained:
+        yield f"no training example has the label {', '.join(untrained)}."
+
+
+def _option(data: Any, key: str, value: object) -> str:
+    """An option of the data in brackets, if they have it."""
+    return f" (--data.{key} {value})" if key in inspect.signature(type(data)).parameters else ""
+
+
+def _hints_on_levels(data: Any) -> Iterator[str]:
+    """Sentences on levels that do not occur, in data as they are in memory."""
+    x, levels = data.splits["train"][0], data.raw_levels
+    most = int(x.max())
+    counts = torch.stack([part.flatten().long().bincount(minlength=most + 1) for part in x[:20_000].split(1000)]).sum(0)
+    values = counts.nonzero().flatten()
+    found, step = len(values), int(np.gcd.reduce(values.numpy()))
+    shared = "and their likelihood is shared out among all of them"
+    if most < levels // 4:
+        highest = max(int(x.max()) for x, _ in data.splits.values())
+        fewer = highest + 1 if highest < 255 else 2 ** highest.bit_length()
         yield (
-            f"the training data go up to {most}, but count as integers of {model.levels} levels, and their "
-            f"likelihood is shared out among all of them: perhaps --data.levels {most + 1}."
+            f"the training data go up to {most}, but count as integers of {levels} levels, {shared}: perhaps they have "
+            f"{fewer}{_option(data, 'levels', fewer)}."
+        )
+    elif found > 1 and levels > 2 and (step > 1 or (4 * found < levels and counts.sum() > 16 * levels)):
+        multiples = f", all multiples of {step}" if step > 1 else ""
+        yield (
+            f"the training data have {found} different values{multiples}, but count as integers of {levels} levels, "
+            f"{shared}: if there are no others, number them from 0 to {found - 1}."
+        )
+
+
+def _hints_on_row_numbers(data: Any) -> Iterator[str]:
+    """Sentences on columns that number the examples, or have them at equal steps, as times do."""
+    if len(data.shape) != 1:
+        return
+    x = torch.cat([data.splits[name][0] for name in ("train", "val", "test")]).double()
+    steps = x.sort(dim=0).values.diff(dim=0)
+    low, high = steps.min(dim=0).values, steps.max(dim=0).values
+    for i in ((low > 0) & (high - low <= 1e-6 * high)).nonzero().flatten().tolist():
+        yield (
+            f"{data.dimension_name(i)} of {data.label} numbers the examples (no value comes twice, and all are equally "
+            "far apart): if it means nothing else, leave it out."
         )
 
 

@@ -317,6 +317,8 @@ def check_fits(model: Any, data: Any) -> None:
             raise VaeflowError(
                 f"the model was made for data of {name} {getattr(model, name)}, but these have {getattr(data, name)}."
             )
+    if model.context_features:
+        data.check_classes()
 
 
 @torch.no_grad()
