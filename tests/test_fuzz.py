@@ -13,13 +13,14 @@ from vaeflow.commands.fuzz import NUMBERS, draw, strategy_of, try_all
 from vaeflow.fuzz import trial
 from vaeflow.fuzz.case import Case, Change, Command, Outcome
 from vaeflow.fuzz.inputs import ONE_STEP
+from vaeflow.fuzz.small import lost_files
 
 TRAIN = Command("train", ())
 
 
 @pytest.mark.parametrize(
     ("kind", "number"),
-    [("configs", 26), ("checkpoints", 12), ("arrays", 12)],
+    [("configs", 26), ("checkpoints", 12), ("arrays", 12), ("paths", 10)],
 )  # fmt: skip
 def test_random_input(kind: str, number: int) -> None:
     failed, trained = try_all(kind, number, seed=1, processes=1)
@@ -63,6 +64,21 @@ def test_steps_follow_each_other(tmp_path: Path) -> None:
     assert "mine/notes.txt" in evaluated.after
     assert str(train).startswith("A=1 python scripts/train.py --config vae")
     assert trial.run(Case((Change("delete", "{run}"), train)), tmp_path / "other") == []  # there is no run yet
+
+
+def test_lost_files() -> None:
+    def lost(before: bytes, after: bytes | None, name: str, resumed: str | None = None) -> str | None:
+        files = {} if after is None else {name: after}
+        return lost_files(Outcome(TRAIN, 0, "", before={name: before}, after=files), resumed)
+
+    assert lost(b"mine", b"mine", "notes.txt") is None
+    assert "notes.txt is gone" in (lost(b"mine", None, "notes.txt") or "")
+    assert "notes.txt is changed" in (lost(b"mine", b"yours", "notes.txt", "runs") or "")
+    assert lost(b"curve", b"curves", "runs/events.out.tfevents.1", "runs") is None
+    assert lost(b"curve", b"new", "runs/events.out.tfevents.1", "runs") is not None
+    assert lost(b"1\n2\n", b"3\n", "runs/metrics.csv", "runs") is not None
+    assert lost(b"one", b"two", "runs/checkpoints/last.ckpt", "runs") is None
+    assert lost(b"one", b"two", "other/checkpoints/last.ckpt", "runs") is not None
 
 
 def test_processes_that_outlive_a_command_are_found(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -21,6 +21,7 @@ NUMBERS = {
     "configs": 1000,
     "checkpoints": 500,
     "arrays": 500,
+    "paths": 500,
 }
 
 
@@ -96,13 +97,14 @@ def try_all(
 
 def strategy_of(kind: str) -> Any:
     """The strategy of hypothesis that draws cases of a kind."""
-    from vaeflow.fuzz import inputs
+    from vaeflow.fuzz import inputs, paths
 
     if kind == "checkpoints":
         return inputs.checkpoints(_checkpoint())
     strategies = {
         "configs": inputs.configs,
         "arrays": inputs.arrays,
+        "paths": paths.paths,
     }
     return strategies[kind]()
 
