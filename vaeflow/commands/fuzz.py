@@ -22,6 +22,7 @@ NUMBERS = {
     "checkpoints": 500,
     "arrays": 500,
     "paths": 500,
+    "replaced": 500,
 }
 
 
@@ -97,7 +98,7 @@ def try_all(
 
 def strategy_of(kind: str) -> Any:
     """The strategy of hypothesis that draws cases of a kind."""
-    from vaeflow.fuzz import inputs, paths
+    from vaeflow.fuzz import inputs, paths, replaced
 
     if kind == "checkpoints":
         return inputs.checkpoints(_checkpoint())
@@ -105,6 +106,7 @@ def strategy_of(kind: str) -> Any:
         "configs": inputs.configs,
         "arrays": inputs.arrays,
         "paths": paths.paths,
+        "replaced": replaced.replaced,
     }
     return strategies[kind]()
 
