@@ -14,18 +14,24 @@ from vaeflow.fuzz import trial
 from vaeflow.fuzz.case import Case, Change, Command, Outcome
 from vaeflow.fuzz.inputs import ONE_STEP
 from vaeflow.fuzz.small import lost_files
+from vaeflow.fuzz.text import texts
 
 TRAIN = Command("train", ())
 
 
 @pytest.mark.parametrize(
     ("kind", "number"),
-    [("configs", 26), ("checkpoints", 12), ("arrays", 12), ("paths", 10), ("replaced", 10)],
+    [("configs", 26), ("checkpoints", 12), ("arrays", 12), ("paths", 10), ("replaced", 10), ("tables", 10)],
 )  # fmt: skip
 def test_random_input(kind: str, number: int) -> None:
     failed, trained = try_all(kind, number, seed=1, processes=1)
     assert failed == []
     assert trained >= 1 or kind == "checkpoints"  # else nothing was tested but refusals
+
+
+def test_random_tables_are_read_as_they_were_written() -> None:
+    wrong = [verdict.wrong for verdict in map(trial.verdict, draw(texts(), range(300), 1))]
+    assert [sentence for sentence in wrong if sentence] == []
 
 
 @pytest.mark.parametrize(
@@ -89,11 +95,36 @@ def test_processes_that_outlive_a_command_are_found(monkeypatch: pytest.MonkeyPa
     assert not trial._outlived(process.pid)
 
 
+def test_what_is_read_of_a_table_is_compared() -> None:
+    def wrong(text: bytes, matrix: object) -> str | None:
+        (case,) = draw(texts(), [0], 0)
+        facts = {"matrix": matrix, "also": None}
+        return trial.verdict(Case((), {"x.csv": text}, facts=facts, check=case.check)).wrong
+
+    text = b"x,y\n" + b"".join(b"%d.5,1.25\n" % row for row in range(12))
+    matrix = tuple(sorted((row + 0.5, 1.25) for row in range(12)))
+    assert wrong(text, matrix) is None
+    assert "expected 11 of 2" in (wrong(text, matrix[1:]) or "")
+    assert "cannot be read" in (wrong(text, None) or "")
+    assert wrong(text + b"red,1\n", None) is None  # it is refused
+
+
 @pytest.mark.parametrize("kind", [kind for kind in NUMBERS if kind != "checkpoints"])
 def test_the_same_seed_tries_the_same(kind: str) -> None:
     one, again, other = (draw(strategy_of(kind), range(5), seed) for seed in (0, 0, 1))
     assert one == again != other
     assert draw(strategy_of(kind), [3], 0) == one[3:4]
+
+
+def test_the_files_of_a_case_can_be_kept(run: Run, tmp_path: Path) -> None:
+    place = next(place for place, case in enumerate(draw(strategy_of("tables"), range(20), 0)) if not case.steps)
+    code, output = run("fuzz", "--kinds", "tables", "--only", place, "--keep", "kept")
+    assert code == 0, output
+    assert "1 tried" in output
+    assert list((tmp_path / f"kept/tables_{place}/trial").iterdir())
+    code, output = run("fuzz", "--kinds", "tables", "--only", place, "--keep", "kept")
+    assert code == 1
+    assert "--keep is kept, which exists already" in output
 
 
 def test_an_unknown_kind(run: Run) -> None:

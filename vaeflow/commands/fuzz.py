@@ -23,6 +23,7 @@ NUMBERS = {
     "arrays": 500,
     "paths": 500,
     "replaced": 500,
+    "tables": 500,
 }
 
 
@@ -98,7 +99,7 @@ def try_all(
 
 def strategy_of(kind: str) -> Any:
     """The strategy of hypothesis that draws cases of a kind."""
-    from vaeflow.fuzz import inputs, paths, replaced
+    from vaeflow.fuzz import inputs, paths, replaced, tables
 
     if kind == "checkpoints":
         return inputs.checkpoints(_checkpoint())
@@ -107,6 +108,7 @@ def strategy_of(kind: str) -> Any:
         "arrays": inputs.arrays,
         "paths": paths.paths,
         "replaced": replaced.replaced,
+        "tables": tables.tables,
     }
     return strategies[kind]()
 
