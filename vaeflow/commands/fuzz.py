@@ -24,6 +24,7 @@ NUMBERS = {
     "paths": 500,
     "replaced": 500,
     "tables": 500,
+    "pictures": 500,
 }
 
 
@@ -99,7 +100,7 @@ def try_all(
 
 def strategy_of(kind: str) -> Any:
     """The strategy of hypothesis that draws cases of a kind."""
-    from vaeflow.fuzz import inputs, paths, replaced, tables
+    from vaeflow.fuzz import inputs, paths, pictures, replaced, tables
 
     if kind == "checkpoints":
         return inputs.checkpoints(_checkpoint())
@@ -109,6 +110,7 @@ def strategy_of(kind: str) -> Any:
         "paths": paths.paths,
         "replaced": replaced.replaced,
         "tables": tables.tables,
+        "pictures": pictures.pictures,
     }
     return strategies[kind]()
 
