@@ -21,7 +21,8 @@ TRAIN = Command("train", ())
 
 @pytest.mark.parametrize(
     ("kind", "number"),
-    [("configs", 26), ("checkpoints", 12), ("arrays", 12), ("paths", 10), ("replaced", 10), ("tables", 10), ("pictures", 10)],
+    [("configs", 26), ("checkpoints", 12), ("arrays", 12), ("paths", 10), ("replaced", 10), ("tables", 10),
+     ("pictures", 10), ("trainer", 10)],
 )  # fmt: skip
 def test_random_input(kind: str, number: int) -> None:
     failed, trained = try_all(kind, number, seed=1, processes=1)

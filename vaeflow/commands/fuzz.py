@@ -25,6 +25,7 @@ NUMBERS = {
     "replaced": 500,
     "tables": 500,
     "pictures": 500,
+    "trainer": 500,
 }
 
 
@@ -100,7 +101,7 @@ def try_all(
 
 def strategy_of(kind: str) -> Any:
     """The strategy of hypothesis that draws cases of a kind."""
-    from vaeflow.fuzz import inputs, paths, pictures, replaced, tables
+    from vaeflow.fuzz import inputs, paths, pictures, replaced, tables, trainer
 
     if kind == "checkpoints":
         return inputs.checkpoints(_checkpoint())
@@ -111,6 +112,7 @@ def strategy_of(kind: str) -> Any:
         "replaced": replaced.replaced,
         "tables": tables.tables,
         "pictures": pictures.pictures,
+        "trainer": trainer.trainer,
     }
     return strategies[kind]()
 
