@@ -1,1 +1,2 @@
-"""Random configs, damaged checkpoints and odd data: each has to end in a trained step or in one clear sentence."""
+"""Random input of all kinds: each case has to end in a trained step or in one clear sentence, and nothing may be lost,
+misread or believed that should not be."""

@@ -1,4 +1,4 @@
-"""What is tried: strategies of hypothesis, each of which draws what to type and which files there are."""
+"""Configs with odd values, damaged checkpoints, and odd arrays, tables and pictures."""
 
 from __future__ import annotations
 
@@ -6,7 +6,6 @@ import functools
 import io
 import string
 from collections.abc import Iterator
-from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -14,23 +13,9 @@ import yaml
 from hypothesis import strategies as st
 
 from vaeflow.configs import CONFIGS, config_names
+from vaeflow.fuzz.case import Case, single
 
 ONE_STEP = ("--trainer.max_steps", "1", "--num_samples", "1", "--pictures.every", "0", "--trainer.accelerator", "cpu")
-
-
-@dataclass(frozen=True)
-class Case:
-    """One thing to try.
-
-    Args:
-        script: train or evaluate.
-        arguments: that are typed.
-        files: that lie in the folder, by name.
-    """
-
-    script: str
-    arguments: tuple[str, ...]
-    files: dict[str, bytes] = field(default_factory=dict)
 
 
 NUMBERS = ["0", "1", "-1", "2", "3", "7", "64", "1000", "99999", "1000000000000", "18446744073709551616", "0.5",
@@ -94,7 +79,7 @@ def configs(draw: Any) -> Case:
     for key in draw(st.lists(st.sampled_from(options[name]), min_size=1, max_size=3)):
         typed += [f"--{key}={draw(values)}"]
     small = ["--data.num_train", "200", "--data.num_val", "50", "--data.num_test", "50"] if "toys" in name else []
-    return Case("train", ("--config", name, *ONE_STEP, *small, *typed))
+    return single("train", ("--config", name, *ONE_STEP, *small, *typed))
 
 
 @st.composite
@@ -126,7 +111,7 @@ def checkpoints(draw: Any, content: bytes) -> Case:
     resumed = ("--config", "vae", *ONE_STEP, "--ckpt_path", "spoilt.ckpt")
     evaluated = ("--ckpt", "spoilt.ckpt", "--num-samples", "1", "--accelerator", "cpu")
     script, arguments = draw(st.sampled_from([("evaluate", evaluated), ("train", resumed)]))
-    return Case(script, arguments, {"spoilt.ckpt": bytes(spoilt)})
+    return single(script, arguments, {"spoilt.ckpt": bytes(spoilt)})
 
 
 @st.composite
@@ -148,7 +133,7 @@ def arrays(draw: Any) -> Case:
             mode, buffer = draw(st.sampled_from(["L", "RGB", "RGBA", "1", "P"])), io.BytesIO()
             Image.new(mode, size).save(buffer, "PNG")
             files[f"pictures/{number}.png"] = _spoilt(draw, buffer.getvalue())
-        return Case("train", ("--data", "ImageFolder", "--data.root", "pictures", *model, *ONE_STEP), files)
+        return single("train", ("--data", "ImageFolder", "--data.root", "pictures", *model, *ONE_STEP), files)
     buffer = io.BytesIO()
     if kind == "npy":
         np.save(buffer, draw(_array()), allow_pickle=True)
@@ -164,7 +149,7 @@ def arrays(draw: Any) -> Case:
         buffer.write(draw(st.binary(max_size=300)))
     name = f"x.{kind if kind != 'anything' else draw(st.sampled_from(['npy', 'npz', 'csv', 'txt']))}"
     arguments = ("--data", "Arrays", "--data.path", name, *options, *model, *ONE_STEP)
-    return Case("train", arguments, {name: _spoilt(draw, buffer.getvalue())})
+    return single("train", arguments, {name: _spoilt(draw, buffer.getvalue())})
 
 
 @st.composite
