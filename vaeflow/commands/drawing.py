@@ -55,7 +55,7 @@ def sample() -> None:
         labels = torch.tensor([data.label_of(name) for name in args.label] or data.trained_classes())
         y = labels.repeat(-(-count // len(labels)))[:count]
     x = samples.sample(model, count, Noise(args.seed), y, args.temperature, args.mean, args.batch_size)
-    arrays = {"x": x} if y is None else {"x": x, "y": y}
+    arrays = {"x": x.numpy()} if y is None else {"x": x.numpy(), "y": data.labels_as_given(y)}
     title += ": means of p(x|z)" if args.mean else ": samples"
     title += f" at temperature {args.temperature:g}" if args.temperature != 1 else ""
     figure, limits = None, samples.limits_for(data)
@@ -64,7 +64,7 @@ def sample() -> None:
         test = data.examples("test", torch.arange(min(len(x), len(data.splits["test"][0]))))[0]
         ours, usual = (d[:, 0].median().item() for d in (distances, samples.nearest(test, data)[0]))
         print(f"distance to the nearest training example, median: {ours:.4g} of samples, {usual:.4g} of test examples")
-        arrays |= {"distances": distances, "neighbours": index}
+        arrays |= {"distances": distances.numpy(), "neighbours": index.numpy()}
         if len(model.shape) == 3:
             title += f"; nearest at {ours:.3g}, of test examples {usual:.3g} (medians)"
             shown = slice(0, SHOWN_WITH_NEIGHBOURS)
@@ -75,7 +75,7 @@ def sample() -> None:
         save_figure(out, figure or samples.draw_samples(x, title, limits, plane_of(data)))
         say(picture=out)
     if args.npz:
-        save_arrays(numbers[0], {name: value.numpy() for name, value in arrays.items()})
+        save_arrays(numbers[0], arrays)
         say(numbers=numbers[0])
 
 

@@ -211,6 +211,12 @@ class DataModule(LightningDataModule, ABC):
         """What the labels 0, 1, … are called."""
         return [str(label) for label in range(self.num_classes)]
 
+    def labels_as_given(self, y: Tensor) -> np.ndarray:
+        """Labels ``(N,)`` 0, 1, … as the data have them: whole numbers where all class names are, else names."""
+        names = np.array(self.class_names)
+        is_number = all(name.removeprefix("-").isdecimal() for name in self.class_names)
+        return (names.astype(np.int64) if is_number else names)[y.numpy()]
+
     def trained_classes(self) -> list[int]:
         """The labels that some training example has."""
         return self._split("train")[1].unique().tolist()
