@@ -64,6 +64,17 @@ def test_derivatives_of_derivatives_of_bernoulli(monkeypatch: pytest.MonkeyPatch
 
     assert torch.autograd.gradcheck(log_prob, (x, logits), check_forward_ad=True)
     assert torch.autograd.gradgradcheck(log_prob, (x, logits))
+    by_x, by_logits = torch.autograd.functional.jacobian(log_prob, (x, logits), vectorize=True)
+    torch.testing.assert_close((by_x, by_logits), torch.autograd.functional.jacobian(log_prob, (x, logits)))
+
+
+def test_an_index_has_no_derivative() -> None:
+    head = Categorical((1,), 5)
+    x, output = torch.ones(3, 1, dtype=torch.float64), output_of(head, 3).unsqueeze(0)
+    assert head.log_prob(x, output, Noise()).shape == (1, 3)
+    for ask in (torch.autograd.functional.jacobian, lambda f, x: torch.func.jacrev(f)(x)):
+        with pytest.raises(VaeflowError, match="Categorical has no derivative by x"):
+            ask(lambda x: head.log_prob(x, output, Noise()), x)
 
 
 @pytest.mark.parametrize(("cls", "levels"), INTEGER_HEADS)

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from vaeflow.bijections.elementwise import bounded
-from vaeflow.compiled import attempt, is_eager
+from vaeflow.compiled import attempt, is_batched, is_eager
 from vaeflow.errors import VaeflowError
 from vaeflow.functional import log_sigmoid, softplus
 from vaeflow.noise import Noise
@@ -156,7 +156,7 @@ class _Bernoulli(torch.autograd.Function):
         if ctx.needs_input_grad[0]:
             by_x = (g.unsqueeze(-1) * logits).sum_to_size(x.shape)
         if ctx.needs_input_grad[1]:
-            if not torch.is_grad_enabled():  # it will not be differentiated itself
+            if not torch.is_grad_enabled() and not is_batched(g):  # it will not be differentiated itself
                 by_logits = attempt("bernoulli", "by_logits", x, logits, g)
             by_logits = g.unsqueeze(-1) * (x - torch.sigmoid(logits)) if by_logits is None else by_logits
         return by_x, by_logits
@@ -223,6 +223,8 @@ class Categorical(Likelihood):
         return self.levels
 
     def log_prob(self, x: Tensor, output: Tensor, noise: Noise) -> Tensor:
+        if x.requires_grad:
+            raise VaeflowError("Categorical has no derivative by x, which is an index: take DiscretisedLogistic.")
         logits = self._logits(output)
         chosen = logits.gather(
             -len(self.shape) - 1,
