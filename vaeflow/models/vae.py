@@ -248,7 +248,6 @@ class VAE(LikelihoodModel):
     def encode(self, x: Tensor, context: Tensor | None = None) -> Tensor:
         return self.infer(x, context).centre()
 
-    @torch.no_grad()
     def reconstruct(self, x: Tensor, noise: Noise, context: Tensor | None = None, temperature: float = 0.0) -> Tensor:
         return self.decode(self.infer(x, context).sample(noise, temperature), context)
 
