@@ -275,7 +275,7 @@ class VAE(LikelihoodModel):
             z_0, features = code[..., parts["z0"]], code[..., parts["features"]]
             return self.decode(flow(z_0, flow.condition(features))[0], context)
 
-        before = LatentSpace("$z_0$ and the encoder's features", encode, decode, parts, straight=("features",))
+        before = LatentSpace("z₀ and the encoder's features", encode, decode, parts, straight=("features",))
         return {**super().latent_spaces, "z0": before}
 
     def icdf(self, u: Tensor) -> Tensor:
