@@ -23,7 +23,7 @@ import pytest
 import torch
 from pytorch_lightning import Trainer
 from scipy.io import savemat
-from torch import nn
+from torch import Tensor, nn
 
 
 def redraw(module: nn.Module, gain: float, seed: int = 0) -> nn.Module:
@@ -39,6 +39,13 @@ def redraw(module: nn.Module, gain: float, seed: int = 0) -> nn.Module:
             draw = torch.randn(parameter.shape, generator=generator, dtype=torch.float64)
             parameter.copy_(gain * draw / fan_in**0.5)
     return module
+
+
+def differences(f: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
+    """The Jacobian ``(outputs, inputs)`` of f at x by central differences."""
+    steps = 1e-5 * torch.eye(x.numel(), dtype=x.dtype).view(-1, *x.shape)
+    with torch.no_grad():
+        return torch.stack([(f(x + step) - f(x - step)).flatten() / 2e-5 for step in steps], dim=1)
 
 
 def quiet_trainer(epochs: int, **arguments: Any) -> Trainer:

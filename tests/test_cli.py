@@ -17,6 +17,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 import vaeflow
@@ -752,6 +753,47 @@ def test_points_of_the_plane_have_pictures_where_they_can(run: Run, tmp_path: Pa
         assert code == 0, output
         images = events(tmp_path / f"runs/{name}/version_0").Tags()["images"]
         assert images == (["density"] if i == 1 else [])
+
+
+def test_names_of_folders_are_drawn_as_they_stand(run: Run, tmp_path: Path) -> None:
+    """While training and afterwards, whatever TeX or a legend would make of them."""
+    generator = np.random.default_rng(0)
+    for name in ("Ba$$in", "_$\\frac$", "a_b^{c} %"):
+        folder = tmp_path / "$do_llars^{$" / name
+        folder.mkdir(parents=True)
+        for k in range(20):
+            Image.fromarray(generator.integers(0, 256, (8, 8), np.uint8)).save(folder / f"{k}.png")
+    options = ("--data", "ImageFolder", "--data.root", "$do_llars^{$", "--data.size", 8, "--pictures.every", 1)
+    code, output = run("train", "--config", "vae_2d", *options, *SHORT, "--experiment", "$x_$", "--num_samples", 2)
+    assert code == 0, output
+    assert "warning" not in output
+    folder = tmp_path / "runs/$x_$/version_0"
+    assert set(events(folder).Tags()["images"]) == {"samples", "reconstructions", "interpolation", "latents"}
+    chosen = ("--experiment", "$x_$")
+    for command in (
+        ("manifold", *chosen),
+        ("sample", *chosen),
+        ("reconstruct", *chosen),
+        ("attribute", *chosen, "--attribute", "Ba$$in"),
+        ("compare", "runs"),
+    ):
+        code, output = run(*command)
+        assert code == 0, output
+
+
+def test_a_picture_never_ends_a_training(run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(*arguments: Any, **options: Any) -> None:
+        raise ValueError("this picture cannot be")
+
+    monkeypatch.setattr("vaeflow.callbacks.pictures.manifold.scatter", fail)
+    short = ("--trainer.max_epochs", 3, "--trainer.limit_train_batches", 1, "--num_samples", 2)
+    validated = ("--trainer.check_val_every_n_epoch", 1, "--pictures.every", 1)
+    code, output = run("train", "--config", "vae_2d", *short, *validated)
+    assert code == 0, output
+    assert output.count("cannot draw the picture latents (ValueError: this picture cannot be)") == 1
+    folder = tmp_path / "runs/vae_2d/version_0"
+    assert set(events(folder).Tags()["images"]) == {"samples", "reconstructions", "interpolation"}
+    assert (folder / "checkpoints/best.ckpt").is_file()
 
 
 def test_an_own_package_of_two_modules_loads(run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

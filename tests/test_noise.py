@@ -89,3 +89,15 @@ def test_the_kernel_for_gpus_draws_the_same_bits(index: torch.Tensor, key: int) 
     for first_sample in (0, 10**10):
         arguments = (key, first_sample, 2, 3)
         assert torch.equal(kernel.random_bits(index, *arguments), machine_code.random_bits(index, *arguments))
+
+
+@pytest.mark.parametrize("draw", ["normal", "uniform"])
+def test_noise_inside_transforms_of_functions_is_the_same(draw: str) -> None:
+    wanted = getattr(NOISE, draw)("z", 2, 50)
+
+    def scaled(x: torch.Tensor) -> torch.Tensor:
+        return x * getattr(Noise(3, "train", 2, torch.arange(50)), draw)("z", 2, 50)
+
+    assert torch.equal(torch.func.jacrev(scaled)(torch.tensor(2.0)), wanted)
+    assert torch.equal(torch.func.jacfwd(scaled)(torch.tensor(2.0)), wanted)
+    assert torch.equal(torch.func.vmap(scaled)(torch.ones(3)), wanted.expand(3, -1, -1, -1))

@@ -10,6 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from vaeflow.compiled import is_eager
+from vaeflow.errors import VaeflowError
 
 FEW = 2**10
 """Up to how many numbers one slow operation takes less time than many fast ones."""
@@ -36,6 +37,12 @@ class ELU(nn.ELU):
         if x.device.type != "cpu":
             return F.elu(x)
         return _Elu.apply(x) if is_eager() else _elu(x)
+
+
+def floored(x: Tensor, levels: int) -> Tensor:
+    """The integer in whose cell x lies, 0 … L − 1, elementwise. Its derivative is zero wherever there is one, which
+    nobody who asks for it expects: differentiating raises a :class:`VaeflowError`."""
+    return _Floored.apply(x, levels)
 
 
 def _softplus(x: Tensor) -> Tensor:
@@ -79,3 +86,24 @@ class _Elu(torch.autograd.Function):
     def backward(ctx: Any, g: Tensor) -> Tensor:
         (x,) = ctx.saved_tensors
         return g * torch.exp(x.clamp(max=0))
+
+
+class _Floored(torch.autograd.Function):
+    """The same; reverse and forward differentiation, and transforms of torch.func, all end in :meth:`_refuse`."""
+
+    generate_vmap_rule = True
+
+    @staticmethod
+    def forward(x: Tensor, levels: int) -> Tensor:
+        return x.floor().clamp(0, levels - 1)
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: Any, output: Any) -> None: ...
+
+    @staticmethod
+    def _refuse(ctx: Any, *by: Any) -> Any:
+        raise VaeflowError(
+            "decode rounds down to integers, which have no derivative: call it with floor=False to differentiate."
+        )
+
+    backward = jvp = _refuse

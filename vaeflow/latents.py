@@ -15,7 +15,7 @@ class LatentSpace:
     """One of the spaces in which a model's data have codes.
 
     Args:
-        title: what a code is, in the title of a picture.
+        title: what a code is, in plain text for the title of a picture.
         encode: x ``(batch, *shape)`` and its context → codes ``(batch, code_features)``, without noise.
         decode: codes and their context → x, in the data's units.
         slices: the levels of a code, by name.

@@ -20,7 +20,7 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-from vaeflow.compiled import attempt
+from vaeflow.compiled import attempt, is_eager
 from vaeflow.errors import VaeflowError
 
 
@@ -124,7 +124,7 @@ class Noise:
         for part in (self.seed, zlib.crc32(self.stage.encode()), self.epoch, zlib.crc32(name.encode())):
             key = _mix_word((key ^ part) + _GOLDEN)
         module = {"cpu": "noise", "cuda": "noise_gpu"}.get(device.type)
-        if module is not None:
+        if module is not None and is_eager():
             bits = attempt(module, "random_bits", self.index, key, self.first_sample, num_samples, counters)
             if bits is not None:
                 return bits

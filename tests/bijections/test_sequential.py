@@ -276,6 +276,8 @@ def test_transforms_of_functions_go_through(name: str) -> None:
     ])  # fmt: skip
     torch.testing.assert_close(torch.func.vmap(torch.func.jacrev(image))(value, context), jacobians)
     torch.testing.assert_close(torch.func.vmap(torch.func.jacfwd(image))(value, context), jacobians)
+    at_once = torch.autograd.functional.jacobian(lambda v: image(v, context[0]), value[0], vectorize=True)
+    torch.testing.assert_close(at_once, jacobians[0])
 
 
 def test_parameters_that_a_functional_call_puts_in() -> None:
@@ -320,3 +322,15 @@ def test_a_transformer_with_parameters_learns() -> None:
 
     for got, wanted in zip(gradients(solve), gradients(strict), strict=True):
         torch.testing.assert_close(got, wanted)
+
+
+def test_transforms_of_functions_go_through_a_transformer_with_parameters() -> None:
+    step = B.MaskedAutoregressiveStep(7, hidden=[16], transformer=Shifted).double()
+    value = torch.randn(5, 7, dtype=torch.float64)
+
+    def image(value: Tensor) -> Tensor:
+        return solve(step, value.unsqueeze(0), None)[0].squeeze(0)
+
+    jacobians = torch.stack([torch.autograd.functional.jacobian(image, v) for v in value])
+    torch.testing.assert_close(torch.func.vmap(torch.func.jacrev(image))(value), jacobians)
+    torch.testing.assert_close(torch.func.vmap(torch.func.jacfwd(image))(value), jacobians)

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from vaeflow.distributions import Bernoulli, Categorical, DiscretisedLogistic, Gaussian, Likelihood, heads
+from vaeflow.distributions.heads import sum_of_sigmoids
 from vaeflow.errors import VaeflowError
 from vaeflow.noise import Noise
 
@@ -64,6 +65,17 @@ def test_derivatives_of_derivatives_of_bernoulli(monkeypatch: pytest.MonkeyPatch
 
     assert torch.autograd.gradcheck(log_prob, (x, logits), check_forward_ad=True)
     assert torch.autograd.gradgradcheck(log_prob, (x, logits))
+    by_x, by_logits = torch.autograd.functional.jacobian(log_prob, (x, logits), vectorize=True)
+    torch.testing.assert_close((by_x, by_logits), torch.autograd.functional.jacobian(log_prob, (x, logits)))
+
+
+def test_an_index_has_no_derivative() -> None:
+    head = Categorical((1,), 5)
+    x, output = torch.ones(3, 1, dtype=torch.float64), output_of(head, 3).unsqueeze(0)
+    assert head.log_prob(x, output, Noise()).shape == (1, 3)
+    for ask in (torch.autograd.functional.jacobian, lambda f, x: torch.func.jacrev(f)(x)):
+        with pytest.raises(VaeflowError, match="Categorical has no derivative by x"):
+            ask(lambda x: head.log_prob(x, output, Noise()), x)
 
 
 @pytest.mark.parametrize(("cls", "levels"), INTEGER_HEADS)
@@ -92,6 +104,48 @@ def test_mean_and_draws_agree_with_the_probabilities(cls: type[Likelihood], leve
         assert set(draws.unique().tolist()) <= set(x.tolist())
         variance = (p[:, row] * (x - head.mean(output)[row]).square()).sum()
         assert (draws.mean() - head.mean(output)[row, 0]).abs() < 4 * (variance / n).sqrt()
+
+
+@pytest.mark.parametrize("levels", [256, 4096, 65536])
+def test_the_mean_of_many_levels_is_the_sum_over_them(levels: int) -> None:
+    """With its derivatives, wherever μ lies, and however steep the steps are: two ways of summing meet at s = 3."""
+    n = levels - 1
+    scales = torch.tensor([1e-3, 0.1, 0.7, 2.999, 3.0, 3.001, 8.0, 100.0, n, 100 * n], dtype=torch.float64)
+    places = torch.tensor(
+        [-9 * n, -300, -3, 0, 0.2, 0.5, 40, n / 2 + 0.1, n - 30, n - 0.5, n, n + 7, 2 * n], dtype=torch.float64
+    )
+    inputs = [value.requires_grad_() for value in torch.cartesian_prod(places, scales).T.contiguous().unbind()]
+    found = sum_of_sigmoids(*inputs, n)
+    mu, s = inputs
+    k = torch.arange(1, levels, dtype=torch.float64)
+    wanted = torch.stack([torch.sigmoid((m - k + 0.5) / w).sum() for m, w in zip(mu, s, strict=True)])
+    torch.testing.assert_close(found, wanted, rtol=1e-11, atol=0)
+    for ours, theirs in zip(
+        torch.autograd.grad(found.sum(), inputs), torch.autograd.grad(wanted.sum(), inputs), strict=True
+    ):
+        torch.testing.assert_close(ours, theirs, rtol=1e-9, atol=1e-9)
+    single = sum_of_sigmoids(mu.detach().float(), s.detach().float(), n)
+    torch.testing.assert_close(single.double(), wanted.detach(), rtol=1e-5, atol=1e-30 + 1e-7 * n)
+
+
+def test_the_mean_takes_no_time_for_levels(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is added up of 65,536 levels is nothing, of 4,096 what lies around μ; of few, as ever, all."""
+    counts = list[int]()
+
+    def counted(mu: Tensor, s: Tensor, n: int) -> Tensor:
+        counts.append(n)
+        return added_up(mu, s, n)
+
+    added_up = heads._added_up
+    monkeypatch.setattr(heads, "_added_up", counted)
+    for levels in (65536, 4096, 17):
+        head = DiscretisedLogistic((1,), levels)
+        output = output_of(head, 5).float()
+        mean = head.mean(output)
+        assert ((mean >= 0) & (mean <= levels - 1)).all()
+    assert counts == [103, 16]
+    mu, s = head._location_and_scale(output)
+    assert torch.equal(mean, sum(torch.sigmoid((mu - k + 0.5) / s) for k in range(1, 17)))
 
 
 def test_a_uniform_model_over_l_levels_has_log2_l_bits() -> None:

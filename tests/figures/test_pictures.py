@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import math
+from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -11,23 +12,31 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from matplotlib.cbook import is_math_text
+from matplotlib.figure import Figure
+from matplotlib.text import Text
 from PIL import Image
+from pytorch_lightning.loggers import TensorBoardLogger
 from scipy.io import savemat
 from torch import Tensor
 
 from tests.conftest import redraw
 from tests.evaluation.linear_gaussian import LinearGaussian, all_binary, binary_vae
+from tests.evaluation.test_compare import BASE
 from vaeflow import models
 from vaeflow.bijections import BatchNorm, Composition, InverseAutoregressive, MaskedAutoregressive, Planar
+from vaeflow.callbacks import Pictures
 from vaeflow.commands.latent import strengths
 from vaeflow.data import Digits, FreyFaces
 from vaeflow.data.examples import own_examples
 from vaeflow.distributions import FlowDensity, Gaussian, GaussianDensity, StandardLogistic, StandardNormal, Uniform
 from vaeflow.errors import VaeflowError
-from vaeflow.figures import attributes, density, layers, manifold, posteriors, samples
+from vaeflow.evaluation.compare import Run
+from vaeflow.figures import attributes, comparison, density, interpolation, layers, manifold, posteriors, samples
 from vaeflow.figures.images import check_drawable, grid, limits_of, mosaic, rows_in_turn, tiles
+from vaeflow.figures.plane import Plane
 from vaeflow.figures.streaming import streamed
-from vaeflow.figures.style import check_outputs, save_animation
+from vaeflow.figures.style import check_outputs, literal, pixels, save_animation
 from vaeflow.noise import Noise
 
 CPU = torch.device("cpu")
@@ -431,6 +440,110 @@ def test_reconstructions_are_shown_in_the_scale_of_the_examples() -> None:
     assert np.ptp(page[38:70, 2:34]) < 30
 
 
+@pytest.mark.parametrize("value", [math.nan, math.inf, 7.0])
+def test_images_that_are_constant_or_no_numbers_have_a_picture(value: float) -> None:
+    x = torch.full((2, 1, 3, 3), value)
+    assert grid(x, limits_of(x, None), 2).shape[-1] == 3
+    x[0, 0, 0] = torch.tensor([-1.0, 0.0, 3.0])
+    assert limits_of(x, None) == (-1, 7 if value == 7 else 3)
+    assert tiles(x, (-1, 3))[0, 0, :, 0].tolist() == [0, 64, 255]
+    assert tiles(x, (-1, 3))[1].max() == (0 if math.isnan(value) else 255)
+
+
+@pytest.mark.parametrize("value", [math.nan, -math.inf, 7.0])
+def test_points_that_are_constant_or_no_numbers_have_a_picture(value: float) -> None:
+    z = torch.full((4, 2), value)
+    plane = Plane((-1.0, 1.0), (0.0, 1.0), z)
+    drawn = [
+        samples.draw_samples(z, "title", (0, 1), plane),
+        layers.draw(z.expand(3, 4, 2), z.expand(3, 4, 2), [0, 1, 2], 2, "title", None, plane),
+        manifold.draw(z.view(4, 1, 1, 2), z, torch.tensor([0, 1, 0, 1]), ["a", "b"], (0, 1), "title", "codes"),
+    ]
+    for figure in drawn:
+        assert pixels(figure).std() > 0
+
+
+# ----------------------------------------------------------------------------------------------------------- names
+
+NAMES = [
+    "Ba$$in",
+    "$\\frac$",
+    "_under",
+    "$x_1$",
+    "a_b^{c}",
+    "100 % {0}",
+    "back\\slash\\$",
+    "two\nlines",
+    "\udcff",
+    "n" * 300,
+]
+
+
+def texts_of(figure: Figure) -> list[str]:
+    """All texts of a figure without mathematics, as they are read once it has been drawn."""
+    pixels(figure)
+    texts = [text.get_text() for text in figure.findobj(Text)]
+    return [text.replace(r"\$", "$").replace("\n", " ") for text in texts if not is_math_text(text)]
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_names_are_drawn_literally(name: str) -> None:
+    """In titles, legends, ticks and notes of all pictures; of long ones the beginning, of unprintable ones the rest."""
+    shown = "two lines" if "\n" in name else "\N{REPLACEMENT CHARACTER}" if name == "\udcff" else name[:39]
+    image, code, y = torch.zeros(2, 1, 4, 4), torch.rand(2, 2), torch.arange(2)
+    plane = Plane((-1.0, 1.0), (0.0, 1.0), None)
+    walk = interpolation.Interpolation(image[None], code[None], image[None])
+    through = interpolation.Interpolation(code[None], code[None], code[None])
+    grid = torch.linspace(-1, 1, 5)
+    bell = -(grid[:, None].square() + grid.square())
+    found = posteriors.ModelPosteriors(
+        name, torch.rand(9, 1, 2), torch.rand(9, 2), grid, bell[None], bell[None], bell, torch.ones(1), torch.ones(1)
+    )
+    points, images, passed = torch.rand(3, 4, 2), torch.zeros(3, 2, 1, 4, 4), [0, 1, 2]
+    results = {**BASE, "model": name, "data": name}
+    model, data = (
+        models.Gaussian(shape=(2,)),
+        SimpleNamespace(
+            window=lambda: ((-4.0, 4.0), (-4.0, 4.0)),
+            log_density=lambda plane: -plane[:, 1].abs(),
+            label=name,
+            splits={},
+        ),
+    )
+    pictures = {
+        "samples": samples.draw_samples(image, name, (0, 1), None),
+        "points": samples.draw_samples(code, name, (0, 1), plane),
+        "reconstructions": samples.draw_reconstructions(image, image, name, None, None),
+        "neighbours": samples.draw_neighbours(image, image[:, None], name, (0, 1)),
+        "side by side": samples.draw_side_by_side({name: image}, name, (0, 1)),
+        "manifold": manifold.draw(image[:1], code, y, [name, name], (0, 1), name, name),
+        "layers": layers.draw(points, points, passed, 2, name, None, plane),
+        "layers of images": layers.draw(images, images, passed, 2, name, 2, None),
+        "interpolation": interpolation.draw(walk, name, None),
+        "paths": interpolation.draw(through, name, None, plane),
+        "attributes": attributes.draw(image, image[:, None], torch.zeros(1), name, None),
+        "posteriors": posteriors.draw([found], name, [name, name]),
+        "comparison": comparison.draw([[Run(name, results)]]),
+        "density": density.draw(model, data, 5, name),
+    }
+    times = {"side by side": 2, "manifold": 4, "posteriors": 4, "comparison": 2, "density": 2}
+    for picture, figure in pictures.items():
+        assert sum(shown in text for text in texts_of(figure)) >= times.get(picture, 1), picture
+
+
+def test_our_own_mathematics_is_still_drawn() -> None:
+    walk = interpolation.Interpolation(*[torch.rand(1, 2, 2)] * 3)
+    texts = interpolation.draw(walk, "Ba$$in", None, Plane((-1.0, 1.0), (0.0, 1.0), None)).findobj(Text)
+    assert {"$x_1$", "$x_2$", "$t$"} <= {t.get_text() for t in texts if is_math_text(t.get_text())}
+
+
+def test_a_leading_underscore_does_not_keep_a_label_out_of_a_legend() -> None:
+    axes = Figure().subplots()
+    axes.plot([0], [0], label=literal("_under"))
+    (text,) = axes.legend().get_texts()
+    assert text.get_text().endswith("_under")
+
+
 def test_what_has_no_picture_is_said() -> None:
     check_drawable((2,))
     check_drawable((5, 4, 4))
@@ -535,3 +648,99 @@ def test_examples_that_do_not_fit_are_refused(tmp_path: Path) -> None:
     ):
         with pytest.raises(VaeflowError, match=message):
             own_examples([tmp_path / name], fits, 17)
+
+
+# -------------------------------------------------------------------------------------------------- while training
+
+
+class Trained(SimpleNamespace):
+    """What the callback asks of a trainer: it keeps what is written down."""
+
+    is_global_zero, sanity_checking, global_step = True, False, 5
+
+    def __init__(self, folder: Path, model: Any, data: Any) -> None:
+        super().__init__(logger=TensorBoardLogger(folder), datamodule=data)
+        self.shown = list[str]()
+        self.logger.experiment.add_image = lambda tag, *arguments, **options: self.shown.append(tag)
+
+
+def failing(error: BaseException) -> Callable[..., Any]:
+    def fail(*arguments: Any, **options: Any) -> Any:
+        torch.rand(3)
+        raise error
+
+    return fail
+
+
+@pytest.fixture
+def trained(tmp_path: Path) -> tuple[Trained, Any]:
+    data = Digits()
+    data.setup("fit")
+    model = models.VAE(shape=data.shape, levels=data.levels, latent_features=2)
+    return Trained(tmp_path, model, data), model.train()
+
+
+@pytest.mark.parametrize("broken", ["encode", "decode", "sample", "latent_spaces", "data"])
+def test_a_picture_that_fails_is_a_warning(
+    broken: str, trained: tuple[Trained, Any], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
+) -> None:
+    """One each, however often; the others are drawn; modes and random numbers go on as if nothing had been."""
+    trainer, model = trained
+    if broken == "data":
+        trainer.datamodule = None
+    elif broken == "latent_spaces":
+        monkeypatch.setattr(type(model), broken, property(failing(ValueError("no $pace\nat all"))))
+    else:
+        monkeypatch.setattr(model, broken, failing(ValueError("no $pace\nat all")))
+    model.decoder.eval()
+    pictures = Pictures(every=1)
+    state = torch.get_rng_state()
+    for _ in range(3):
+        pictures.on_validation_end(trainer, model)
+        trainer.global_step += 1
+    pictures.on_train_end(trainer, model)
+    assert torch.equal(torch.get_rng_state(), state)
+    assert model.training
+    assert model.posterior.training
+    assert not model.decoder.training
+    lost = {
+        "encode": ["interpolation", "latents"],
+        "decode": ["reconstructions", "interpolation"],
+        "sample": ["samples"],
+    }
+    tags = ["samples", "reconstructions", "interpolation", "latents"]
+    left = [tag for tag in tags if tag not in lost.get(broken, tags)]
+    assert trainer.shown == 4 * left
+    said = capsys.readouterr().err
+    assert said.count("warning: cannot draw") == len(lost.get(broken, ["pictures"]))
+    for tag in lost.get(broken, []):
+        assert f"the picture {tag} (ValueError: no $pace at all)" in said
+
+
+def test_ctrl_c_ends_a_picture(trained: tuple[Trained, Any], monkeypatch: pytest.MonkeyPatch) -> None:
+    trainer, model = trained
+    monkeypatch.setattr(model, "sample", failing(KeyboardInterrupt()))
+    with pytest.raises(KeyboardInterrupt):
+        Pictures(every=1).on_validation_end(trainer, model)
+    assert model.training
+
+
+def test_only_the_first_process_draws(trained: tuple[Trained, Any], monkeypatch: pytest.MonkeyPatch) -> None:
+    trainer, model = trained
+    trainer.is_global_zero = False
+    monkeypatch.setattr(model, "sample", failing(AssertionError()))
+    Pictures(every=1).on_validation_end(trainer, model)
+    assert trainer.shown == []
+
+
+@pytest.mark.parametrize("value", [math.nan, 0.0])
+def test_models_whose_codes_are_no_numbers_have_pictures(
+    value: float, trained: tuple[Trained, Any], capsys: pytest.CaptureFixture
+) -> None:
+    trainer, model = trained
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.fill_(value)
+    Pictures(every=1).on_validation_end(trainer, model)
+    assert len(trainer.shown) == 4
+    assert "warning" not in capsys.readouterr().err

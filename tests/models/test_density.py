@@ -12,9 +12,11 @@ from typing import Any
 import pytest
 import torch
 from torch import Tensor
+from torch.autograd.functional import jacobian
+from torch.func import jacfwd, jacrev, jvp, vmap
 
 import vaeflow
-from tests.conftest import quiet_trainer, redraw
+from tests.conftest import differences, quiet_trainer, redraw
 from vaeflow import models
 from vaeflow.bijections import (
     ActNorm,
@@ -30,7 +32,7 @@ from vaeflow.bijections import (
 )
 from vaeflow.callbacks import Checkpoints
 from vaeflow.data import Digits, Toy
-from vaeflow.distributions import FlowDensity, GaussianDensity, GaussianMixture
+from vaeflow.distributions import FlowDensity, GaussianDensity, GaussianMixture, StandardNormal
 from vaeflow.errors import VaeflowError
 from vaeflow.evaluation import evaluate
 from vaeflow.evaluation.log_likelihood import log_mean_exp, rows_within
@@ -119,6 +121,90 @@ def test_four_questions(name: str) -> None:
     else:
         with pytest.raises(VaeflowError, match="has no latent space"):
             model.encode(x)
+
+
+WITH_CODES = sorted(set(MODELS) - {"MADE, mixture", "MAF, mixture", "GaussianMixture", "DeepGMM"})
+
+
+@pytest.mark.parametrize("name", WITH_CODES)
+@pytest.mark.parametrize("levels", [17, None])
+def test_codes_have_their_jacobians(name: str, levels: int | None) -> None:
+    """Those of finite differences, however they are asked for; log |det| is what the likelihood says. By integers x the
+    derivative is that by a real number in the middle of the cell."""
+    if name == "Uniform" and levels is None:
+        return
+    model = make(name, levels=levels).double()
+    x = images(2).double() if levels else torch.randn(2, 1, 4, 4, dtype=torch.float64)
+    rounding = {"floor": False} if levels else {}
+
+    def by_definition(x: Tensor) -> Tensor:
+        return model.density.encode(model.preprocess.inverse(x.flatten()[None] + (0.5 if levels else 0.0))[0])[0]
+
+    def encode(x: Tensor) -> Tensor:
+        return model.encode(x[None])[0]
+
+    def decode(z: Tensor) -> Tensor:
+        return model.decode(z[None], **rounding)[0]
+
+    def last_layers(z: Tensor) -> Tensor:
+        return torch.stack(list(model.trajectory(z[None]))[-2:])
+
+    z = model.encode(x).detach()
+    for f, exact, points in ((encode, by_definition, x), (decode, decode, z), (last_layers, last_layers, z)):
+        wanted = torch.stack([differences(exact, point) for point in points])
+        found = {
+            "reverse": jacobian(f, points[0]),
+            "many cotangents at once": jacobian(f, points[0], vectorize=True),
+            "jacrev": jacrev(f)(points[0]),
+            "jacfwd": jacfwd(f)(points[0]),
+            "mapped": vmap(jacrev(f))(points),
+        }
+        for how, value in found.items():
+            ours = value.reshape(-1, *wanted.shape[1:])
+            torch.testing.assert_close(ours, wanted[: len(ours)], rtol=1e-5, atol=1e-6, msg=how)
+        _, along = jvp(f, (points[0],), (torch.ones_like(points[0]),))
+        torch.testing.assert_close(along.flatten(), wanted[0].sum(1), rtol=1e-5, atol=1e-6)
+    if levels is None:
+        log_det = torch.stack([jacobian(encode, point).reshape(16, 16) for point in x]).slogdet().logabsdet
+        base = model.density.base if isinstance(model.density, FlowDensity) else StandardNormal(16)
+        torch.testing.assert_close(model.log_prob(x), base.log_prob(z) + log_det)
+
+
+@pytest.mark.parametrize("name", ["NICE", "MAF", "Uniform"])
+def test_integers_that_are_decoded_have_no_derivative(name: str) -> None:
+    """Neither zeros nor an error where none is asked for: codes carry a graph of the parameters."""
+    model, x = make(name), images(2)
+    z = model.encode(x)
+    assert torch.equal(model.decode(z), x)
+    assert torch.equal(model.reconstruct(x, Noise()), x)
+    z = z.detach()
+    assert torch.equal(vmap(lambda z: model.decode(z[None])[0])(z), x)
+    for ask in (
+        lambda: jacobian(model.decode, z),
+        lambda: jacrev(model.decode)(z),
+        lambda: jacfwd(model.decode)(z),
+        lambda: jvp(model.decode, (z,), (z,)),
+        lambda: jacrev(lambda z: model.latent_spaces["z"].decode(z, None))(z),
+        lambda: model.decode(z.clone().requires_grad_()).sum().backward(),
+        lambda: jacobian(lambda x: model.reconstruct(x, Noise()), x),
+    ):
+        with pytest.raises(VaeflowError, match="floor=False"):
+            ask()
+
+
+@pytest.mark.parametrize("name", ["NICE", "MAF", "MAF, mixture", "IAF", "DeepGMM"])
+@pytest.mark.parametrize("levels", [17, None])
+def test_the_likelihood_has_its_derivative_by_x(name: str, levels: int | None) -> None:
+    model = make(name, levels=levels).double()
+    x = images(2).double() if levels else torch.randn(2, 1, 4, 4, dtype=torch.float64)
+    weights = torch.autograd.grad(
+        model.log_weights(y := x.clone().requires_grad_(), Noise(index=torch.arange(2)), 1).sum(), y
+    )[0]
+    assert weights.abs().min() > 0
+    torch.testing.assert_close(torch.autograd.grad(model.log_prob(y).sum(), y)[0], weights)
+    torch.testing.assert_close(jacrev(lambda x: model.log_prob(x).sum())(x), weights)
+    torch.testing.assert_close(jacfwd(lambda x: model.log_prob(x).sum())(x), weights)
+    assert not model.log_prob(x).requires_grad  # in chunks
 
 
 @pytest.mark.parametrize("name", TAKE_A_CLASS)

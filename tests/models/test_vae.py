@@ -8,7 +8,10 @@ from types import SimpleNamespace
 
 import pytest
 import torch
+from torch.autograd.functional import jacobian
+from torch.func import jacfwd, jacrev, vmap
 
+from tests.conftest import differences, redraw
 from tests.distributions.test_posteriors import FLOWS
 from tests.evaluation.linear_gaussian import LinearGaussian, all_binary, binary_vae
 from vaeflow.bijections import Bijection
@@ -270,6 +273,33 @@ def test_the_four_questions(variant: str) -> None:
     same = vae.sample(4, Noise(), context, temperature=0.0, mean=True)
     if context is None:
         torch.testing.assert_close(same, same[:1].expand_as(same))
+
+
+@pytest.mark.parametrize("flow", [None, *FLOWS])
+@pytest.mark.parametrize("levels", [17, None])
+def test_codes_and_reconstructions_have_their_jacobians(flow: str | None, levels: int | None) -> None:
+    """In all latent spaces; and the bound at fixed noise its derivative, within the first and the last level."""
+    vae = VAE((1, 2, 2), levels, latent_features=3, flow=FLOWS[flow] if flow else None).double().eval()
+    redraw(vae, 0.5)
+    x = torch.tensor([[[[3.0, 8.0], [13.0, 1.0]]]], dtype=torch.float64)
+    noise = Noise(index=torch.arange(1))
+    maps = [
+        (lambda x: vae.reconstruct(x, noise), x),
+        (lambda x: vae.reconstruct(x, noise, temperature=0.5), x),
+        (lambda x: vae.log_prob(x, num_samples=4), x),
+    ]
+    for space in vae.latent_spaces.values():
+        maps += [
+            (lambda x, space=space: space.encode(x, None), x),
+            (lambda z, space=space: space.decode(z, None), space.encode(x, None).detach()),
+        ]
+    for f, point in maps:
+        wanted = differences(f, point)
+        assert wanted.abs().max() > 1e-4
+        found = jacobian(f, point), jacobian(f, point, vectorize=True), jacrev(f)(point), jacfwd(f)(point)
+        mapped = vmap(jacrev(lambda v, f=f: f(v[None])))(point)
+        for value in (*found, mapped):
+            torch.testing.assert_close(value.reshape(wanted.shape), wanted, rtol=1e-5, atol=1e-6)
 
 
 def test_continuous_data_come_back_in_their_units() -> None:

@@ -118,12 +118,14 @@ def test_labels_are_those_that_there_are(y: Any, message: str) -> None:
         model.context_of(y)
 
 
-def test_values_are_not_looked_at_where_they_cannot_be() -> None:
-    """Inside torch.func's transforms, whose values are not there yet."""
+def test_values_are_looked_at_inside_transforms_too() -> None:
     model = models.VAE(**IMAGE, latent_features=2).eval()  # type: ignore[arg-type]
     x = torch.arange(12.0).view(3, 1, 2, 2)
-    codes = torch.func.vmap(lambda one: model.encode(one[None])[0])(x)
-    torch.testing.assert_close(codes, model.encode(x))
+    encode = torch.func.vmap(lambda one: model.encode(one[None])[0])
+    torch.testing.assert_close(encode(x), model.encode(x))
+    for transformed in (encode, torch.func.jacrev(model.encode), torch.func.vmap(torch.func.jacfwd(encode))):
+        with pytest.raises(VaeflowError, match="expected integers 0 to 16"):
+            transformed(x[None] / 16 if transformed not in (encode,) else x / 16)
 
 
 UNSET: dict[str, Callable[[], Any]] = {

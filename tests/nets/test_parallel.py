@@ -221,3 +221,14 @@ def test_what_needs_no_gradient_gets_none(frozen: str) -> None:
         torch.autograd.grad(image.sum() + log_det.sum(), wanted), torch.autograd.grad(expected, wanted), strict=True
     ):
         torch.testing.assert_close(ours, theirs)
+
+
+@pytest.mark.parametrize("which", ["none", "Affine, inverse"])
+def test_many_cotangents_at_once(which: str) -> None:
+    made = make("three layers", which, torch.float64, conditional=True)
+    sources = sources_of(made, (50,), (50,))
+    outputs = apply(made, which, *sources)[0][:2, :3].flatten()
+    one_by_one = [torch.autograd.grad(output, sources, retain_graph=True) for output in outputs]
+    at_once = torch.autograd.grad(outputs, sources, torch.eye(6, dtype=torch.float64), is_grads_batched=True)
+    for ours, theirs in zip(at_once, zip(*one_by_one, strict=True), strict=True):
+        torch.testing.assert_close(ours, torch.stack(theirs))

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from vaeflow.bijections.base import Bijection, Context
+from vaeflow.compiled import unwrapped
 from vaeflow.errors import VaeflowError, check_shape
 from vaeflow.functional import log_sigmoid
 
@@ -78,10 +79,11 @@ class Logit(Bijection):
     def inverse(self, x: Tensor, context: Context = None) -> tuple[Tensor, Tensor]:
         check_shape("x", x, self.features)
         v = self.alpha + (1 - 2 * self.alpha) * x.double() / self.levels
-        if not torch.compiler.is_compiling() and not bool(((v > 0) & (v < 1)).all()):
+        if not torch.compiler.is_compiling() and not bool((unwrapped(v > 0) & unwrapped(v < 1)).all()):
+            values = unwrapped(x)
             raise VaeflowError(
-                f"the data range from {x.min().item():g} to {x.max().item():g}, expected more than 0 and less than "
-                f"{self.levels}, as integers of {self.levels} levels with noise added."
+                f"the data range from {values.min().item():g} to {values.max().item():g}, expected more than 0 and "
+                f"less than {self.levels}, as integers of {self.levels} levels with noise added."
             )
         log_v, log_rest = v.log(), torch.log1p(-v)
         return (log_v - log_rest).to(x.dtype), (self._log_slope - log_v - log_rest).sum(-1).to(x.dtype)

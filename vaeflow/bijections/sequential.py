@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from torch.func import functional_call
 
 from vaeflow.bijections.transformers import IN_MACHINE_CODE, Transformer
-from vaeflow.compiled import attempt, is_eager
+from vaeflow.compiled import attempt, is_batched, is_eager
 from vaeflow.compiled.context import context_rows
 from vaeflow.nets.made import MADE
 from vaeflow.nets.parallel import has_machine_code
@@ -39,7 +39,7 @@ def solve(made: MADE, transformer: Transformer, inverse: bool, value: Tensor, co
     transform = transformer.inverse if inverse else transformer.forward
     (conditioned,) = context = made.condition(context)
     learns = torch.is_grad_enabled() and any(parameter.requires_grad for parameter in transformer.parameters())
-    if learns or torch.compiler.is_compiling():  # the steps themselves are differentiated
+    if torch.compiler.is_compiling() or (learns and is_eager()):  # the steps themselves are differentiated
         return _solve_in_steps_of(transform, made, value, conditioned)
     if not is_eager():
         return _solve_in_passes(transform, made, value, context)
@@ -153,7 +153,7 @@ class _Implicit(torch.autograd.Function):
         with torch.enable_grad():
             theta = functional_call(ctx.made, dict(zip(names, parameters, strict=True)), (y, (conditioned,)))
             image, _ = ctx.transform(value, theta)
-            if twice:
+            if twice or is_batched(g):
                 u = _differentiable_cotangents(image, y, g)
             else:
                 by_name = {f"made.{name}": parameter for name, parameter in zip(names, parameters, strict=True)}

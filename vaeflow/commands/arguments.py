@@ -17,7 +17,7 @@ from vaeflow.data import DataModule
 from vaeflow.data.examples import own_examples
 from vaeflow.data.pictures import Background
 from vaeflow.errors import VaeflowError
-from vaeflow.figures.style import FIGURES, check_outputs
+from vaeflow.figures.style import FIGURES, check_outputs, shortened
 from vaeflow.latents import LatentSpace
 from vaeflow.messages import Parser
 from vaeflow.models import LikelihoodModel
@@ -247,9 +247,8 @@ def opened(parser: Parser, args: Namespace, picture: str, more: Sequence[str] = 
     (path,) = checkpoints_of(args, parser)
     model, data = open_checkpoint(path, args)
     out, *beside = output_of(args, picture, path, more)
-    return Opened(
-        model.to(device()), data, f"{run_name(path, args.runs)} ({type(model).__name__} on {data.label})", out, beside
-    )
+    title = f"{shortened(run_name(path, args.runs))} ({type(model).__name__} on {shortened(data.label)})"
+    return Opened(model.to(device()), data, title, out, beside)
 
 
 def add_batch_size(parser: Parser) -> None:

@@ -325,4 +325,5 @@ def _sentence(text: str) -> str:
 
 
 def _row(cells: Sequence[str]) -> str:
-    return f"| {' | '.join(cells)} |"
+    escaped = [cell.replace("|", r"\|") for cell in cells]  # such as a run's name has
+    return f"| {' | '.join(escaped)} |"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 import numpy as np
@@ -11,7 +12,7 @@ from matplotlib.figure import Figure
 from torch import Tensor
 
 from vaeflow.errors import VaeflowError
-from vaeflow.figures.style import WIDTH
+from vaeflow.figures.style import WIDTH, literal
 
 GAP = 2
 GREY = 128
@@ -34,19 +35,26 @@ def check_drawable(shape: tuple[int, ...]) -> None:
 
 
 def limits_of(images: Tensor, levels: int | None) -> Limits:
-    """The values that are shown black and white: of integers the first and the last, else the range of these images."""
+    """The values that are shown black and white: of integers the first and the last, else the range of these images,
+    as far as they are finite."""
     if levels is not None:
         return 0.0, float(levels - 1)
-    return images.min().item(), images.max().item()
+    low, high = images.min().item(), images.max().item()
+    if not (math.isfinite(low) and math.isfinite(high)):
+        finite = images[images.isfinite()]
+        low, high = (finite.min().item(), finite.max().item()) if len(finite) else (0.0, 1.0)
+    return low, high
 
 
 def tiles(images: Tensor, limits: Limits) -> np.ndarray:
     """Images ``(..., channels, height, width)`` → pixels ``(..., height, width, 3)`` of uint8.
 
-    Three channels are red, green and blue; any others are shown in grey beside one another, which widens the tile.
+    Three channels are red, green and blue; any others are shown in grey beside one another, which widens the tile. NaN
+    is black.
     """
     low, high = limits
-    x = ((images.detach().cpu().float() - low) / max(high - low, 1e-9)).clamp(0, 1).mul(255).round().to(torch.uint8)
+    x = ((images.detach().cpu().float() - low) / max(high - low, 1e-9)).nan_to_num(0).clamp(0, 1)
+    x = x.mul(255).round().to(torch.uint8)
     if x.shape[-3] == 3:
         return x.movedim(-3, -1).numpy()
     return x.movedim(-3, -2).flatten(-2).unsqueeze(-1).expand(*x.shape[:-3], x.shape[-2], -1, 3).numpy()
@@ -112,5 +120,5 @@ def blocks_of_tiles(blocks: Sequence[np.ndarray], names: Sequence[Sequence[str]]
         shown += texts[::each]
         left += one.shape[1] + gap.shape[1]
     axes.set_xticks(places, shown)
-    axes.set(title=title, xlabel=label)
+    axes.set(title=literal(title), xlabel=label)
     return figure

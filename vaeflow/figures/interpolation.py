@@ -16,7 +16,7 @@ from vaeflow.errors import VaeflowError, check_positive
 from vaeflow.figures.images import blocks_of_tiles, limits_of, mosaic, show, tiles
 from vaeflow.figures.plane import Plane, show_plane
 from vaeflow.figures.streaming import streamed
-from vaeflow.figures.style import WIDTH, styled
+from vaeflow.figures.style import WIDTH, literal, styled
 from vaeflow.latents import LatentSpace
 
 Method = Literal["linear", "spherical"]
@@ -160,7 +160,7 @@ def draw(interpolation: Interpolation, title: str, levels: int | None, plane: Pl
         figure = Figure(figsize=(0.75 * WIDTH, 0.75 * WIDTH * len(page) / page.shape[1] + 0.6))
         axes = figure.subplots()
         show(axes, page)
-        axes.set(title=title, xlabel="left to right: $t$ from 0 to 1", ylabel="top to bottom: $s$ from 0 to 1")
+        axes.set(title=literal(title), xlabel="left to right: $t$ from 0 to 1", ylabel="top to bottom: $s$ from 0 to 1")
         return figure
     shown = tiles(interpolation.x[:, :: interpolation.every], limits)
     ends = tiles(interpolation.ends, limits)
@@ -206,6 +206,6 @@ def _in_the_plane(interpolation: Interpolation, title: str, plane: Plane) -> Fig
     t = np.broadcast_to(np.linspace(0, 1, x.shape[1]), x.shape[:2])
     shown = axes.scatter(x[..., 0].ravel(), x[..., 1].ravel(), c=t.ravel(), s=8, zorder=2)
     axes.plot(*interpolation.ends.flatten(0, 1).T.numpy(), "o", mfc="none", mec="black", ms=8, zorder=3)
-    axes.set_title(title)
+    axes.set_title(literal(title))
     figure.colorbar(shown, ax=axes, label="$t$")
     return figure

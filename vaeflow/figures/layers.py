@@ -66,12 +66,16 @@ def draw(
     figure = Figure(figsize=(WIDTH, 2 * WIDTH / columns + 0.9))
     panels = figure.subplots(2, columns, sharex=True, sharey=True)
     seen = torch.cat([to_noise, to_data]).flatten(0, 1)
+    seen = seen[seen.isfinite().all(-1)]
+    if not len(seen):
+        seen = torch.tensor([plane.across, plane.up]).T
     low, high = (torch.quantile(seen[:: len(seen) // 100_000 + 1], q, dim=0).tolist() for q in (0.005, 0.995))
     window = [(min(low[i], ends[0]), max(high[i], ends[1])) for i, ends in enumerate((plane.across, plane.up))]
     rows = ((to_noise.flip(0), names[::-1], "data → noise"), (to_data, names, "noise → data"))
     for row, (values, row_names, label) in zip(panels, rows, strict=True):
         start = values[0].numpy()
-        centred = start - np.median(start, axis=0)
+        with np.errstate(invalid="ignore"):  # of infinities
+            centred = start - np.median(start, axis=0)
         angle = np.arctan2(centred[:, 1], centred[:, 0])
         for axes, value, name in zip(row, values, row_names, strict=True):
             axes.scatter(value[:, 0], value[:, 1], s=2, c=angle, cmap=ROUND, vmin=-math.pi, vmax=math.pi, lw=0)

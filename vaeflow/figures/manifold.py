@@ -16,7 +16,7 @@ from torch import Tensor
 from vaeflow.errors import VaeflowError
 from vaeflow.figures.images import GAP, Limits, mosaic, tiles
 from vaeflow.figures.streaming import streamed
-from vaeflow.figures.style import WIDTH, styled
+from vaeflow.figures.style import NAME, WIDTH, literal, styled
 
 
 def check_plane(model: Any) -> None:
@@ -57,9 +57,9 @@ def draw(
     shown = range(0, points, max(1, points // 6))
     left.set_xticks([(i + 0.5) * tile[1] for i in shown], [f"{(i + 0.5) / points:.2g}" for i in shown])
     left.set_yticks([(i + 0.5) * tile[0] for i in shown], [f"{1 - (i + 0.5) / points:.2g}" for i in shown])
-    left.set(title=title, xlabel="$u_1$, cumulative probability", ylabel="$u_2$", box_aspect=1)
+    left.set(title=literal(title), xlabel="$u_1$, cumulative probability", ylabel="$u_2$", box_aspect=1)
     scatter(right, codes, y, names)
-    right.set(title=codes_title, box_aspect=1)
+    right.set(title=literal(codes_title), box_aspect=1)
     return figure
 
 
@@ -72,8 +72,10 @@ def scatter(axes: Axes, codes: Tensor, y: Tensor, names: Sequence[str]) -> None:
     for label, name in enumerate(names):
         of_label = codes[y == label]
         if len(of_label):
-            axes.scatter(of_label[:, 0], of_label[:, 1], s=max(2, size), color=f"C{label % 10}", label=name, lw=0)
+            axes.scatter(of_label[:, 0], of_label[:, 1], s=max(2, size), color=f"C{label % 10}", lw=0)
             z_1, z_2 = of_label.median(0).values.tolist()
             box = {"boxstyle": "round,pad=0.15", "fc": "white", "ec": f"C{label % 10}", "lw": 1}
-            axes.annotate(name, (z_1, z_2), ha="center", va="center", fontsize=9, fontweight="bold", bbox=box)
+            axes.annotate(
+                literal(name, NAME), (z_1, z_2), ha="center", va="center", fontsize=9, fontweight="bold", bbox=box
+            )
     axes.set(xlabel="$z_1$", ylabel="$z_2$")

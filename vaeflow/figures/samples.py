@@ -13,7 +13,7 @@ from torch import Tensor
 from vaeflow.figures.images import Limits, blocks_of_tiles, grid, limits_of, rows_in_turn, show, tiles
 from vaeflow.figures.plane import Plane, show_plane
 from vaeflow.figures.streaming import progress, streamed
-from vaeflow.figures.style import WIDTH, headline, styled
+from vaeflow.figures.style import NAME, WIDTH, headline, literal, styled
 from vaeflow.noise import Noise
 
 
@@ -89,7 +89,7 @@ def draw_samples(x: Tensor, title: str, limits: Limits, plane: Plane | None) -> 
     figure = Figure(figsize=(0.75 * WIDTH, 0.75 * WIDTH * len(page) / page.shape[1] + 0.4))
     axes = figure.subplots()
     show(axes, page)
-    axes.set_title(title)
+    axes.set_title(literal(title))
     return figure
 
 
@@ -105,7 +105,7 @@ def draw_reconstructions(x: Tensor, again: Tensor, title: str, levels: int | Non
     rows = 2 * -(-len(x) // 16)
     height = len(page) / rows
     axes.set_yticks([(i + 0.5) * height for i in range(rows)], ["example", "decoded"] * (rows // 2))
-    axes.set_title(title)
+    axes.set_title(literal(title))
     return figure
 
 
@@ -132,7 +132,7 @@ def draw_side_by_side(samples: dict[str, Tensor], title: str, limits: Limits) ->
     panels = figure.subplots(1, len(samples), squeeze=False)[0]
     for axes, (name, x) in zip(panels, samples.items(), strict=True):
         show(axes, grid(x, limits, math.ceil(math.sqrt(len(x)))))
-        axes.set_title(name)
+        axes.set_title("\n".join(literal(line, NAME) for line in name.splitlines()))
     headline(figure, title)
     return figure
 
@@ -147,7 +147,7 @@ def _scatter(sets: dict[str, Tensor], title: str, plane: Plane) -> Figure:
         axes.scatter(x[:, 0], x[:, 1], s=3 if one else 24, marker=marker, label=name, lw=0 if one else 1, alpha=0.6)
         beyond += int((~plane.holds(x)).sum())
     axes.legend(loc="upper right", frameon=True, markerscale=2)
-    axes.set_title(f"{title}, {beyond} outside" if beyond else title, wrap=True)
+    axes.set_title(literal(f"{title}, {beyond} outside" if beyond else title), wrap=True)
     return figure
 
 

@@ -19,6 +19,8 @@ styled = matplotlib.rc_context(fname=str(Path(__file__).with_name("vaeflow.mplst
 """Decorates what draws and what saves, when some colours are looked up: the style is that of the file beside this one,
 whatever the user's own settings are."""
 FIGURES = (".png", ".pdf", ".svg")
+NAME = 40
+"""How many characters of a name a picture has room for."""
 WIDTH = 8.0
 """Of a figure in inches, at 120 dots each: what a README shows without scaling it down."""
 
@@ -31,9 +33,30 @@ def pixels(figure: Figure) -> np.ndarray:
     return np.asarray(canvas.buffer_rgba())[..., :3].copy()
 
 
+def shortened(text: str, most: int = NAME) -> str:
+    """Text of at most so many characters, an ellipsis for the rest."""
+    return text if len(text) <= most else f"{text[: most - 1]}…"
+
+
+def literal(text: str, most: int = 200) -> str:
+    """Text that matplotlib draws as it stands, in one line: titles, and names that users have given to classes, files
+    and runs.
+
+    A dollar is no mathematics then, white space is a blank, and what cannot be printed a replacement character. A
+    leading underscore, which keeps a label out of a legend, hides behind a space of no width.
+
+    >>> literal("Ba$$in")
+    'Ba\\\\$\\\\$in'
+    """
+    shown = "".join(
+        c if c.isprintable() else " " if c.isspace() else "\N{REPLACEMENT CHARACTER}" for c in shortened(text, most)
+    )
+    return ("\N{ZERO WIDTH SPACE}" if shown.startswith("_") else "") + shown.replace("$", r"\$")
+
+
 def headline(figure: Figure, title: str) -> None:
     """The title of a figure of several panels."""
-    figure.suptitle(title, x=0.01, ha="left", fontsize=10)
+    figure.suptitle(literal(title), x=0.01, ha="left", fontsize=10)
 
 
 def check_outputs(paths: Sequence[Path], force: bool) -> None:

@@ -12,8 +12,9 @@ from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
 from vaeflow.checkpoint import describe
+from vaeflow.compiled import is_eager, unwrapped
 from vaeflow.errors import VaeflowError, check_context, check_positive, check_tensor, check_values
-from vaeflow.evaluation.log_likelihood import LogWeights, log_likelihood, rows_within
+from vaeflow.evaluation.log_likelihood import LogWeights, log_likelihood, log_mean_exp, rows_within
 from vaeflow.latents import LatentSpace
 from vaeflow.models.training import TrainedModel
 from vaeflow.noise import Noise
@@ -78,11 +79,14 @@ class LikelihoodModel(TrainedModel):
         """
         return self.log_weights_of(x, context)(noise, num_samples)
 
-    @torch.no_grad()
     def log_prob(
         self, x: Tensor, context: Tensor | None = None, num_samples: int | None = None, noise: Noise | None = None
     ) -> Tensor:
-        """log p(x) ``(batch,)`` in nats, without its gradient, which :meth:`log_weights` has.
+        """log p(x) ``(batch,)`` in nats.
+
+        Where x or the context requires a gradient, or inside a transform of torch.func, the result is differentiable
+        and all K samples are in memory at once. Otherwise it is computed in chunks and has no gradient: to train,
+        differentiate :meth:`log_weights`.
 
         Exact for continuous data and an exact likelihood. Else a bound from below in expectation,
         log (1/K) Σ_k w_k, with w the log-weights' exponentials.
@@ -102,6 +106,9 @@ class LikelihoodModel(TrainedModel):
         training = self.training
         self.eval()  # batch normalisation is that of the training set
         try:
+            inputs = [x] if context is None else [x, context]
+            if not is_eager() or (torch.is_grad_enabled() and any(value.requires_grad for value in inputs)):
+                return log_mean_exp(self.log_weights_of(x, context)(noise, num_samples).double())
             rows = rows_within(256.0, self, x, noise, context)
             return log_likelihood(self, x, noise, num_samples, context, rows).log_likelihood
         finally:
@@ -116,7 +123,7 @@ class LikelihoodModel(TrainedModel):
     def sample(
         self, n: int, noise: Noise, context: Tensor | None = None, temperature: float = 1.0, mean: bool = False
     ) -> Tensor:
-        """What does it imagine? ``(n, *shape)``, in the data's units.
+        """What does it imagine? ``(n, *shape)``, in the data's units. Draws have no gradient.
 
         Args:
             noise: with n indices, or with none for 0 … n − 1.
@@ -136,11 +143,13 @@ class LikelihoodModel(TrainedModel):
 
     @abstractmethod
     def encode(self, x: Tensor, context: Tensor | None = None) -> Tensor:
-        """Where does x live? A code ``(batch, code_features)``, without noise."""
+        """Where does x live? A code ``(batch, code_features)``, without noise. Differentiable: call it within
+        ``torch.no_grad()`` where no gradient is wanted."""
 
     @abstractmethod
     def decode(self, z: Tensor, context: Tensor | None = None) -> Tensor:
-        """What lives at z? ``(batch, code_features)`` → ``(batch, *shape)``, in the data's units."""
+        """What lives at z? ``(batch, code_features)`` → ``(batch, *shape)``, in the data's units. Differentiable, as
+        :meth:`encode` is."""
 
     @property
     @abstractmethod
@@ -161,7 +170,6 @@ class LikelihoodModel(TrainedModel):
         """Points of the unit cube ``(batch, code_features)`` → codes: uniform points become codes of the prior."""
         raise VaeflowError(f"{type(self).__name__} has no latent space with a cumulative distribution.")
 
-    @torch.no_grad()
     def reconstruct(self, x: Tensor, noise: Noise, context: Tensor | None = None, temperature: float = 0.0) -> Tensor:
         """x ``(batch, *shape)`` once more, from a code: that of :meth:`encode` at temperature 0, else a draw from
         q(z|x) whose noise has its standard deviation multiplied by the temperature. A model whose code is a function
@@ -194,7 +202,7 @@ class LikelihoodModel(TrainedModel):
         if y.dim() != 1:
             raise VaeflowError(f"y has shape {tuple(y.shape)}, expected labels (batch,).")
         if self._can_look_at(y):
-            check_values("y", y, self.num_classes)
+            check_values("y", unwrapped(y), self.num_classes)
         return nn.functional.one_hot(y.long(), self.num_classes).to(self.dtype)
 
     def report(self, x: Tensor, noise: Noise, num_samples: int, context: Tensor | None = None) -> dict[str, Tensor]:

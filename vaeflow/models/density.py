@@ -16,6 +16,7 @@ from vaeflow.bijections.base import Statistics
 from vaeflow.distributions import Density, FlowDensity, StandardNormal
 from vaeflow.errors import VaeflowError, check_context, check_shape
 from vaeflow.evaluation.log_likelihood import LogWeights
+from vaeflow.functional import floored
 from vaeflow.models.base import LikelihoodModel
 from vaeflow.noise import Noise
 
@@ -84,7 +85,7 @@ class DensityModel(LikelihoodModel):
     def sample(
         self, n: int, noise: Noise, context: Tensor | None = None, temperature: float = 1.0, mean: bool = False
     ) -> Tensor:
-        """Draws x ``(n, *shape)`` in the data's units.
+        """Draws x ``(n, *shape)`` in the data's units, without a gradient.
 
         Args:
             noise: such as ``Noise(seed=1)``; the same noise gives the same samples.
@@ -95,25 +96,24 @@ class DensityModel(LikelihoodModel):
         noise = self.noise_of_samples(n, noise, context)
         return self._in_units_of_data(self.density.sample(noise, context, temperature))
 
-    @torch.no_grad()
     def encode(self, x: Tensor, context: Tensor | None = None) -> Tensor:
-        """z = f⁻¹(x), ``(batch, *shape)`` → ``(batch, D)``. An integer x stands for the middle of its cell, x + ½."""
+        """z = f⁻¹(x), ``(batch, *shape)`` → ``(batch, D)``. An integer x stands for the middle of its cell, x + ½, and
+        the derivative by x is that by a real number there."""
         check_context(context, self.context_features)
         y, _ = self.preprocess.inverse(self._middle(self._checked(x)))
         return self.density.encode(y.to(self.dtype), context)
 
-    @torch.no_grad()
     def decode(self, z: Tensor, context: Tensor | None = None, floor: bool = True) -> Tensor:
         """x = f(z), ``(batch, D)`` → ``(batch, *shape)`` in the data's units.
 
         Args:
-            floor: of integer data, give the integer in whose cell the value lies instead of the value.
+            floor: for integer data, return the integer in whose cell the value lies instead of the value. Integers
+                have no derivative: asking for one raises a :class:`VaeflowError`, so pass False to differentiate.
         """
         check_shape("z", z, self.dimension)
         check_context(context, self.context_features)
         return self._in_units_of_data(self.density.decode(z, context), floor)
 
-    @torch.no_grad()
     def trajectory(self, z: Tensor, context: Tensor | None = None) -> Iterator[Tensor]:
         check_shape("z", z, self.dimension)
         check_context(context, self.context_features)
@@ -187,7 +187,7 @@ class DensityModel(LikelihoodModel):
         if self.levels is None:
             return self.preprocess(y.double())[0].unflatten(-1, self.shape)
         x = self.preprocess(y)[0].unflatten(-1, self.shape)
-        return x.floor().clamp(0, self.levels - 1) if floor else x
+        return floored(x, self.levels) if floor else x
 
 
 class Flow(DensityModel):

@@ -23,7 +23,7 @@ from tqdm import tqdm
 
 import vaeflow
 from vaeflow.checkpoint import KEY, class_of
-from vaeflow.compiled import is_eager
+from vaeflow.compiled import unwrapped
 from vaeflow.errors import VaeflowError, check_shape, check_tensor, check_values
 from vaeflow.evaluation.metrics import Means
 from vaeflow.identity import Identity
@@ -172,14 +172,14 @@ class TrainedModel(LightningModule, ABC):
         check_shape("x", x, *self.shape)
         x = x if self.levels is None else x.to(self.dtype)
         if self._can_look_at(x):
-            check_values("x", x, self.levels)
+            check_values("x", unwrapped(x), self.levels)
         return x
 
     def _can_look_at(self, x: Tensor) -> bool:
-        """Whether values may be looked at: not while they are compiled or mapped, and not at each step of a training
-        on a GPU, which would wait for it, and whose data module has looked at them already."""
+        """Whether values may be looked at: not while they are compiled, and not at each step of a training on a GPU,
+        which would wait for it, and whose data module has looked at them already."""
         is_queued = x.device.type != "cpu" and self._trainer is not None and self.trainer.training
-        return is_eager() and not is_queued
+        return not torch.compiler.is_compiling() and not is_queued
 
     def _not_finite(self, what: str, more: str = "") -> VaeflowError:
         place = f"at step {self.global_step}, epoch {self.current_epoch + 1}, of {self._whose()}{more}"

@@ -255,7 +255,6 @@ class VAE(LikelihoodModel):
     def encode(self, x: Tensor, context: Tensor | None = None) -> Tensor:
         return self.infer(x, context).centre()
 
-    @torch.no_grad()
     def reconstruct(self, x: Tensor, noise: Noise, context: Tensor | None = None, temperature: float = 0.0) -> Tensor:
         return self.decode(self.infer(x, context).sample(noise, temperature), context)
 
@@ -283,7 +282,7 @@ class VAE(LikelihoodModel):
             z_0, features = code[..., parts["z0"]], code[..., parts["features"]]
             return self.decode(flow(z_0, flow.condition(features))[0], context)
 
-        before = LatentSpace("$z_0$ and the encoder's features", encode, decode, parts, straight=("features",))
+        before = LatentSpace("z₀ and the encoder's features", encode, decode, parts, straight=("features",))
         return {**super().latent_spaces, "z0": before}
 
     def icdf(self, u: Tensor) -> Tensor:

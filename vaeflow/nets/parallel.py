@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 from torch.func import functional_call
 
-from vaeflow.compiled import attempt, is_eager
+from vaeflow.compiled import attempt, is_batched, is_eager
 from vaeflow.nets.mlp import name_of_activation
 
 if TYPE_CHECKING:
@@ -76,7 +76,7 @@ class _Parallel(torch.autograd.Function):
         x, conditioned, *parameters, kept = ctx.saved_tensors
         wanted, twice = ctx.needs_input_grad[4:], torch.is_grad_enabled()
         found = None
-        if kept is not None and not twice:  # the derivative will not be differentiated itself
+        if kept is not None and not twice and not is_batched(*by):  # the derivative will not be differentiated itself
             asked = (wanted[1], any(wanted[2:]))
             found = attempt("parallel", "backward", *ctx.what, x, parameters, kept, *by, *asked)
         if found is None:
