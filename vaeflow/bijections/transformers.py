@@ -134,7 +134,7 @@ class RationalQuadraticSpline(Transformer):
         z_in = torch.where(inside, z, 0.0)
         z_k, width, x_k, height, d_k, d_next = self._bin(z_in, knots_z, knots_z, knots_x, derivatives)
         slope = height / width
-        xi = _within_unit_interval((z_in - z_k) / width)
+        xi = self._within_unit_interval((z_in - z_k) / width)
         x = x_k + height * (slope * xi * xi + d_k * xi * (1 - xi)) / self._denominator(xi, slope, d_k, d_next)
         return torch.where(inside, x, z), torch.where(inside, self._log_slope(xi, slope, d_k, d_next), 0.0)
 
@@ -144,13 +144,13 @@ class RationalQuadraticSpline(Transformer):
         x_in = torch.where(inside, x, 0.0)
         z_k, width, x_k, height, d_k, d_next = self._bin(x_in, knots_x, knots_z, knots_x, derivatives)
         slope = height / width
-        y = _within_unit_interval((x_in - x_k) / height)
+        y = self._within_unit_interval((x_in - x_k) / height)
         curve = d_k + d_next - 2 * slope
         a = slope - d_k + y * curve
         b = d_k - y * curve
         c = -slope * y
         root = torch.sqrt((b * b - 4 * a * c).clamp(min=torch.finfo(x.dtype).tiny))
-        xi = _within_unit_interval(2 * c / (-b - root))
+        xi = self._within_unit_interval(2 * c / (-b - root))
         z = z_k + width * xi
         return torch.where(inside, z, x), torch.where(inside, -self._log_slope(xi, slope, d_k, d_next), 0.0)
 
@@ -174,6 +174,13 @@ class RationalQuadraticSpline(Transformer):
         above = [t.gather(-1, k + 1).squeeze(-1) for t in (knots_z, knots_x, derivatives)]
         return [below[0], above[0] - below[0], below[1], above[1] - below[1], below[2], above[2]]
 
+    def _within_unit_interval(self, xi: Tensor) -> Tensor:
+        """ξ, moved to the nearer end of [0, 1] where rounding took it out.
+
+        clamp has no derivative at the ends, which are the knots. Training may do without at single points, and its
+        results stay what they were; codes need their Jacobian everywhere."""
+        return xi.clamp(0, 1) if self.training else torch.where(xi < 0, 0.0, torch.where(xi > 1, 1.0, xi))
+
     @staticmethod
     def _denominator(xi: Tensor, slope: Tensor, d_k: Tensor, d_next: Tensor) -> Tensor:
         return slope + (d_next + d_k - 2 * slope) * xi * (1 - xi)
@@ -181,9 +188,3 @@ class RationalQuadraticSpline(Transformer):
     def _log_slope(self, xi: Tensor, slope: Tensor, d_k: Tensor, d_next: Tensor) -> Tensor:
         numerator = d_next * xi * xi + 2 * slope * xi * (1 - xi) + d_k * (1 - xi) * (1 - xi)
         return 2 * slope.log() + numerator.log() - 2 * self._denominator(xi, slope, d_k, d_next).log()
-
-
-def _within_unit_interval(xi: Tensor) -> Tensor:
-    """ξ, moved to the nearer end of [0, 1] where rounding took it out, but with the derivative of ξ: clamp's is zero
-    there, and at the ends themselves, which are the knots."""
-    return xi + (xi.clamp(0, 1) - xi).detach()
