@@ -277,8 +277,11 @@ def test_the_four_questions(variant: str) -> None:
 
 @pytest.mark.parametrize("flow", [None, *FLOWS])
 @pytest.mark.parametrize("levels", [17, None])
-def test_codes_and_reconstructions_have_their_jacobians(flow: str | None, levels: int | None) -> None:
+def test_codes_and_reconstructions_have_their_jacobians(
+    flow: str | None, levels: int | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """In all latent spaces; and the bound at fixed noise its derivative, within the first and the last level."""
+    monkeypatch.setattr("vaeflow.models.training.check_values", lambda *_: None)  # differences leave the integers
     vae = VAE((1, 2, 2), levels, latent_features=3, flow=FLOWS[flow] if flow else None).double().eval()
     redraw(vae, 0.5)
     x = torch.tensor([[[[3.0, 8.0], [13.0, 1.0]]]], dtype=torch.float64)
