@@ -26,7 +26,7 @@ from pytorch_lightning.plugins.io import TorchCheckpointIO
 
 import vaeflow
 from vaeflow.errors import VaeflowError
-from vaeflow.files import whole
+from vaeflow.files import expanded, whole
 
 TRUSTED = ("vaeflow", "torch.nn", "torch.optim")
 LIGHTNING = ("pytorch_lightning.callbacks", "pytorch_lightning.loggers", "pytorch_lightning.strategies")
@@ -205,8 +205,9 @@ class Files(TorchCheckpointIO):
 def named(path: str | Path) -> Path:
     """The checkpoint of that path, or of that name without its ending, here or among those that come with the code:
     ``pretrained/vae_iaf``. The path itself where there is none."""
-    candidates = (Path(path), Path(f"{path}.ckpt"), PRETRAINED.parent / f"{path}.ckpt")
-    return next((candidate for candidate in candidates if candidate.exists()), Path(path))
+    path = expanded(path)
+    candidates = (path, Path(f"{path}.ckpt"), PRETRAINED.parent / f"{path}.ckpt")
+    return next((candidate for candidate in candidates if candidate.exists()), path)
 
 
 def keep_weights(source: Path, target: Path) -> None:
@@ -250,6 +251,15 @@ def read(path: str | Path) -> dict[str, Any]:
     if not isinstance(checkpoint, dict) or KEY not in checkpoint:
         raise VaeflowError(f"{path} is not a checkpoint of vaeflow{_whose(checkpoint)}.")
     return checkpoint
+
+
+def weights_of(path: str | Path, checkpoint: Mapping[str, Any]) -> str:
+    """Which weights a checkpoint holds, in words: its file, the epoch that they were trained in, what averaged them."""
+    epoch = checkpoint["epoch"] + 1
+    if "loops" in checkpoint:  # which tell the end of an epoch from its middle
+        epoch = checkpoint["loops"]["fit_loop"]["epoch_progress"]["current"]["ready"]
+    averaged_by = checkpoint[KEY].get("averaged_by")
+    return f"{Path(path).name}, epoch {epoch}" + (f", averaged by {averaged_by}" if averaged_by else "")
 
 
 def damage(path: Path) -> str:

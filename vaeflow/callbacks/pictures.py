@@ -8,8 +8,8 @@ import numpy as np
 import torch
 from matplotlib.figure import Figure
 from pytorch_lightning import Callback, LightningModule, Trainer
-from pytorch_lightning.loggers import TensorBoardLogger
 
+from vaeflow.callbacks.run import tensorboards
 from vaeflow.errors import check_positive
 from vaeflow.figures import density, manifold
 from vaeflow.figures.images import grid, limits_of, rows_in_turn
@@ -50,11 +50,12 @@ class Pictures(Callback):
 
     def _show(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self._last_step = trainer.global_step
-        if trainer.is_global_zero and isinstance(trainer.logger, TensorBoardLogger):
+        if trainer.is_global_zero and (loggers := tensorboards(trainer)):
             training = pl_module.training
             pl_module.eval()
             for tag, picture in draw(pl_module, trainer.datamodule, self.count).items():  # type: ignore[attr-defined]
-                trainer.logger.experiment.add_image(tag, picture, trainer.global_step, dataformats="HWC")
+                for logger in loggers:
+                    logger.experiment.add_image(tag, picture, trainer.global_step, dataformats="HWC")
             pl_module.train(training)
 
 

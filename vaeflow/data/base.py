@@ -17,6 +17,7 @@ from torch.utils.data import DataLoader, Sampler
 from vaeflow.checkpoint import describe
 from vaeflow.data.batches import EvaluationBatches, Slices, TrainingBatches
 from vaeflow.errors import VaeflowError, check_positive
+from vaeflow.files import expanded
 from vaeflow.noise import Noise
 
 Split = tuple[Tensor, Tensor]
@@ -103,7 +104,10 @@ class DataModule(LightningDataModule, ABC):
         self.splits = splits
 
     def train_dataloader(self) -> DataLoader:
-        batches = TrainingBatches(len(self.splits["train"][0]), self.batch_size, self.seed, *_place(self), self._done)
+        trainer: Any = self.trainer
+        repeats = trainer is not None and trainer.overfit_batches > 0
+        size = len(self.splits["train"][0])
+        batches = TrainingBatches(size, self.batch_size, self.seed, *_place(self), self._done, repeats)
         return self._loader("train", batches)
 
     def _done(self) -> int:
@@ -285,7 +289,7 @@ def _place(data: DataModule) -> tuple[int, int]:
 
 def data_root(root: str | None) -> Path:
     """Where data sets lie: the folder given, else the environment variable VAEFLOW_DATA, else ``data``."""
-    return Path(root or os.environ.get("VAEFLOW_DATA") or "data").expanduser()
+    return expanded(root or os.environ.get("VAEFLOW_DATA") or "data")
 
 
 def not_found(name: str, root: Path, error: Exception) -> VaeflowError:

@@ -12,6 +12,7 @@ from torch import Tensor
 from vaeflow.data.base import DataModule, Split, check_finite, shuffled_split
 from vaeflow.data.files import load_arrays
 from vaeflow.errors import VaeflowError
+from vaeflow.files import expanded
 
 PICTURES = (".png", ".jpg", ".jpeg", ".bmp", ".gif", ".tif", ".tiff", ".webp", ".ppm", ".pgm")
 
@@ -42,7 +43,7 @@ class ImageFolder(DataModule):
         seed: int = 0,
     ) -> None:
         super().__init__(batch_size, seed)
-        self.root, self.size, self.grey, self.split_seed = Path(root).expanduser(), size, grey, split_seed
+        self.root, self.size, self.grey, self.split_seed = expanded(root), size, grey, split_seed
         self.paths = sorted(p for p in self.root.rglob("*") if p.suffix.lower() in PICTURES and not self._hidden(p))
         if not self.paths:
             raise VaeflowError(f"there are no pictures in {self.root.resolve()} ({', '.join(PICTURES)}).")
@@ -138,7 +139,7 @@ class Arrays(DataModule):
         self, path: str, levels: int | None = None, batch_size: int = 128, split_seed: int = 0, seed: int = 0
     ) -> None:
         super().__init__(batch_size, seed)
-        self.path = Path(path).expanduser()
+        self.path = expanded(path)
         if levels is not None and levels < 2:
             raise VaeflowError(f"levels is {levels}, expected at least 2.")
         arrays = dict(self._arrays())

@@ -48,6 +48,8 @@ class TrainedModel(LightningModule, ABC):
     """Whether training compiles :meth:`losses` with torch.compile: a setting of a run, not of a model."""
     on_nonfinite: Literal["stop", "skip"] = "stop"
     """What is done where a loss or a gradient is NaN or infinite: stop the run, or leave out that step."""
+    averaged_by: str | None = None
+    """The callback whose averages of weights the checkpoint holds that is just being written."""
     started: Tensor
     """Whether :meth:`initialise` has been called."""
 
@@ -259,7 +261,9 @@ class TrainedModel(LightningModule, ABC):
             "version": vaeflow.__version__,
             "model": self.description,
             "data": datamodule.description if datamodule is not None else None,
+            "averaged_by": self.averaged_by,
         }
+        self.averaged_by = None
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         if self.global_rank == 0:  # the others' sums are in it
