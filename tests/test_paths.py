@@ -234,6 +234,8 @@ def test_other_paths_are_expanded(run: Run, tmp_path: Path) -> None:
     )
     code, output = run("train", "--config=~/mine.yaml", "--trainer.max_epochs", 1, "--pictures.every", 0)
     assert code == 0, output
+    again = ("--config=$HOME/../runs/mine/version_0/config.yaml", "--experiment", "again")
+    assert run("train", *again)[0] == 0  # the profiler is one that a run's config may name
     assert {name.split("/")[0] for name in files(tmp_path / "disk")} == {"profile", "more"}
     best = f"--ckpt={tmp_path}/runs/mine/version_0/checkpoints/best.ckpt"
     (tmp_path / "home/x.npy").rename(tmp_path / "home/y.npy")

@@ -29,7 +29,9 @@ from vaeflow.errors import VaeflowError
 from vaeflow.files import expanded, whole
 
 TRUSTED = ("vaeflow", "torch.nn", "torch.optim")
-LIGHTNING = ("pytorch_lightning.callbacks", "pytorch_lightning.loggers", "pytorch_lightning.strategies")
+LIGHTNING = tuple(
+    f"pytorch_lightning.{part}" for part in ("callbacks", "loggers", "plugins", "profilers", "strategies")
+)
 """Whose classes the config of a run may name as well."""
 PATHS = (
     "path", "root", "default_root_dir", "ckpt_path", "experiment", "dirpath", "filename", "save_dir", "name", "monitor",
