@@ -23,7 +23,8 @@ import vaeflow
 from tests.test_cli import Run
 from vaeflow.checkpoint import PREVIOUS, read
 from vaeflow.errors import VaeflowError
-from vaeflow.files import new_version, whole
+from vaeflow.files import whole
+from vaeflow.runs import new_version
 
 EVERY = 7
 """Steps from one checkpoint to the next."""

@@ -394,8 +394,13 @@ def test_torchrun_makes_one_run(tmp_path: Path) -> None:
 
 
 def test_devices_that_torchrun_did_not_start_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
-    assert as_launched(3, 2) == (3, 2)
-    for name, value in {"TORCHELASTIC_RUN_ID": "1", "LOCAL_WORLD_SIZE": "4", "WORLD_SIZE": "8"}.items():
+    assert as_launched(3) == (3, 1)
+    with pytest.raises(VaeflowError, match="num_nodes is 2, but nothing has started this on other machines"):
+        as_launched(3, 2)
+    monkeypatch.setenv("TORCHELASTIC_RUN_ID", "1")
+    with pytest.raises(VaeflowError, match="but RANK is no number: start this with torchrun, or unset"):
+        as_launched(3)
+    for name, value in {"LOCAL_WORLD_SIZE": "4", "WORLD_SIZE": "8", "RANK": "0", "LOCAL_RANK": "0"}.items():
         monkeypatch.setenv(name, value)
     assert as_launched(1) == as_launched("auto") == as_launched(4, 2) == (4, 2)
     assert as_launched([0, 1, 2, 3]) == ([0, 1, 2, 3], 2)

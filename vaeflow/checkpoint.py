@@ -28,11 +28,13 @@ from pytorch_lightning.plugins.io import TorchCheckpointIO
 
 import vaeflow
 from vaeflow.errors import VaeflowError, VaeflowWarning
-from vaeflow.files import whole
+from vaeflow.files import expanded, whole
 from vaeflow.identity import Identity
 
 TRUSTED = ("vaeflow", "torch.nn", "torch.optim")
-LIGHTNING = ("pytorch_lightning.callbacks", "pytorch_lightning.loggers", "pytorch_lightning.strategies")
+LIGHTNING = tuple(
+    f"pytorch_lightning.{part}" for part in ("callbacks", "loggers", "plugins", "profilers", "strategies")
+)
 """Whose classes the config of a run may name as well."""
 PATHS = (
     "path", "root", "default_root_dir", "ckpt_path", "experiment", "dirpath", "filename", "save_dir", "name", "monitor",
@@ -208,8 +210,9 @@ class Files(TorchCheckpointIO):
 def named(path: str | Path) -> Path:
     """The checkpoint of that path, or of that name without its ending, here or among those that come with the code:
     ``pretrained/vae_iaf``. The path itself where there is none."""
-    candidates = (Path(path), Path(f"{path}.ckpt"), PRETRAINED.parent / f"{path}.ckpt")
-    return next((candidate for candidate in candidates if candidate.exists()), Path(path))
+    path = expanded(path)
+    candidates = (path, Path(f"{path}.ckpt"), PRETRAINED.parent / f"{path}.ckpt")
+    return next((candidate for candidate in candidates if candidate.exists()), path)
 
 
 def keep_weights(source: Path, target: Path) -> None:
@@ -255,6 +258,15 @@ def read(path: str | Path) -> dict[str, Any]:
     if not isinstance(checkpoint, dict) or KEY not in checkpoint:
         raise VaeflowError(f"{path} is not a checkpoint of vaeflow{_whose(checkpoint)}.")
     return checkpoint
+
+
+def weights_of(path: str | Path, checkpoint: Mapping[str, Any]) -> str:
+    """Which weights a checkpoint holds, in words: its file, the epoch that they were trained in, what averaged them."""
+    epoch = checkpoint["epoch"] + 1
+    if "loops" in checkpoint:  # which tell the end of an epoch from its middle
+        epoch = checkpoint["loops"]["fit_loop"]["epoch_progress"]["current"]["ready"]
+    averaged_by = checkpoint[KEY].get("averaged_by")
+    return f"{Path(path).name}, epoch {epoch}" + (f", averaged by {averaged_by}" if averaged_by else "")
 
 
 def damage(path: Path) -> str:
@@ -353,8 +365,8 @@ def _original(
     source = None if identity is None or identity.source is None else Path(identity.source)
     if key is None or key in overrides or source is None or not source.exists():
         return {}
-    here = Path(given[key])
-    if not here.expanduser().is_absolute() and here.exists() and not here.samefile(source):
+    here = expanded(given[key])
+    if not here.is_absolute() and here.exists() and not here.samefile(source):
         warnings.warn(
             f"the data are read from {source}, which the model was trained on, and not from {here.resolve()}: "
             f"--{key} names others.",

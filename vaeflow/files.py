@@ -1,15 +1,33 @@
-"""Files that are there whole or not at all, and folders that belong to one run."""
+"""Files that are there whole or not at all, and how paths are read."""
 
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from itertools import count
 from pathlib import Path
 from typing import IO
 
 from vaeflow.errors import VaeflowError
+
+
+def expanded(path: str | Path) -> Path:
+    """A path as a shell would read it: ``~`` is the home folder, ``$NAME`` an environment variable."""
+    return Path(os.path.expanduser(os.path.expandvars(path)))
+
+
+def find_files(folder: Path, name: str) -> list[Path]:
+    """The files ``**/name`` below a folder, also behind links to other folders; those of version 10 after those of
+    version 9."""
+    found, seen = list[Path](), set[str]()
+    for place, below, _ in os.walk(folder, followlinks=True):
+        if (real := os.path.realpath(place)) in seen:
+            below.clear()
+        elif (path := Path(place, name)).is_file():
+            found.append(path)
+        seen.add(real)
+    return sorted(found, key=lambda path: [(text, int(n or 0)) for text, n in re.findall(r"(\D*)(\d*)", str(path))])
 
 
 @contextmanager
@@ -62,26 +80,3 @@ def _flush_folder(folder: Path) -> None:
             os.fsync(descriptor)
         finally:
             os.close(descriptor)
-
-
-def new_version(experiment: Path) -> str:
-    """Make the folder ``version_N`` of a new run, with N above all that are there: a folder that nobody else has, even
-    if two runs begin at the same moment.
-
-    Raises:
-        VaeflowError: if it cannot be made.
-    """
-    try:
-        experiment.mkdir(parents=True, exist_ok=True)
-        numbers = [name.removeprefix("version_") for name in os.listdir(experiment) if name.startswith("version_")]
-        for number in count(max((int(n) for n in numbers if n.isdecimal()), default=-1) + 1):
-            with suppress(FileExistsError):
-                (experiment / f"version_{number}").mkdir()
-                return f"version_{number}"
-    except OSError as error:
-        raise VaeflowError(f"no run can be kept in {experiment} ({error.strerror}): {_advice(error)}.") from error
-    raise AssertionError
-
-
-def _advice(error: OSError) -> str:
-    return "make room" if error.errno in (28, 122) else "set --trainer.default_root_dir to a folder you can write to"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import errno
 import inspect
 import os
 import re
@@ -31,11 +32,12 @@ import vaeflow.distributions
 import vaeflow.models
 import vaeflow.nets
 from vaeflow.callbacks import Pictures
-from vaeflow.configs import config_names
+from vaeflow.configs import config_names, expand_paths
 from vaeflow.errors import Stopped, VaeflowError, VaeflowWarning
 from vaeflow.memory import keep_freed_memory
 from vaeflow.quiet import quiet
 
+LIGHTNING = ("pytorch_lightning", "lightning_fabric")
 SECONDS = 3.0
 """How long one of several processes keeps its error: the first one mostly has the same, says so and ends the others."""
 
@@ -67,11 +69,13 @@ def main(command: Callable[[], None]) -> None:
             reason = str(error).splitlines()[0][:200]
             print(f"error: another process has ended, as it says, or cannot be reached ({reason}).", file=sys.stderr)
             sys.exit(1)
-        mendable = _mendable(error)
-        if mendable is not None:
-            print(f"error: {' '.join(str(mendable).split())}", file=sys.stderr)
-            sys.exit(1)
         cause = _unwrapped(error)
+        said: Any = _mendable(error) or (_said_by_a_class(str(error)) if _place_in_user_code(cause) is None else None)
+        if said is None and (_is_refused_by_lightning(cause) or _is_of_the_disk(cause)):
+            said = cause
+        if said is not None:
+            print(f"error: {' '.join(str(said).split())}", file=sys.stderr)
+            sys.exit(1)
         reason = traceback.format_exception_only(cause)[-1].strip().splitlines()[0]
         place = _place_in_user_code(cause)
         whose = f"error in {place}" if place else "internal error, a defect of vaeflow"
@@ -102,11 +106,44 @@ def _is_lost(error: Exception) -> bool:
     return isinstance(error, DistBackendError) or "gloo/transport" in str(error)
 
 
+def _is_refused_by_lightning(error: BaseException) -> bool:
+    """Whether Lightning itself raises it, of what a user has asked of it: a library that is not installed, an argument
+    of a callback, an environment."""
+    place = traceback.extract_tb(error.__traceback__)[-1].filename if error.__traceback__ else ""
+    kinds = (ImportError, ValueError, RuntimeError, TypeError, NotImplementedError)
+    return isinstance(error, kinds) and any(f"{os.sep}{name}{os.sep}" in place for name in LIGHTNING)
+
+
+def _is_of_the_disk(error: BaseException) -> bool:
+    """Whether a file or folder of the user's cannot be written or read, no matter who tried."""
+    numbers = (
+        errno.EACCES,
+        errno.EPERM,
+        errno.EROFS,
+        errno.ENOSPC,
+        errno.EDQUOT,
+        errno.ENOTDIR,
+        errno.EISDIR,
+        errno.EEXIST,
+    )
+    return isinstance(error, OSError) and error.errno in numbers
+
+
 def _unwrapped(error: BaseException) -> BaseException:
     """What a constructor raised, where jsonargparse reports it as a value that does not fit its type."""
     while str(error).startswith("Does not validate against") and (below := error.__cause__ or error.__context__):
         error = below
     return error
+
+
+def _said_by_a_class(message: str) -> str | None:
+    """What a constructor said, where jsonargparse keeps that alone, among the types that it has tried."""
+    if not message.startswith("Does not validate against"):
+        return None
+    if found := re.search(r"Problem with given class_path '[\w.]+':\s+(.*)", message):
+        return found[1]
+    lines = re.findall(r"^ +- (?!Expected a |Does not validate )(.*)", message, re.MULTILINE)
+    return lines[0] if lines else None
 
 
 def _place_in_user_code(error: BaseException) -> str | None:
@@ -134,7 +171,7 @@ class Parser(LightningArgumentParser):
         words = list(sys.argv[1:] if args is None else args)
         end = words.index("--") if "--" in words else len(words)  # what is after it are no options
         words[:end] = map(self._spelt, words[:end])
-        return super().parse_args(words, *others, **options)
+        return expand_paths(super().parse_args(words, *others, **options))
 
     def _spelt(self, word: str) -> str:
         """A word of the command line: an option of this parser by the name that it has here, others as they are."""

@@ -21,6 +21,7 @@ WARNINGS = (
     "`LightningModule.configure_optimizers` returned `None`",  # as it should for what is fitted in closed form
     "`training_step` returned `None`",
     ".*broadcast_buffers. is deprecated",  # the new name is of newest versions alone
+    "SWA is currently only supported every epoch",  # it takes the place of a schedule by steps
     "recommended to use .*sync_dist",  # the metrics are in step already
 )
 

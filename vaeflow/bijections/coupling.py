@@ -127,7 +127,7 @@ class ImageCoupling(AnyCoupling):
         if mask.all() or not mask.any():
             what = "transform" if mask.all() else "determine the rest by"
             raise VaeflowError(f"a mask of the shape {tuple(mask.shape)} leaves nothing to {what}.")
-        self.register_buffer("mask", mask, persistent=False)
+        self.register_buffer("mask", mask.contiguous(), persistent=False)  # which can be written to, as averages are
         self.transformer = transformer()
         outputs = self.transformer.num_parameters * len(mask)
         self.net = ConvConditioner(len(mask), outputs, channels, residual_blocks, context_features, activation)

@@ -12,11 +12,11 @@ import numpy as np
 import torch
 from matplotlib.figure import Figure
 from pytorch_lightning import Callback, LightningModule, Trainer
-from pytorch_lightning.loggers import TensorBoardLogger
 from pytorch_lightning.utilities.seed import isolate_rng
 from torch import Tensor
 from tqdm import tqdm
 
+from vaeflow.callbacks.run import tensorboards
 from vaeflow.errors import VaeflowError, check_positive
 from vaeflow.figures import density, manifold
 from vaeflow.figures.images import grid, limits_of, rows_in_turn
@@ -60,7 +60,7 @@ class Pictures(Callback):
         """Draw and write all pictures. A failing one is left out, since no picture may end a training; the model's
         modes and the random generators are left as they were."""
         self._last_step = trainer.global_step
-        if not trainer.is_global_zero or not isinstance(trainer.logger, TensorBoardLogger):
+        if not trainer.is_global_zero or not (loggers := tensorboards(trainer)):
             return
         modes = {module: module.training for module in pl_module.modules()}
         pl_module.eval()
@@ -68,7 +68,9 @@ class Pictures(Callback):
             with isolate_rng(), self._warned("pictures"):
                 for tag, make in pictures_of(pl_module, trainer.datamodule, self.count).items():  # type: ignore[attr-defined]
                     with self._warned(f"the picture {tag}"):
-                        trainer.logger.experiment.add_image(tag, make(), trainer.global_step, dataformats="HWC")
+                        picture = make()
+                        for logger in loggers:
+                            logger.experiment.add_image(tag, picture, trainer.global_step, dataformats="HWC")
         finally:
             for module, training in modes.items():
                 module.training = training

@@ -6,15 +6,23 @@ import math
 import os
 import signal
 import threading
+from pathlib import Path
 from typing import Any
 
 from pytorch_lightning import Callback, LightningModule, Trainer
-from pytorch_lightning.callbacks import ModelCheckpoint
+from pytorch_lightning.callbacks import ModelCheckpoint, StochasticWeightAveraging
 from pytorch_lightning.loggers import TensorBoardLogger
 from pytorch_lightning.utilities import rank_zero_only
 
+from vaeflow.callbacks.averaging import AVERAGED
+from vaeflow.checkpoint import read
 from vaeflow.errors import VaeflowError
 from vaeflow.evaluation.progress import EvaluationProgress
+
+
+def tensorboards(trainer: Trainer) -> list[TensorBoardLogger]:
+    """TensorBoard's among a trainer's loggers."""
+    return [logger for logger in trainer.loggers if isinstance(logger, TensorBoardLogger)]
 
 
 class Progress(EvaluationProgress):
@@ -58,13 +66,15 @@ class Checkpoints(ModelCheckpoint):
     nothing.
 
     Args:
+        folder: where they lie.
         every: the most steps from one ``last.ckpt`` to the next.
+        is_resumed: whether they go on in the folder of the checkpoint that is resumed.
     """
 
     stopped_by = signal.SIGINT
     """The signal that asked for the end."""
 
-    def __init__(self, every: int = 1000) -> None:
+    def __init__(self, folder: Path, every: int = 1000, is_resumed: bool = False) -> None:
         super().__init__(
             monitor="val/objective",
             mode="min",
@@ -73,7 +83,8 @@ class Checkpoints(ModelCheckpoint):
             enable_version_counter=False,
             save_on_train_epoch_end=False,  # but after validation, so that last.ckpt knows which was best
         )
-        self.every = every
+        self.dirpath = str(folder)  # as it was given, for what is printed
+        self.every, self.is_resumed = every, is_resumed
         self._stop_asked = self._stopping = False
         self._last_step = 0
         self._metrics: dict[str, Any] = {}
@@ -84,6 +95,11 @@ class Checkpoints(ModelCheckpoint):
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """The opposite of :meth:`state_dict`."""
+        if self.is_resumed:  # the folder may be called otherwise now
+            best = os.path.join(str(self.dirpath), "best.ckpt") if state_dict["best_model_path"] else ""
+            scores = dict.fromkeys([best] if best else [], state_dict["best_model_score"])
+            paths = {"dirpath": self.dirpath, "best_model_path": best, "kth_best_model_path": best}
+            state_dict = {**state_dict, **paths, "best_k_models": scores}
         super().load_state_dict(state_dict)
         self._metrics = state_dict.get("metrics", {})
 
@@ -159,10 +175,26 @@ class Checkpoints(ModelCheckpoint):
             trainer.lightning_module.refresh(trainer.datamodule)
         self._last_step = trainer.global_step
         self._metrics = {name: value.cpu() for name, value in trainer.callback_metrics.items()}
-        if trainer.is_global_zero and isinstance(trainer.logger, TensorBoardLogger):
-            trainer.logger.experiment.flush()  # the curves, too, are on the disk up to here
+        for logger in tensorboards(trainer) if trainer.is_global_zero else []:
+            logger.experiment.flush()  # the curves, too, are on the disk up to here
         self.last_model_path = os.path.join(self.dirpath, "last.ckpt")
         trainer.save_checkpoint(self.last_model_path, weights_only=False)
+
+    @property
+    def _averaged(self) -> Path:
+        return Path(str(self.dirpath), AVERAGED)
+
+    def is_averaged(self, step: int) -> bool:
+        """Whether there are averages by StochasticWeightAveraging, which it has at its end, after so many steps."""
+        return self._averaged.is_file() and read(self._averaged)["global_step"] == step
+
+    def to_evaluate(self, trainer: Any) -> Path:
+        """The checkpoint of a trained model: averaged over its last epochs, if it was asked for, or the best by
+        validation, or, without validation, the last."""
+        averages = any(isinstance(callback, StochasticWeightAveraging) for callback in trainer.callbacks)
+        if averages and self.is_averaged(trainer.global_step):
+            return self._averaged
+        return Path(self.best_model_path or self.last_model_path)
 
 
 class Unchanged(Callback):
@@ -192,9 +224,9 @@ class Curves(Callback):
     """TensorBoard's custom scalars: the curves that compare runs, and the terms of the ELBO in one chart."""
 
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        if trainer.is_global_zero and isinstance(trainer.logger, TensorBoardLogger):
-            layout = {
-                "compare": {tag: ["Multiline", [tag]] for tag in ("val/nll", "val/bpd", "val/objective")},
-                "terms": {"ELBO": ["Multiline", ["val/elbo", "val/kl", "val/reconstruction"]]},
-            }
-            trainer.logger.experiment.add_custom_scalars(layout)
+        layout = {
+            "compare": {tag: ["Multiline", [tag]] for tag in ("val/nll", "val/bpd", "val/objective")},
+            "terms": {"ELBO": ["Multiline", ["val/elbo", "val/kl", "val/reconstruction"]]},
+        }
+        for logger in tensorboards(trainer) if trainer.is_global_zero else []:
+            logger.experiment.add_custom_scalars(layout)

@@ -18,11 +18,12 @@ from vaeflow.data.examples import own_examples
 from vaeflow.data.pictures import Background
 from vaeflow.errors import VaeflowError
 from vaeflow.figures.style import FIGURES, check_outputs, shortened
+from vaeflow.files import find_files
 from vaeflow.latents import LatentSpace
 from vaeflow.messages import Parser
 from vaeflow.models import LikelihoodModel
+from vaeflow.runs import BEST, runs_of
 
-BEST = "checkpoints/best.ckpt"
 AtLeastTwo = restricted_number_type("AtLeastTwo", int, (">=", 2))
 
 
@@ -76,18 +77,10 @@ def newest(runs: Path, experiment: str) -> Path:
     """The best checkpoint of the newest run of an experiment."""
     found = runs_of(runs, experiment, BEST)
     if not found:
-        all_runs = runs.rglob("version_*/checkpoints/best.ckpt")
-        others = sorted({str(path.parents[2].relative_to(runs)) for path in all_runs})
+        others = sorted({str(path.parents[2].relative_to(runs)) for path in find_files(runs, BEST)})
         there = f"there are {', '.join(others)}" if others else "there are no runs there"
         raise VaeflowError(f"there is no run {experiment} with a best.ckpt in {runs}: {there}.")
     return found[-1] / BEST
-
-
-def runs_of(runs: Path, experiment: str, file: str) -> list[Path]:
-    """The folders of an experiment's runs that hold a file of this name, the newest last."""
-    found = {path.name.removeprefix("version_"): path
-             for path in Path(runs, experiment).glob("version_*") if (path / file).is_file()}  # fmt: skip
-    return [found[number] for number in sorted((name for name in found if name.isdecimal()), key=int)]
 
 
 def open_checkpoint(path: Path, args: Namespace, **overrides: Any) -> tuple[LikelihoodModel, DataModule]:

@@ -7,7 +7,7 @@ from typing import Literal
 
 from jsonargparse.typing import NonNegativeInt, PositiveFloat, PositiveInt
 
-from vaeflow.checkpoint import read
+from vaeflow.checkpoint import read, weights_of
 from vaeflow.commands.arguments import add_checkpoint, checkpoints_of, open_checkpoint, parser_of
 from vaeflow.commands.training import stoppable
 from vaeflow.errors import VaeflowError
@@ -60,7 +60,7 @@ def evaluate_checkpoint() -> None:
         results = evaluate(model, data, *asked, trainer, args.shard, cache())
     if not trainer.is_global_zero:
         return
-    results.update(checkpoint=str(path), training_seconds=seconds)
+    results.update(checkpoint=str(path), weights=weights_of(path, read(path)), training_seconds=seconds)
     print(f"\n{table(results)}")
     if args.json is not None:
         write_results(Path(args.json), results)

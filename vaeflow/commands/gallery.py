@@ -15,12 +15,13 @@ from jsonargparse.typing import NonNegativeFloat, NonNegativeInt, PositiveInt
 
 from vaeflow.checkpoint import load, load_data
 from vaeflow.commands import drawing, latent
-from vaeflow.commands.arguments import BEST, add_output, device, newest, output_of, parser_of, runs_of, say
+from vaeflow.commands.arguments import add_output, device, newest, output_of, parser_of, say
 from vaeflow.commands.training import train
 from vaeflow.errors import VaeflowError
 from vaeflow.figures import samples
 from vaeflow.figures.style import check_outputs, save_figure, write
 from vaeflow.noise import Noise
+from vaeflow.runs import BEST, runs_of
 
 
 def latent_dimensions() -> None:

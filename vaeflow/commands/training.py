@@ -12,21 +12,24 @@ from typing import Any
 
 from pytorch_lightning import Trainer
 from pytorch_lightning.callbacks import Timer
-from pytorch_lightning.loggers import TensorBoardLogger
+from pytorch_lightning.loggers import CSVLogger, TensorBoardLogger
+from pytorch_lightning.plugins import DoublePrecision
 from pytorch_lightning.utilities.exceptions import SIGTERMException
 
 from vaeflow.callbacks import Checkpoints
-from vaeflow.checkpoint import KEY, differences, foreign_packages, load_weights, read
-from vaeflow.cli import TRAINER_DEFAULTS, SaveConfig, TrainingCLI
+from vaeflow.checkpoint import KEY, differences, foreign_packages, load_weights, read, weights_of
+from vaeflow.cli import TrainingCLI
+from vaeflow.curves import continue_curves
 from vaeflow.data import DataModule
 from vaeflow.errors import Stopped, VaeflowError
 from vaeflow.evaluation.doubts import doubts_before, hints_before
-from vaeflow.evaluation.evaluate import check_fits, evaluate
+from vaeflow.evaluation.evaluate import check_fits, evaluate, evaluation_trainer
 from vaeflow.evaluation.results import table, write_results
 from vaeflow.identity import Identity
 from vaeflow.launch import check_devices, end_others
 from vaeflow.messages import Parser
 from vaeflow.models import LikelihoodModel
+from vaeflow.trainer_arguments import DEFAULTS
 
 
 def train() -> None:
@@ -40,15 +43,14 @@ def train() -> None:
         auto_configure_optimizers=False,
         parser_class=Parser,
         parser_kwargs={"description": train.__doc__, "allow_abbrev": False, "prog": "train.py"},
-        trainer_defaults=TRAINER_DEFAULTS,
+        trainer_defaults=DEFAULTS,
         seed_everything_default=0,
-        save_config_callback=SaveConfig,
+        save_config_callback=None,
     )
-    folder = Path(cli.trainer.log_dir or ".")
     try:
-        _train(cli, folder)
+        _train(cli, cli.folder.path)
     finally:
-        cli.discard_empty_run()
+        cli.folder.discard_if_unused()
 
 
 def _train(cli: TrainingCLI, folder: Path) -> None:
@@ -61,8 +63,11 @@ def _train(cli: TrainingCLI, folder: Path) -> None:
     if trainer.world_size > 1 and not model.is_trained_by_gradient:
         raise VaeflowError(f"{type(model).__name__} is fitted in closed form, by one process: leave devices at 1.")
     data.setup("fit")
-    if cli.resume_from is not None:
-        steps_before = _check_same(cli, cli.resume_from)
+    resume_from = cli.folder.resume_from
+    if resume_from is not None:
+        steps_before = _check_same(cli, resume_from)
+    if trainer.is_global_zero:
+        continue_curves(trainer.loggers, steps_before, cli.folder.is_resumed)
     if trainer.is_global_zero:
         size = f"{sum(p.numel() for p in model.parameters()):,} parameters"
         print(f"{cli.config.experiment}: {type(model).__name__} of {size} on {data.label}, in {folder}")
@@ -71,25 +76,33 @@ def _train(cli: TrainingCLI, folder: Path) -> None:
             print(f"warning: {warning}", file=sys.stderr)
     with stoppable(trainer, lambda: _how_to_resume(cli, folder), cli.checkpoints):
         try:
-            trainer.fit(model, datamodule=data, ckpt_path=cli.resume_from, weights_only=True)
+            trainer.fit(model, datamodule=data, ckpt_path=resume_from, weights_only=True)
         except ValueError as error:
             if "val_check_interval" in str(error):  # which depends on the data
                 raise VaeflowError(f"the trainer cannot validate so: {str(error).strip()}") from error
             raise
-    if cli.resume_from and trainer.global_step == steps_before and trainer.is_global_zero:
-        print(f"{cli.resume_from} is at step {steps_before}, the end of this run: there was nothing left to train.")
-    if cli.config.num_samples != 0 and not trainer.fast_dev_run:
+    if resume_from and trainer.global_step == steps_before and trainer.is_global_zero:
+        print(f"{resume_from} is at step {steps_before}, the end of this run: there was nothing left to train.")
+    if trainer.fast_dev_run:
+        print("nothing is kept of a fast_dev_run, and nothing evaluated.")
+    elif cli.config.num_samples != 0:
         finish(cli, folder, doubts)
 
 
 def _check_same(cli: TrainingCLI, path: str) -> int:
     """Refuse to resume what was made with other arguments of model or data; how many steps were trained."""
     checkpoint = read(path)
-    if "loops" not in checkpoint:
+    if not {"loops", "optimizer_states"} <= checkpoint.keys():
         raise VaeflowError(f"{path} holds the weights alone, without the state of a training: nothing can be resumed.")
     done, epochs = checkpoint["loops"]["fit_loop"]["epoch_progress"]["current"]["completed"], cli.trainer.max_epochs
     if epochs is not None and 0 < epochs < done:
         raise VaeflowError(f"{path} was trained for {done} epochs, more than trainer.max_epochs, {epochs}.")
+    begun = checkpoint["callbacks"].get("StochasticWeightAveraging", {}).get("n_averaged", 0) > 0
+    if begun and not cli.checkpoints.is_averaged(checkpoint["global_step"]):
+        raise VaeflowError(
+            f"{path} is of a run that averages its last epochs, which Lightning cannot go on with: start anew, or take "
+            "EMAWeightAveraging or WeightAveraging, whose runs can be resumed."
+        )
     load_weights(cli.model, checkpoint, path)  # for its errors: Lightning loads the whole state later
     for part, mine in (("model", cli.model.description), ("data", cli.datamodule.description)):
         for key, before, now in differences(checkpoint[KEY][part], mine, part):
@@ -110,6 +123,7 @@ def stoppable(trainer: Trainer, message: Callable[[], str], checkpoints: Checkpo
     try:
         yield
     except SystemExit as stop:
+        end_others(trainer)
         number = signal.SIGTERM if isinstance(stop, SIGTERMException) else signal.SIGINT
         raise Stopped(message(), checkpoints.stopped_by if checkpoints else number) from None
     except Exception:
@@ -124,7 +138,7 @@ def finish(cli: TrainingCLI, folder: Path, doubts: list[str]) -> None:
     """Evaluate the best checkpoint of a run; print and keep the results, with the doubts there were before."""
     trainer: Any = cli.trainer
     data = cli.datamodule
-    best = Path(cli.checkpoints.best_model_path or cli.checkpoints.last_model_path)
+    best = cli.checkpoints.to_evaluate(trainer)
     checkpoint = read(best)
     load_weights(cli.model, checkpoint, best)
     again = f"python scripts/evaluate.py --ckpt {quote(str(best))}"
@@ -136,10 +150,12 @@ def finish(cli: TrainingCLI, folder: Path, doubts: list[str]) -> None:
     stopped = f"stopped while evaluating; to do it, add --ckpt_path {quote(str(last))} to the same command."
     with stoppable(trainer, lambda: stopped):
         seed, memory_mb = cli.config.evaluation_seed, cli.config.memory_mb
-        results = evaluate(cli.model, data, cli.config.num_samples, seed=seed, memory_mb=memory_mb, trainer=trainer)
+        tester = _evaluation_trainer(cli)
+        results = evaluate(cli.model, data, cli.config.num_samples, seed=seed, memory_mb=memory_mb, trainer=tester)
     timer = next(c for c in trainer.callbacks if isinstance(c, Timer))
     results.update(
         checkpoint=str(best),
+        weights=weights_of(best, checkpoint),
         training_seed=cli.config.seed_everything,
         training_seconds=timer.time_elapsed("train"),
         doubts=results["doubts"] or doubts,  # a log-determinant may be right where training begins, or ends
@@ -147,20 +163,39 @@ def finish(cli: TrainingCLI, folder: Path, doubts: list[str]) -> None:
     if not trainer.is_global_zero:
         return
     write_results(folder / "results.json", results)
-    if isinstance(trainer.logger, TensorBoardLogger):
-        names = ("nll", "bpd", "elbo", "kl", "reconstruction", "effective_sample_size", "active_units")
-        metrics = {f"test/{name}": results[name] for name in names if results[name] is not None}
-        trainer.logger.log_hyperparams(_short_description(cli, results), metrics, step=checkpoint["global_step"])
-        trainer.logger.finalize("success")
+    names = ("nll", "bpd", "elbo", "kl", "reconstruction", "effective_sample_size", "active_units")
+    metrics = {f"test/{name}": results[name] for name in names if results[name] is not None}
+    for logger in trainer.loggers:
+        if isinstance(logger, TensorBoardLogger):
+            logger.log_hyperparams(_short_description(cli, results), metrics, step=checkpoint["global_step"])
+        else:
+            logger.log_metrics(metrics, checkpoint["global_step"])
+        logger.finalize("success")
     print(f"\n{table(results)}\n")
     rows = {
         "checkpoint": best,
         "results": folder / "results.json",
         "evaluate": again,
     }
-    if trainer.logger is not None:
-        rows["curves"] = f"tensorboard --logdir {quote(str(trainer.default_root_dir))}"
+    for logger in trainer.loggers:
+        if isinstance(logger, TensorBoardLogger):
+            rows["curves"] = f"tensorboard --logdir {quote(str(logger.save_dir))}"
+        elif isinstance(logger, CSVLogger):
+            rows.setdefault("curves", str(Path(logger.log_dir, "metrics.csv")))
     print("\n".join(f"{name:<12}{value}" for name, value in rows.items()))
+
+
+def _evaluation_trainer(cli: TrainingCLI) -> Trainer:
+    """A trainer in the same processes that knows nothing of the training's callbacks, loggers, plugins and limits."""
+    made = cli.config_init.trainer
+    return evaluation_trainer(
+        accelerator=made.accelerator,
+        devices=made.devices,
+        num_nodes=made.num_nodes,
+        strategy="ddp" if cli.trainer.world_size > 1 else "auto",
+        precision="64-true" if isinstance(cli.trainer.precision_plugin, DoublePrecision) else "32-true",
+        **({} if made.enable_progress_bar in (None, True) else {"callbacks": [], "enable_progress_bar": False}),
+    )
 
 
 def _short_description(cli: TrainingCLI, results: dict[str, Any]) -> dict[str, Any]:

@@ -14,6 +14,7 @@ from vaeflow.data.files import load_arrays
 from vaeflow.data.splits import SPLITS, complete_splits, describe_cut, missing_splits, number_labels, split_called
 from vaeflow.data.tables import ENDINGS, read_table
 from vaeflow.errors import VaeflowError, VaeflowWarning, check_values
+from vaeflow.files import expanded
 
 MAX_LEVELS = 2**24
 """Integers below are the same in float32, which models compute in."""
@@ -44,7 +45,7 @@ class Arrays(DataModule):
         self, path: str, levels: int | None = None, batch_size: int = 128, split_seed: int = 0, seed: int = 0
     ) -> None:
         super().__init__(batch_size, seed)
-        self.source = self.path = Path(path).expanduser()
+        self.source = self.path = expanded(path)
         if levels is not None and not 2 <= levels <= MAX_LEVELS:
             raise VaeflowError(f"levels is {levels}, expected at least 2 and at most {MAX_LEVELS:,}.")
         arrays, labels = _sort(self._read_file(), self.path)

@@ -20,6 +20,7 @@ from torch.utils.data import DataLoader, Sampler
 from vaeflow.checkpoint import describe
 from vaeflow.data.batches import EvaluationBatches, Slices, TrainingBatches
 from vaeflow.errors import VaeflowError, VaeflowWarning, check_positive, check_values
+from vaeflow.files import expanded
 from vaeflow.identity import Identity, count_shared
 from vaeflow.noise import Noise
 
@@ -139,7 +140,10 @@ class DataModule(LightningDataModule, ABC):
         return count_shared(self._split(self.evaluation_split)[0][: self.num_evaluated], self.splits["train"][0])
 
     def train_dataloader(self) -> DataLoader:
-        batches = TrainingBatches(len(self.splits["train"][0]), self.batch_size, self.seed, *_place(self), self._done)
+        trainer: Any = self.trainer
+        repeats = trainer is not None and trainer.overfit_batches > 0
+        size = len(self.splits["train"][0])
+        batches = TrainingBatches(size, self.batch_size, self.seed, *_place(self), self._done, repeats)
         return self._loader("train", batches)
 
     def _done(self) -> int:
@@ -341,7 +345,7 @@ def _place(data: DataModule) -> tuple[int, int]:
 
 def data_root(root: str | None) -> Path:
     """Where data sets lie: the folder given, else the environment variable VAEFLOW_DATA, else ``data``."""
-    return Path(root or os.environ.get("VAEFLOW_DATA") or "data").expanduser()
+    return expanded(root or os.environ.get("VAEFLOW_DATA") or "data")
 
 
 def not_found(name: str, root: Path, error: Exception) -> VaeflowError:

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from typing import Any
 
 import torch
 from torch import Tensor
-from torch.utils.data import Dataset, Sampler
+from torch.utils.data import Dataset, SequentialSampler
 
 from vaeflow.errors import VaeflowError
 
@@ -24,7 +25,7 @@ class Slices(Dataset):
         return len(self.x)
 
 
-class TrainingBatches(Sampler):
+class TrainingBatches(SequentialSampler):  # by its name: Lightning replaces all others where overfit_batches is set
     """Index tensors of one process's part of every training batch, in an order that is a function of (seed, epoch).
 
     The last examples of an epoch that fill no batch are left out; the next epoch leaves out others.
@@ -35,6 +36,7 @@ class TrainingBatches(Sampler):
         seed: of the order.
         rank, world_size: which process of how many.
         done: says, when an epoch begins, how many of its first batches to leave out.
+        repeats: every epoch has the order of the first.
     """
 
     def __init__(
@@ -45,6 +47,7 @@ class TrainingBatches(Sampler):
         rank: int = 0,
         world_size: int = 1,
         done: Callable[[], int] = int,
+        repeats: bool = False,
     ) -> None:
         if batch_size % world_size:
             raise VaeflowError(
@@ -56,23 +59,23 @@ class TrainingBatches(Sampler):
         self.size, self.seed, self.rank, self.world_size = size, seed, rank, world_size
         self.batch_size = min(batch_size, size - size % world_size)
         self.epoch = 0
-        self.done = done
+        self.done, self.repeats = done, repeats
 
     def set_epoch(self, epoch: int) -> None:
         """Called by Lightning before each epoch."""
-        self.epoch = epoch
+        self.epoch = 0 if self.repeats else epoch
 
     def __len__(self) -> int:
         return self.size // self.batch_size
 
-    def __iter__(self) -> Iterator[Tensor]:
+    def __iter__(self) -> Iterator[Any]:  # tensors of indices
         generator = torch.Generator().manual_seed(self.seed * 1_000_003 + self.epoch)
         order = torch.randperm(self.size, generator=generator)
         for batch in order[: len(self) * self.batch_size].split(self.batch_size)[self.done() :]:
             yield batch[self.rank :: self.world_size]
 
 
-class EvaluationBatches(Sampler):
+class EvaluationBatches(SequentialSampler):
     """Index tensors 0 … size − 1 in order; process r of W gets batches r, r + W, …, so that every example is seen once.
 
     A process without a batch gets one of no rows, since Lightning cannot run an empty loader.
@@ -84,5 +87,5 @@ class EvaluationBatches(Sampler):
     def __len__(self) -> int:
         return len(self.batches)
 
-    def __iter__(self) -> Iterator[Tensor]:
+    def __iter__(self) -> Iterator[Any]:  # tensors of indices
         return iter(self.batches)

@@ -11,6 +11,7 @@ from vaeflow.data.base import DataModule, Split, shuffled_split
 from vaeflow.data.pictures import ENDINGS, Background, Picture, read_picture, scale_picture
 from vaeflow.data.splits import check_classes, complete_splits, describe_cut, missing_splits, split_called
 from vaeflow.errors import VaeflowError, check_positive
+from vaeflow.files import expanded
 
 
 class ImageFolder(DataModule):
@@ -51,7 +52,7 @@ class ImageFolder(DataModule):
             check_positive(size=size)
         if levels is not None and not 2 <= levels <= 65_536:
             raise VaeflowError(f"levels is {levels}, expected at least 2 and at most 65,536.")
-        self.source = self.root = Path(root).expanduser()
+        self.source = self.root = expanded(root)
         self.size, self.grey, self.background = size, grey, background
         self.paths = self._find_pictures()
         self.given = self._find_splits()

@@ -15,6 +15,7 @@ import numpy as np
 from vaeflow.errors import VaeflowError
 from vaeflow.evaluation.doubts import doubts_about, remarks_on
 from vaeflow.evaluation.results import score_of
+from vaeflow.files import expanded, find_files
 
 KEYS = {
     "measure": "measure",
@@ -88,13 +89,13 @@ def find_runs(folders: Iterable[str | Path]) -> tuple[list[Run], list[str]]:
     """
     found: list[Run] = []
     complaints: list[str] = []
-    where = [Path(folder) for folder in folders]
+    where = [expanded(folder) for folder in folders]
     root = Path(os.path.commonpath([os.path.abspath(folder) for folder in where]))
     seen: set[Path] = set()
     for folder in where:
         if not folder.is_dir():
             raise VaeflowError(f"there is no folder {folder}.")
-        for path in sorted(folder.rglob("results.json"), key=lambda path: path.stat().st_mtime):
+        for path in find_files(folder, "results.json"):
             if path.resolve() in seen:
                 continue
             seen.add(path.resolve())
@@ -113,7 +114,7 @@ def find_runs(folders: Iterable[str | Path]) -> tuple[list[Run], list[str]]:
         complaints += [
             f"{run} was left out: it has no results.json; scripts/evaluate.py --ckpt {quote(str(checkpoint))} --json "
             f"{quote(str(run / 'results.json'))} would make one."
-            for checkpoint in sorted(folder.rglob("checkpoints/best.ckpt"))
+            for checkpoint in find_files(folder, "checkpoints/best.ckpt")
             if not ((run := checkpoint.parent.parent) / "results.json").is_file()
         ]
     if not found:

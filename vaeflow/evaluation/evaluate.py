@@ -22,6 +22,7 @@ from vaeflow.evaluation.metrics import ActiveUnits, ByExample, LogLikelihood, Me
 from vaeflow.evaluation.partial import Partial
 from vaeflow.evaluation.progress import EvaluationProgress
 from vaeflow.evaluation.results import score_of
+from vaeflow.launch import cluster_environment
 from vaeflow.noise import Noise
 from vaeflow.provenance import git_commit
 from vaeflow.quiet import quiet
@@ -263,6 +264,7 @@ def evaluate(
         **loop.results,
         "num_parameters": sum(p.numel() for p in model.parameters()),
         "checkpoint": None,
+        "weights": None,
         "seed": seed,
         "git_commit": git_commit(),
         "world_size": trainer.world_size,
@@ -294,6 +296,7 @@ def evaluation_trainer(**arguments: Any) -> Trainer:
         "enable_model_summary": False,
         "use_distributed_sampler": False,  # it pads; the data modules share out whole batches themselves
         "callbacks": [EvaluationProgress()],
+        "plugins": cluster_environment(),
     }
     return Trainer(**{**defaults, **arguments})
 

@@ -53,6 +53,7 @@ def table(results: dict[str, Any]) -> str:
         ("active units", _number(results["active_units"], 0), f"of {results['latent_features']}"),
         ("effective samples", _number(results["effective_sample_size"], 1), f"of {results['num_samples']}"),
         ("parameters", f"{results['num_parameters']:,}", ""),
+        ("weights", *_weights(results.get("weights"))),
         ("training", _number(results["training_seconds"], 1), "s"),
         ("evaluation", _number(results["evaluation_seconds"], 1), "s"),
     ]
@@ -63,6 +64,13 @@ def table(results: dict[str, Any]) -> str:
     title = "{model} on {data}, {split} split: {num_examples:,} examples, {measure}".format(**results) + given
     lines = [f"  {name:<{width}}  {value:>{value_width}}  {unit}".rstrip() for name, value, unit in rows]
     return "\n".join([title, "─" * len(title), *lines, *(f"  {doubt}" for doubt in remarks_on(results))])
+
+
+def _weights(words: str | None) -> tuple[str, str]:
+    """The epoch of what was evaluated, and the file, as they stand in two columns."""
+    file, _, rest = (words or "").partition(", ")
+    epoch, comma, averaged = rest.partition(", ")
+    return epoch, f"{file}{comma}{averaged}"
 
 
 def _number(value: float | None, digits: int) -> str:

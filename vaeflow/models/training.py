@@ -52,6 +52,8 @@ class TrainedModel(LightningModule, ABC):
     """What is done where a loss or a gradient is NaN or infinite: stop the run, or leave out that step."""
     trained_on: Identity | None = None
     """Of the data that it was trained on, where a checkpoint says so."""
+    averaged_by: str | None = None
+    """The callback whose averages of weights the checkpoint holds that is just being written."""
     started: Tensor
     """Whether :meth:`initialise` has been called."""
 
@@ -278,7 +280,9 @@ class TrainedModel(LightningModule, ABC):
             "model": self.description,
             "data": datamodule.description if datamodule is not None else None,
             "identity": identity.describe() if identity is not None else None,
+            "averaged_by": self.averaged_by,
         }
+        self.averaged_by = None
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         if self.global_rank == 0:  # the others' sums are in it
