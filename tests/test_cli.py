@@ -764,12 +764,12 @@ def test_names_of_folders_are_drawn_as_they_stand(run: Run, tmp_path: Path) -> N
         for k in range(20):
             Image.fromarray(generator.integers(0, 256, (8, 8), np.uint8)).save(folder / f"{k}.png")
     options = ("--data", "ImageFolder", "--data.root", "$do_llars^{$", "--data.size", 8, "--pictures.every", 1)
-    code, output = run("train", "--config", "vae_2d", *options, *SHORT, "--experiment", "$x_$", "--num_samples", 2)
+    code, output = run("train", "--config", "vae_2d", *options, *SHORT, "--experiment", "_x^{y} %", "--num_samples", 2)
     assert code == 0, output
     assert "warning" not in output
-    folder = tmp_path / "runs/$x_$/version_0"
+    folder = tmp_path / "runs/_x^{y} %/version_0"
     assert set(events(folder).Tags()["images"]) == {"samples", "reconstructions", "interpolation", "latents"}
-    chosen = ("--experiment", "$x_$")
+    chosen = ("--experiment", "_x^{y} %")
     for command in (
         ("manifold", *chosen),
         ("sample", *chosen),

@@ -13,8 +13,10 @@ from vaeflow.errors import VaeflowError
 
 
 def expanded(path: str | Path) -> Path:
-    """A path as a shell would read it: ``~`` is the home folder, ``$NAME`` an environment variable."""
-    return Path(os.path.expanduser(os.path.expandvars(path)))
+    """A path as a shell would read it: ``~`` is the home folder, ``$NAME`` an environment variable. A folder that
+    ``..`` leads out of need not exist."""
+    place = Path(os.path.expanduser(os.path.expandvars(path)))
+    return Path(os.path.realpath(place)) if ".." in place.parts else place
 
 
 def find_files(folder: Path, name: str) -> list[Path]:

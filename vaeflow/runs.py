@@ -72,8 +72,6 @@ class RunFolder:
                 f"trainer.default_root_dir is {root}, expected a folder of this machine; environment variables in it "
                 "must be set."
             )
-        if ".." in self.root.parts:
-            self.root = Path(os.path.realpath(self.root))
         name = PurePath(os.path.expandvars(experiment))
         if not name.parts or name.is_absolute() or ".." in name.parts or str(name)[0] == "~" or "$" in str(name):
             raise VaeflowError(

@@ -663,9 +663,9 @@ class Trained(SimpleNamespace):
     is_global_zero, sanity_checking, global_step = True, False, 5
 
     def __init__(self, folder: Path, model: Any, data: Any) -> None:
-        super().__init__(logger=TensorBoardLogger(folder), datamodule=data)
+        super().__init__(loggers=[TensorBoardLogger(folder)], datamodule=data)
         self.shown = list[str]()
-        self.logger.experiment.add_image = lambda tag, *arguments, **options: self.shown.append(tag)
+        self.loggers[0].experiment.add_image = lambda tag, *arguments, **options: self.shown.append(tag)
 
 
 def failing(error: BaseException) -> Callable[..., Any]:

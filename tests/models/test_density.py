@@ -448,8 +448,7 @@ def test_a_checkpoint_has_the_statistics_of_its_weights(ending: str, tmp_path: P
     data = Digits()
     arguments = {"max_steps": 25, "check_val_every_n_epoch": 100} if ending == "max_steps" else {"limit_val_batches": 0}
     trainer = quiet_trainer(3, **arguments, default_root_dir=tmp_path)
-    trainer.callbacks.append(Checkpoints())
-    trainer.callbacks[-1].dirpath = str(tmp_path)
+    trainer.callbacks.append(Checkpoints(tmp_path))
     trainer.fit(model, data)
     again = vaeflow.load(tmp_path / "last.ckpt")
     x, _ = data.examples("test", index := torch.arange(50))

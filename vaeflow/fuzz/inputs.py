@@ -117,21 +117,22 @@ def checkpoints(draw: Any, content: bytes) -> Case:
 @st.composite
 def arrays(draw: Any) -> Case:
     """An array, several, a table or a picture, of any type, shape and values, at times spoilt."""
-    kind = draw(st.sampled_from(["npy", "npz", "csv", "png", "anything"]))
-    options = (
-        ["--data.levels", draw(st.sampled_from(["2", "16", "256", "1", "0", "-1"]))] if draw(st.booleans()) else []
-    )
+    kind = draw(st.sampled_from(["npy", "npy", "npz", "csv", "png", "anything"]))
+    levels = draw(st.sampled_from([*[None] * 10, "2", "16", "256", "256", "1", "0", "-1"]))
+    options = [] if levels is None else ["--data.levels", levels]
     model = draw(
         st.sampled_from([["--model", "VAE"], ["--model", "RealNVP"], ["--model", "Gaussian"], ["--model", "MADE"]])
     )
     if kind == "png":
         from PIL import Image
 
-        files = {}
-        for number in range(draw(st.integers(1, 14))):
-            size = draw(st.sampled_from([(8, 8), (8, 8), (8, 8), (1, 1), (9, 8)]))
+        files, generator = {}, np.random.default_rng(draw(st.integers(0, 1000)))
+        odd = draw(st.sampled_from([[], [], [(1, 1)], [(9, 8)]]))
+        for number in range(draw(st.sampled_from([14, 14, 10, 9, 1]))):
+            size = draw(st.sampled_from([(8, 8), *odd]))
             mode, buffer = draw(st.sampled_from(["L", "RGB", "RGBA", "1", "P"])), io.BytesIO()
-            Image.new(mode, size).save(buffer, "PNG")
+            noise = Image.fromarray(generator.integers(0, 256, (*size[::-1], 3), np.uint8))
+            (noise if draw(st.integers(0, 5)) else Image.new("L", size)).convert(mode).save(buffer, "PNG")
             files[f"pictures/{number}.png"] = _spoilt(draw, buffer.getvalue())
         return single("train", ("--data", "ImageFolder", "--data.root", "pictures", *model, *ONE_STEP), files)
     buffer = io.BytesIO()
@@ -154,6 +155,8 @@ def arrays(draw: Any) -> Case:
 
 @st.composite
 def _array(draw: Any) -> np.ndarray:
+    if draw(st.booleans()):  # what anyone has
+        return np.random.default_rng(draw(st.integers(0, 1000))).normal(size=(40, 4))
     rows = draw(st.sampled_from([0, 1, 5, 10, 40, 40, 40]))
     shape = (rows, *draw(st.sampled_from([(), (1,), (2,), (4,), (4,), (0,), (4, 4), (4, 4, 1), (4, 4, 3), (2, 2, 9),
                                           (1, 1, 1, 1)])))  # fmt: skip

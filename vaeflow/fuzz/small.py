@@ -43,11 +43,11 @@ def lost_files(outcome: Outcome, resumed: str | None = None) -> str | None:
 
 def _may_become(name: Path, run: Path, before: bytes, after: bytes) -> bool:
     """Whether a resumed run may have changed this file so."""
-    if not name.is_relative_to(run):
-        return False
-    if "tfevents" in name.name:
+    if "tfevents" in name.name:  # of loggers that have folders of their own, too
         return after.startswith(before)
     if name.name == "metrics.csv":
         return after.count(b"\n") >= before.count(b"\n")
+    if not name.is_relative_to(run):
+        return False
     checkpoints = ("last.ckpt", "previous.ckpt", "best.ckpt")
     return name.name in (*checkpoints, "run.json", "config.yaml", "hparams.yaml", "results.json", "results.npy")
