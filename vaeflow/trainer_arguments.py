@@ -9,6 +9,7 @@ from jsonargparse import Namespace
 from pytorch_lightning import Callback
 from pytorch_lightning.callbacks import (
     BackboneFinetuning,
+    BaseFinetuning,
     BatchSizeFinder,
     GradientAccumulationScheduler,
     LearningRateFinder,
@@ -126,6 +127,8 @@ def callbacks_of(given: Any, trainer: Namespace, folder: RunFolder, every: int) 
     """
     own = given if isinstance(given, list) else [given]
     for callback in own:
+        if type(callback) is BaseFinetuning:
+            raise VaeflowError("trainer.callbacks has BaseFinetuning, which freezes nothing itself: take a subclass.")
         for kind, advice in REFUSED_CALLBACKS.items():
             if isinstance(callback, kind):
                 raise VaeflowError(f"trainer.callbacks has {type(callback).__name__}, which no run can have: {advice}.")

@@ -35,6 +35,7 @@ CLEAN = {
     "thin ring": np.exp(1j * RNG(0).uniform(0, 7, 9000)).view(float).reshape(-1, 2) + RNG(1).normal(0, 0.01, (9000, 2)),
     "few": RNG(0).normal(size=(12, 3)),
     "dates": 1.7e9 + RNG(0).normal(size=(1000, 2)),
+    "seconds": np.column_stack([(1.7e9 + 1e7 * RNG(0).uniform(size=1000)).round(), RNG(0).normal(size=1000)]),
 }  # fmt: skip
 
 
@@ -71,6 +72,16 @@ def test_few_values_are_doubted_by_name(tmp_path: Path) -> None:
     assert "column 1 of mine.npy takes only 5 distinct values in 800 examples" in doubt
 
 
+@pytest.mark.parametrize("levels", [30, 1000, 20_000])
+def test_a_column_of_whole_numbers_is_doubted_by_name(levels: int, tmp_path: Path) -> None:
+    x = RNG(0).normal(size=(300, 2))
+    x[:, 1] = RNG(0).integers(0, levels, 300)
+    (tmp_path / "mine.csv").write_text("height,age\n" + "".join(f"{a},{b}\n" for a, b in x.tolist()))
+    (doubt,) = doubts_about_data(Arrays(str(tmp_path / "mine.csv")))
+    few = "takes only 30 distinct values" if levels == 30 else "holds whole numbers alone"
+    assert f"column 'age' of mine.csv {few}" in doubt
+
+
 @pytest.mark.parametrize("value", [1e9, -3e12, 1e30])
 def test_an_outlier_in_training_is_doubted_with_its_value(value: float, tmp_path: Path) -> None:
     x = RNG(0).normal(size=(3000, 2))
@@ -99,7 +110,7 @@ SURFACES = {
 
 
 @pytest.mark.parametrize("name", SURFACES)
-@pytest.mark.parametrize("count", [1000, 6000])
+@pytest.mark.parametrize("count", [300, 1000, 6000])
 def test_curves_and_surfaces_are_doubted(name: str, count: int, tmp_path: Path) -> None:
     rng = RNG(0)
     x = SURFACES[name](rng.uniform(0, 2 * math.pi, count), rng.normal(size=(count, 4)))

@@ -30,6 +30,12 @@ def doubts_about_data(data: Any) -> Iterator[str]:
     rows = min(count, 20_000, max(1000, VALUES // dimension))
     x = data.examples("train", torch.arange(rows))[0].flatten(1).double()
     few = _columns_of_few_values(x)
+    whole = [column for column in _columns_of_integers(x) if column not in few]
+    if whole:
+        yield (
+            f"{data.dimension_name(whole[0])} of {data.label} holds whole numbers alone: {NO_BOUND}. Leave it out, or "
+            "add noise between 0 and 1 if it counts something."
+        )
     if few:
         distinct, others = len(x[:, few[0]].unique()), len(few) - 1
         more = f" (and {others:,} other dimension{'s' * (others > 1)} too few as well)" if others else ""
@@ -37,7 +43,7 @@ def doubts_about_data(data: Any) -> Iterator[str]:
             f"{data.dimension_name(few[0])} of {data.label} takes only {distinct:,} distinct values in {rows:,} "
             f"examples{more}: {NO_BOUND}. Give integers as integers, with --data.levels, or leave such dimensions out."
         )
-    atoms = {column: atom for column, atom in _atoms(x).items() if column not in few}
+    atoms = {column: atom for column, atom in _atoms(x).items() if column not in {*few, *whole}}
     if atoms:
         column, (value, share) = max(atoms.items(), key=lambda item: item[1][1])
         more = f", and {len(atoms) - 1:,} of the others such a value" if len(atoms) > 1 else ""
@@ -52,7 +58,7 @@ def doubts_about_data(data: Any) -> Iterator[str]:
             f"some dimensions of {data.label} are a linear function of the others: {NO_BOUND}; leave those dimensions "
             "out."
         )
-    elif not few and not atoms and lie_on_a_surface(x):
+    elif not few and not whole and not atoms and lie_on_a_surface(x):
         yield (
             f"the examples of {data.label} lie on a curve or surface of fewer than {dimension} dimensions: {NO_BOUND}; "
             "leave out what is a function of other dimensions, or add noise of the size of the measurements' error."
@@ -66,10 +72,17 @@ def _columns_of_few_values(x: Tensor) -> list[int]:
     return repeated.nonzero().flatten().tolist()
 
 
+def _columns_of_integers(x: Tensor) -> list[int]:
+    """The columns of examples ``(N, D)`` that hold whole numbers alone, and so few different ones that a density could
+    have a peak at each: at most 100 for each example."""
+    spread = x.max(0).values - x.min(0).values
+    return ((x == x.round()).all(0) & (spread < 100 * len(x))).nonzero().flatten().tolist()
+
+
 def _atoms(x: Tensor) -> dict[int, tuple[float, float]]:
     """Of the columns of examples ``(N, D)`` that have an atom, its value and the share of examples that have it."""
     ordered = x.sort(0).values
-    apart = max(4, int(ATOM * len(x)))
+    apart = max(2, int(ATOM * len(x)))
     same = ordered[apart:] == ordered[:-apart]  # of a value that stands more than `apart` times
     found = {}
     for column in same.any(0).nonzero().flatten().tolist():
@@ -131,11 +144,11 @@ def lie_on_a_surface(x: Tensor, queries: int = 200) -> bool:
     """
     x = ((x - x.mean(0)) / x.std(0)).unique(dim=0)
     neighbours = 2 * x.shape[1] + 4
-    if not 2 <= x.shape[1] <= 32 or len(x) < max(500, 16 * neighbours) or not bool(torch.isfinite(x).all()):
+    if not 2 <= x.shape[1] <= 32 or len(x) < max(200, 16 * neighbours) or not bool(torch.isfinite(x).all()):
         return False
     x = x[torch.randperm(len(x), generator=torch.Generator().manual_seed(0))]
     quarter, whole = (_flatness(part, neighbours, queries) for part in (x[: len(x) // 4], x))
-    return whole < 0.1 and whole < 0.8 * quarter
+    return whole < 0.1 and whole < 0.75 * quarter
 
 
 def _flatness(x: Tensor, neighbours: int, queries: int) -> float:
