@@ -51,7 +51,8 @@ def expand_paths(config: Any) -> Any:
 
     def expand(key: str, value: Any) -> Any:
         is_path = key in PATHS and isinstance(value, str) and "://" not in value
-        return str(expanded(value)) if is_path and ("$" in value or value[:1] == "~") else value
+        is_spelt = is_path and ("$" in value or value[:1] == "~" or ".." in Path(value).parts)
+        return str(expanded(value)) if is_spelt else value
 
     return _replace(config, expand)
 

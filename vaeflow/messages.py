@@ -32,7 +32,7 @@ import vaeflow.distributions
 import vaeflow.models
 import vaeflow.nets
 from vaeflow.callbacks import Pictures
-from vaeflow.configs import config_names, expand_paths
+from vaeflow.configs import PATHS, config_names, expand_paths
 from vaeflow.errors import Stopped, VaeflowError, VaeflowWarning
 from vaeflow.memory import keep_freed_memory
 from vaeflow.quiet import quiet
@@ -178,6 +178,8 @@ class Parser(LightningArgumentParser):
         name, equals, value = word.partition("=")
         others = [f"--{name[2:].replace(*characters)}" for characters in ("-_", "_-")]
         known = [other for other in (name, *others) if other in self._option_string_actions]
+        if value == "~" and re.split("[.-]", name)[-1] in PATHS:  # which is null in YAML
+            value = os.path.expanduser(value)
         return known[0] + equals + value if name.startswith("--") and known else word
 
     def error(self, message: str, ex: Exception | None = None) -> NoReturn:

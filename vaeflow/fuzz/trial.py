@@ -110,8 +110,8 @@ def snapshot(folder: Path) -> Snapshot:
 def run_command(command: Command, folder: Path) -> Outcome:
     """Run a command in a process of its own; what it started and left behind is ended."""
     output = folder.with_name("output.txt")
-    trained = _context.Value("i", 0, lock=False)
-    process = _context.Process(target=_run, args=(folder, output, command, trained))
+    trained, code = _context.Value("i", 0, lock=False), _context.Value("i", -1, lock=False)
+    process = _context.Process(target=_run, args=(folder, output, command, trained, code))
     process.start()
     assert process.pid is not None
     process.join(SECONDS)
@@ -123,7 +123,8 @@ def run_command(command: Command, folder: Path) -> Outcome:
     process.join()
     text = output.read_text(errors="replace").replace("\r", "\n") if output.is_file() else ""
     output.unlink(missing_ok=True)
-    return Outcome(command, process.exitcode if is_over else None, text, bool(trained.value), left)
+    found = code.value if code.value >= 0 else process.exitcode  # which is 255 where the fork server has lost it
+    return Outcome(command, found if is_over else None, text, bool(trained.value), left)
 
 
 def _filled(step: Step, folder: Path, outcomes: list[Outcome]) -> Any:
@@ -182,8 +183,8 @@ def _is_alive(group: int) -> bool:
     return False
 
 
-def _run(folder: Path, output: Path, command: Command, trained: Any) -> None:
-    """The command, watched: whether a step changed parameters, which are finite."""
+def _run(folder: Path, output: Path, command: Command, trained: Any, code: Any) -> None:
+    """The command, watched: whether a step changed parameters, which are finite, and its exit code."""
     import torch
 
     from vaeflow.commands import compare_runs, evaluate_checkpoint
@@ -218,4 +219,9 @@ def _run(folder: Path, output: Path, command: Command, trained: Any) -> None:
 
     LikelihoodModel.on_train_start, LikelihoodModel.on_train_end = start, end  # type: ignore[method-assign]
     sys.argv = [str(SCRIPTS / f"{command.script}.py"), *command.arguments]
-    main({**COMMANDS, "evaluate": evaluate_checkpoint, "compare": compare_runs}[command.script])
+    try:
+        main({**COMMANDS, "evaluate": evaluate_checkpoint, "compare": compare_runs}[command.script])
+    except SystemExit as stop:
+        code.value = int(stop.code or 0)
+        raise
+    code.value = 0
