@@ -11,7 +11,7 @@ import pytest
 from tests.test_cli import Run
 from vaeflow.commands.fuzz import NUMBERS, draw, strategy_of, try_all
 from vaeflow.fuzz import trial
-from vaeflow.fuzz.case import Case, Change, Command, Outcome
+from vaeflow.fuzz.case import Case, Change, Command, CommandOutcome
 from vaeflow.fuzz.inputs import ONE_STEP
 from vaeflow.fuzz.small import lost_files
 from vaeflow.fuzz.text import texts
@@ -38,20 +38,20 @@ def test_random_tables_are_read_as_they_were_written() -> None:
 @pytest.mark.parametrize(
     ("outcome", "wrong"),
     [
-        (Outcome(TRAIN, 0, "trained", trained=True), None),
-        (Outcome(TRAIN, 0, "trained"), "no parameter changed"),
-        (Outcome(TRAIN, 1, "error: the file is damaged."), None),
-        (Outcome(TRAIN, 2, "train.py: error: `x` is 1."), None),
-        (Outcome(TRAIN, 1, "error: one thing.\nerror: another."), "2 sentences"),
-        (Outcome(TRAIN, 1, "nothing"), "0 sentences"),
-        (Outcome(TRAIN, 70, "internal error, a defect of vaeflow: ValueError"), "exit code 70"),
-        (Outcome(TRAIN, -9, ""), "exit code -9"),
-        (Outcome(TRAIN, 1, "error: one thing.\nTraceback (most recent call last)"), "a traceback"),
-        (Outcome(TRAIN, 0, "trained", trained=True, left_processes=True), "still there"),
-        (Outcome(TRAIN, None, ""), "not over after"),
+        (CommandOutcome(TRAIN, 0, "trained", trained=True), None),
+        (CommandOutcome(TRAIN, 0, "trained"), "no parameter changed"),
+        (CommandOutcome(TRAIN, 1, "error: the file is damaged."), None),
+        (CommandOutcome(TRAIN, 2, "train.py: error: `x` is 1."), None),
+        (CommandOutcome(TRAIN, 1, "error: one thing.\nerror: another."), "2 sentences"),
+        (CommandOutcome(TRAIN, 1, "nothing"), "0 sentences"),
+        (CommandOutcome(TRAIN, 70, "internal error, a defect of vaeflow: ValueError"), "exit code 70"),
+        (CommandOutcome(TRAIN, -9, ""), "exit code -9"),
+        (CommandOutcome(TRAIN, 1, "error: one thing.\nTraceback (most recent call last)"), "a traceback"),
+        (CommandOutcome(TRAIN, 0, "trained", trained=True, left_processes=True), "still there"),
+        (CommandOutcome(TRAIN, None, ""), "not over after"),
     ],
 )
-def test_wrong_endings(outcome: Outcome, wrong: str | None) -> None:
+def test_wrong_endings(outcome: CommandOutcome, wrong: str | None) -> None:
     found = trial.wrong_ending(outcome)
     assert found is None if wrong is None else wrong in (found or "")
 
@@ -76,7 +76,7 @@ def test_steps_follow_each_other(tmp_path: Path) -> None:
 def test_lost_files() -> None:
     def lost(before: bytes, after: bytes | None, name: str, resumed: str | None = None) -> str | None:
         files = {} if after is None else {name: after}
-        return lost_files(Outcome(TRAIN, 0, "", before={name: before}, after=files), resumed)
+        return lost_files(CommandOutcome(TRAIN, 0, "", before={name: before}, after=files), resumed)
 
     assert lost(b"mine", b"mine", "notes.txt") is None
     assert "notes.txt is gone" in (lost(b"mine", None, "notes.txt") or "")

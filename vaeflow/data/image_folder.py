@@ -8,7 +8,7 @@ import numpy as np
 import torch
 
 from vaeflow.data.base import DataModule, Split, shuffled_split
-from vaeflow.data.pictures import ENDINGS, Background, Picture, read_picture, scale_picture
+from vaeflow.data.pictures import ENDINGS, Background, DecodedPicture, read_picture, scale_picture
 from vaeflow.data.splits import check_classes, complete_splits, describe_cut, missing_splits, split_called
 from vaeflow.errors import VaeflowError, check_positive
 from vaeflow.files import expanded
@@ -169,10 +169,10 @@ class ImageFolder(DataModule):
 
     # --------------------------------------------------------------------------------------------------- pictures
 
-    def _picture(self, path: Path) -> Picture:
+    def _picture(self, path: Path) -> DecodedPicture:
         return read_picture(path, self.grey, self.background)
 
-    def _values(self, path: Path, picture: Picture) -> np.ndarray:
+    def _values(self, path: Path, picture: DecodedPicture) -> np.ndarray:
         """The values of a picture ``shape``, if it is like the first."""
         values, first = picture.values, self.paths[0].name
         assert self.levels is not None

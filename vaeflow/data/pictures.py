@@ -15,7 +15,7 @@ ENDINGS = (".png", ".jpg", ".jpeg", ".bmp", ".gif", ".tif", ".tiff", ".webp", ".
 Background = Literal["white", "black"]
 
 
-class Picture(NamedTuple):
+class DecodedPicture(NamedTuple):
     """What a file of a picture holds.
 
     Args:
@@ -29,7 +29,7 @@ class Picture(NamedTuple):
     is_transparent: bool
 
 
-def read_picture(path: Path, grey: bool, background: Background = "white") -> Picture:
+def read_picture(path: Path, grey: bool, background: Background = "white") -> DecodedPicture:
     """A picture the right way up, in one channel of grey or in red, green and blue.
 
     Args:
@@ -47,7 +47,7 @@ def read_picture(path: Path, grey: bool, background: Background = "white") -> Pi
             if file.mode.startswith("I"):
                 if not grey:
                     raise VaeflowError(f"{path} holds 16-bit greys, expected 8-bit colours: set --data.grey true.")
-                return Picture(_sixteen_bits(path, np.asarray(image), white)[None], white, False)
+                return DecodedPicture(_sixteen_bits(path, np.asarray(image), white)[None], white, False)
             is_transparent = False
             if image.has_transparency_data:
                 image = image.convert("RGBA")
@@ -62,7 +62,7 @@ def read_picture(path: Path, grey: bool, background: Background = "white") -> Pi
         raise VaeflowError(f"{path} cannot be read as a picture ({error}).") from None
     if white != 255:
         values = np.rint(values * (white / 255)).astype(np.uint8)
-    return Picture(values[None] if grey else values.transpose(2, 0, 1), white, is_transparent)
+    return DecodedPicture(values[None] if grey else values.transpose(2, 0, 1), white, is_transparent)
 
 
 def scale_picture(values: np.ndarray, size: tuple[int, int], highest: int) -> np.ndarray:

@@ -20,7 +20,7 @@ UNNAMED = re.compile(r"(Unnamed: \d+(\.\d+)?)?")
 """What pandas and R write above row numbers, and what pandas calls such a column when it has read and written it."""
 
 
-class Table(NamedTuple):
+class NumericTable(NamedTuple):
     """What a text file holds.
 
     Args:
@@ -60,7 +60,7 @@ class _Layout(NamedTuple):
         return f"column {name!r} ({place})" if name else f"column {place}"
 
 
-def read_table(path: Path) -> Table:
+def read_table(path: Path) -> NumericTable:
     """The numbers in a text file, separated by commas, semicolons, tabs or blanks.
 
     Decimal commas are read unless commas separate. The first line is a header if one of its cells is no number; a
@@ -90,7 +90,7 @@ def read_table(path: Path) -> Table:
     row_numbers = [j for j in range(layout.num_columns) if _numbers_rows(path, layout, j, values[:, j])]
     notes += [f"{layout.describe(j)} in {path} has no name and numbers the rows: it was left out" for j in row_numbers]
     kept = [j for j in range(layout.num_columns) if j not in row_numbers]
-    return Table(values[:, kept] if row_numbers else values, names and [names[j] for j in kept], notes)
+    return NumericTable(values[:, kept] if row_numbers else values, names and [names[j] for j in kept], notes)
 
 
 # ------------------------------------------------------------------------------------------------------------ lines

@@ -64,7 +64,7 @@ Step = Command | Change
 
 
 @dataclass(frozen=True)
-class Outcome:
+class CommandOutcome:
     """How a command ended.
 
     Args:
@@ -91,7 +91,7 @@ class Outcome:
         return Path(found[1]).parent if found and self.command.script == "train" and self.code == 0 else None
 
 
-def no_more(case: Case, outcomes: list[Outcome], folder: Path) -> str | None:
+def no_more(case: Case, outcomes: list[CommandOutcome], folder: Path) -> str | None:
     """The check of cases whose commands have to end well and nothing else."""
     return None
 
@@ -112,7 +112,7 @@ class Case:
     files: dict[str, bytes] = field(default_factory=dict)
     recipe: str = ""
     facts: dict[str, Any] = field(default_factory=dict)
-    check: Callable[[Case, list[Outcome], Path], str | None] = no_more
+    check: Callable[[Case, list[CommandOutcome], Path], str | None] = no_more
 
 
 def single(script: str, arguments: tuple[str, ...], files: dict[str, bytes] | None = None) -> Case:

@@ -10,7 +10,7 @@ import yaml
 from hypothesis import strategies as st
 
 from vaeflow.checkpoint import read
-from vaeflow.fuzz.case import Case, Change, Command, Outcome, Step
+from vaeflow.fuzz.case import Case, Change, Command, CommandOutcome, Step
 from vaeflow.fuzz.small import MADE, ONE_EPOCH, QUICK, TOY, TWO_EPOCHS, lost_files, results_in
 
 WORK = "work"
@@ -134,8 +134,8 @@ def _place(save_dir: str) -> str:
     return known.get(save_dir, f"{WORK}/{save_dir.rstrip('/')}")
 
 
-def _check(case: Case, outcomes: list[Outcome], folder: Path) -> str | None:
-    trained: list[Outcome] = []
+def _check(case: Case, outcomes: list[CommandOutcome], folder: Path) -> str | None:
+    trained: list[CommandOutcome] = []
     for outcome in outcomes:
         resumed = None
         if outcome.command.script == "train":
@@ -154,14 +154,14 @@ def _check(case: Case, outcomes: list[Outcome], folder: Path) -> str | None:
     return None
 
 
-def _where(outcome: Outcome, folder: Path) -> str | None:
+def _where(outcome: CommandOutcome, folder: Path) -> str | None:
     """The folder of a training's results, below the trial's, by its own output and with links followed."""
     if outcome.run is None:
         return None
     return os.path.relpath(os.path.realpath(folder / outcome.command.folder / outcome.run), folder)
 
 
-def _wrong_training(outcome: Outcome, folder: Path, is_odd: bool) -> str | None:
+def _wrong_training(outcome: CommandOutcome, folder: Path, is_odd: bool) -> str | None:
     """What is not there that a training said is, or there as it was typed."""
     if outcome.code != 0:
         return None
@@ -175,7 +175,7 @@ def _wrong_training(outcome: Outcome, folder: Path, is_odd: bool) -> str | None:
     return f"a folder is called as it was typed: {literal}" if literal and not is_odd else None
 
 
-def _wrong_resumption(outcome: Outcome, before: Outcome, folder: Path) -> str | None:
+def _wrong_resumption(outcome: CommandOutcome, before: CommandOutcome, folder: Path) -> str | None:
     """Why a training did not go on in the run with the highest number."""
     if outcome.code != 0:
         return f"it was not resumed: {outcome.output.strip()[-400:]}"
@@ -203,7 +203,7 @@ def _steps(files: dict[str, bytes], run: Path) -> int:
         return int(read(file.name)["global_step"])
 
 
-def _wrong_successor(outcome: Outcome, trained: list[Outcome], folder: Path) -> str | None:
+def _wrong_successor(outcome: CommandOutcome, trained: list[CommandOutcome], folder: Path) -> str | None:
     """What is wrong with how a run was evaluated or compared, unless a run that failed at its end is the newest."""
     best = {path for path in outcome.before if path.endswith("checkpoints/best.ckpt")}
     if not trained or len(best) > len(trained):

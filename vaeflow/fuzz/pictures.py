@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from vaeflow.errors import VaeflowError
-from vaeflow.fuzz.case import Case, Command, Outcome
+from vaeflow.fuzz.case import Case, Command, CommandOutcome
 from vaeflow.fuzz.small import MADE, ONE_EPOCH, QUICK, VAE
 
 MODES = ["1", "L", "L", "LA", "P", "P and transparent", "RGB", "RGBA", "I", "I;16", "I;16", "F", "CMYK"]
@@ -148,7 +148,7 @@ def _saved(picture: Any, form: str) -> bytes:
     return buffer.getvalue()
 
 
-def _check(case: Case, outcomes: list[Outcome], folder: Path) -> str | None:
+def _check(case: Case, outcomes: list[CommandOutcome], folder: Path) -> str | None:
     from vaeflow.data import ImageFolder
 
     (outcome,) = outcomes
@@ -178,7 +178,7 @@ def _check(case: Case, outcomes: list[Outcome], folder: Path) -> str | None:
     return None
 
 
-def _check_labels(case: Case, outcomes: list[Outcome], folder: Path) -> str | None:
+def _check_labels(case: Case, outcomes: list[CommandOutcome], folder: Path) -> str | None:
     if len(outcomes) < 2 or outcomes[1].code != 0:
         return None
     (path,) = (folder / (outcomes[0].run or "")).glob("pictures/*.npz")

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from hypothesis import strategies as st
 
-from vaeflow.fuzz.case import Case, Change, Command, Outcome, Step
+from vaeflow.fuzz.case import Case, Change, Command, CommandOutcome, Step
 from vaeflow.fuzz.small import MADE, ONE_EPOCH, QUICK, TWO_EPOCHS, VAE, lost_files, results_in
 
 Arrays = dict[str, np.ndarray]
@@ -176,7 +176,7 @@ def _pictures(name: str, form: str, x: np.ndarray, again: bool) -> dict[str, byt
     return files
 
 
-def _check(case: Case, outcomes: list[Outcome], folder: Path) -> str | None:
+def _check(case: Case, outcomes: list[CommandOutcome], folder: Path) -> str | None:
     first, *rest = outcomes
     data, follow = case.facts["data"], case.facts["follow"]
     if first.code != 0 or not rest:
@@ -188,7 +188,7 @@ def _check(case: Case, outcomes: list[Outcome], folder: Path) -> str | None:
     return f"{last.command}: the data are {data}, and {wrong}: {last.output.strip()[-400:]}" if wrong else None
 
 
-def _wrong_evaluation(case: Case, first: Outcome, last: Outcome, folder: Path) -> str | None:
+def _wrong_evaluation(case: Case, first: CommandOutcome, last: CommandOutcome, folder: Path) -> str | None:
     data = case.facts["data"]
     if last.code != 0:
         return "they were refused" if data == "same" else None
@@ -206,7 +206,7 @@ def _wrong_evaluation(case: Case, first: Outcome, last: Outcome, folder: Path) -
     return None if after["nll"] == before["nll"] else f"the nll was {before['nll']} and is {after['nll']}"
 
 
-def _wrong_resumption(case: Case, first: Outcome, last: Outcome, folder: Path) -> str | None:
+def _wrong_resumption(case: Case, first: CommandOutcome, last: CommandOutcome, folder: Path) -> str | None:
     if case.facts["data"] == "same":
         return None if last.code == 0 else "it was not resumed"
     if last.code == 0:
@@ -214,5 +214,5 @@ def _wrong_resumption(case: Case, first: Outcome, last: Outcome, folder: Path) -
     return lost_files(last)
 
 
-def _wrong_samples(case: Case, first: Outcome, last: Outcome, folder: Path) -> str | None:
+def _wrong_samples(case: Case, first: CommandOutcome, last: CommandOutcome, folder: Path) -> str | None:
     return "there are no samples" if case.facts["data"] == "same" and last.code != 0 else None

@@ -7,7 +7,7 @@ import math
 from pathlib import Path
 from typing import Any
 
-from vaeflow.fuzz.case import Outcome
+from vaeflow.fuzz.case import CommandOutcome
 
 QUICK = ("--pictures.every", "0", "--trainer.accelerator", "cpu", "--data.batch_size", "32")
 ONE_EPOCH, TWO_EPOCHS = (("--trainer.max_epochs", str(epochs)) for epochs in (1, 2))
@@ -26,7 +26,7 @@ def has_finite_nll(results: dict[str, Any]) -> bool:
     return isinstance(results.get("nll"), float) and math.isfinite(results["nll"])
 
 
-def lost_files(outcome: Outcome, resumed: str | None = None) -> str | None:
+def lost_files(outcome: CommandOutcome, resumed: str | None = None) -> str | None:
     """Which file that was there before a command is gone or changed.
 
     Args:

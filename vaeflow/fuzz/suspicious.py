@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from hypothesis import strategies as st
 
-from vaeflow.fuzz.case import Case, Command, Outcome
+from vaeflow.fuzz.case import Case, Command, CommandOutcome
 from vaeflow.fuzz.small import MADE, ONE_EPOCH, QUICK, results_in
 
 SOUND = ("normal", "correlated", "heavy tails", "mixture", "uniform")
@@ -83,7 +83,7 @@ def _sound(kind: str, rows: int, columns: int, generator: np.random.Generator) -
     return generator.uniform(-2, 3, shape) if kind == "uniform" else generator.normal(size=shape)
 
 
-def _check(case: Case, outcomes: list[Outcome], folder: Path) -> str | None:
+def _check(case: Case, outcomes: list[CommandOutcome], folder: Path) -> str | None:
     (outcome,) = outcomes
     if outcome.code != 0:
         return f"sound data were refused: {outcome.output.strip()[-400:]}" if case.facts["is_sound"] else None

@@ -12,7 +12,7 @@ import numpy as np
 from hypothesis import strategies as st
 
 from vaeflow.errors import VaeflowError
-from vaeflow.fuzz.case import Case, Outcome
+from vaeflow.fuzz.case import Case, CommandOutcome
 
 SEPARATORS = [";", ";", "\t", " ", "|", ", ", "; ", "  "]
 FORMATS = ["{:.17g}", "{:.3f}", "{:.2e}", "{:+.4f}", "{:.5E}", "{:.0f}.", "{:8.3f}"]
@@ -138,7 +138,7 @@ def _frozen(matrix: Any) -> Any:
     return None if matrix is None else tuple(sorted(map(tuple, matrix)))
 
 
-def _check(case: Case, outcomes: list[Outcome], folder: Path) -> str | None:
+def _check(case: Case, outcomes: list[CommandOutcome], folder: Path) -> str | None:
     """What is wrong with what was read of the table; nothing if it was refused in one sentence."""
     from vaeflow.data import Arrays
 

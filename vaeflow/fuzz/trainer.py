@@ -11,7 +11,7 @@ import pytorch_lightning.loggers
 from hypothesis import strategies as st
 from pytorch_lightning.strategies import StrategyRegistry
 
-from vaeflow.fuzz.case import Case, Command, Outcome
+from vaeflow.fuzz.case import Case, Command, CommandOutcome
 from vaeflow.fuzz.small import MADE, QUICK, TOY, TWO_EPOCHS, VAE, has_finite_nll, results_in
 
 CHOICES = {
@@ -170,7 +170,7 @@ def _classes(draw: Any, key: str, names: list[str], arguments: dict[str, list[di
     return [f"--trainer.{key}", json.dumps(parts)]
 
 
-def _check(case: Case, outcomes: list[Outcome], folder: Path) -> str | None:
+def _check(case: Case, outcomes: list[CommandOutcome], folder: Path) -> str | None:
     (outcome,) = outcomes
     typed = outcome.command.arguments
     is_short = any(f"--trainer.fast_dev_run={value}" in typed for value in ("true", "1", "3"))

@@ -16,7 +16,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from vaeflow.fuzz.case import Case, Change, Command, Outcome, Snapshot, Step
+from vaeflow.fuzz.case import Case, Change, Command, CommandOutcome, Snapshot, Step
 
 SCRIPTS = Path(__file__).parents[2] / "scripts"
 SECONDS, BYTES = 120, 12 * 2**30
@@ -55,7 +55,7 @@ def verdict(case: Case, keep: Path | None = None) -> Verdict:
         return Verdict(wrong, any(outcome.code == 0 and outcome.trained for outcome in outcomes))
 
 
-def wrong_ending(outcome: Outcome) -> str | None:
+def wrong_ending(outcome: CommandOutcome) -> str | None:
     """What is wrong with how a command ended; None for a trained step or one sentence."""
     if outcome.code is None:
         return f"not over after {SECONDS} s"
@@ -76,11 +76,11 @@ def wrong_ending(outcome: Outcome) -> str | None:
     return f"exit code {outcome.code}, {what}: {outcome.output.strip()[-800:]}"
 
 
-def run(case: Case, folder: Path) -> list[Outcome]:
+def run(case: Case, folder: Path) -> list[CommandOutcome]:
     """The outcomes of a case's commands, up to the first that needs a training that failed."""
     for name, content in case.files.items():
         _apply(Change("write", name, content=content), folder)
-    outcomes: list[Outcome] = []
+    outcomes: list[CommandOutcome] = []
     for step in case.steps:
         filled = _filled(step, folder, outcomes)
         if filled is None:
@@ -107,7 +107,7 @@ def snapshot(folder: Path) -> Snapshot:
     return found
 
 
-def run_command(command: Command, folder: Path) -> Outcome:
+def run_command(command: Command, folder: Path) -> CommandOutcome:
     """Run a command in a process of its own; what it started and left behind is ended."""
     output = folder.with_name("output.txt")
     trained, code = _context.Value("i", 0, lock=False), _context.Value("i", -1, lock=False)
@@ -124,10 +124,10 @@ def run_command(command: Command, folder: Path) -> Outcome:
     text = output.read_text(errors="replace").replace("\r", "\n") if output.is_file() else ""
     output.unlink(missing_ok=True)
     found = code.value if code.value >= 0 else process.exitcode  # which is 255 where the fork server has lost it
-    return Outcome(command, found if is_over else None, text, bool(trained.value), left)
+    return CommandOutcome(command, found if is_over else None, text, bool(trained.value), left)
 
 
-def _filled(step: Step, folder: Path, outcomes: list[Outcome]) -> Any:
+def _filled(step: Step, folder: Path, outcomes: list[CommandOutcome]) -> Any:
     """A step with its placeholders filled in; None if it needs a run and there is none."""
     runs = [folder / outcome.command.folder / outcome.run for outcome in outcomes if outcome.run]
     values = {"{folder}": folder, **({"{run}": runs[-1], "{run0}": runs[0]} if runs else {})}
