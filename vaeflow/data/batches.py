@@ -82,7 +82,7 @@ class EvaluationBatches(SequentialSampler):
     """
 
     def __init__(self, size: int, batch_size: int, rank: int = 0, world_size: int = 1) -> None:
-        self.batches = torch.arange(size).split(batch_size)[rank::world_size] or (torch.arange(0),)
+        self.batches = torch.arange(size).split(min(batch_size, max(1, size)))[rank::world_size] or (torch.arange(0),)
 
     def __len__(self) -> int:
         return len(self.batches)
