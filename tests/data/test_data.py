@@ -235,6 +235,7 @@ def test_processes_share_batches_without_overlap(world_size: int) -> None:
     parts = [list(TrainingBatches(100, 30, 0, rank, world_size)) for rank in range(world_size)]
     for i, batch in enumerate(whole):
         assert torch.equal(torch.cat([p[i] for p in parts]).sort()[0], batch.sort()[0])
+    assert len(EvaluationBatches(21, 2**64)) == 1
     seen = torch.cat([torch.cat(list(EvaluationBatches(21, 6, rank, world_size))) for rank in range(world_size)])
     assert torch.equal(seen.sort()[0], torch.arange(21))
 
