@@ -40,6 +40,7 @@ def check_shape(name: str, tensor: Tensor, *event: int) -> None:
     ...
     vaeflow.errors.VaeflowError: z has shape (5, 2), expected (..., batch, 3).
     """
+    check_tensor(name, tensor)
     if tensor.dim() <= len(event) or tensor.shape[tensor.dim() - len(event) :] != event:
         expected = ", ".join(["...", "batch", *map(str, event)])
         raise VaeflowError(f"{name} has shape {tuple(tensor.shape)}, expected ({expected}).")

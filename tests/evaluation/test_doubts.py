@@ -65,6 +65,16 @@ def test_clipped_values_are_atoms(tmp_path: Path) -> None:
     assert "% of the training examples, and 1 of the others such a value" in doubt
 
 
+def test_many_small_atoms_are_doubted(tmp_path: Path) -> None:
+    x = RNG(0).normal(size=(4000, 2))
+    at = RNG(1).random(4000) < 0.4
+    x[at, 0] = RNG(2).normal(size=20)[RNG(3).integers(0, 20, at.sum())]
+    (doubt,) = doubts(tmp_path, x)
+    assert " or one of 19 others in 4" in doubt
+    low, high = np.quantile(RNG(0).normal(size=4000), [0.02, 0.98])
+    assert "or one of 1 others in 4%" in doubts(tmp_path, RNG(0).normal(size=(4000, 2)).clip(low, high))[0]
+
+
 def test_few_values_are_doubted_by_name(tmp_path: Path) -> None:
     x = RNG(0).normal(size=(1000, 2))
     x[:, 1] = RNG(0).integers(0, 5, 1000) / 4
@@ -105,6 +115,7 @@ SURFACES = {
     "sphere": lambda t, z: z[:, :3] / np.linalg.norm(z[:, :3], axis=1, keepdims=True),
     "product": lambda t, z: np.column_stack([z[:, :3], z[:, 0] * z[:, 1]]),
     "two curves": lambda t, z: np.stack([t, np.sin(t) + 3 * (z[:, 0] > 0)], 1),
+    "ties": lambda t, z: np.column_stack([z[:, 0], np.where(z[:, 2] > 0.5, z[:, 0], z[:, 1])]),
     "half of a curve": lambda t, z: np.where(z[:, 3:] > 0, np.stack([np.cos(t), np.sin(t)], 1), z[:, :2]),
 }
 

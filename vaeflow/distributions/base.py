@@ -202,6 +202,6 @@ class FlowDensity(Density):
 
 def check_temperature(temperature: float) -> float:
     """The temperature, if it is one."""
-    if temperature < 0:
+    if not 0 <= temperature < math.inf:
         raise VaeflowError(f"temperature is {temperature}, expected 0 or more.")
     return temperature

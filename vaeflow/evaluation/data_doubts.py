@@ -12,8 +12,8 @@ from torch import Tensor
 
 VALUES = 2 * 10**7
 """How many numbers are looked at, at most."""
-ATOM = 0.03
-"""A value that more than this share of the examples have is an atom."""
+COMMON, ATOMS = 0.005, 0.03
+"""A value that more than the first share of the examples have is an atom; atoms of more than the second are doubted."""
 FAR = 1000.0
 """Standard deviations of the training data beyond which a value of another split is an outlier."""
 NO_BOUND = "a density of real numbers has no bound there, and its nll means nothing"
@@ -45,12 +45,13 @@ def doubts_about_data(data: Any) -> Iterator[str]:
         )
     atoms = {column: atom for column, atom in _atoms(x).items() if column not in {*few, *whole}}
     if atoms:
-        column, (value, share) = max(atoms.items(), key=lambda item: item[1][1])
+        column, (value, others, share) = max(atoms.items(), key=lambda item: item[1][2])
+        also = f" or one of {others:,} others" if others else ""
         more = f", and {len(atoms) - 1:,} of the others such a value" if len(atoms) > 1 else ""
         yield (
-            f"{data.dimension_name(column)} of {data.label} has the value {value:g} in {share:.0%} of the training "
-            f"examples{more}: {NO_BOUND}. If it stands for missing values, leave those examples or that dimension "
-            "out."
+            f"{data.dimension_name(column)} of {data.label} has the value {value:g}{also} in {share:.0%} of the "
+            f"training examples{more}: {NO_BOUND}. If it stands for missing values, leave those examples or that "
+            "dimension out."
         )
     yield from _outliers(data)
     if _are_dependent(x):
@@ -79,15 +80,19 @@ def _columns_of_integers(x: Tensor) -> list[int]:
     return ((x == x.round()).all(0) & (spread < 100 * len(x))).nonzero().flatten().tolist()
 
 
-def _atoms(x: Tensor) -> dict[int, tuple[float, float]]:
-    """Of the columns of examples ``(N, D)`` that have an atom, its value and the share of examples that have it."""
+def _atoms(x: Tensor) -> dict[int, tuple[float, int, float]]:
+    """Of the columns of examples ``(N, D)`` that have atoms, the most common value, how many other atoms there are, and
+    the share of examples that have any of them."""
     ordered = x.sort(0).values
-    apart = max(2, int(ATOM * len(x)))
+    apart = max(2, int(COMMON * len(x)))
     same = ordered[apart:] == ordered[:-apart]  # of a value that stands more than `apart` times
     found = {}
     for column in same.any(0).nonzero().flatten().tolist():
         values, counts = ordered[:, column].unique_consecutive(return_counts=True)
-        found[column] = (values[counts.argmax()].item(), counts.max().item() / len(x))
+        is_atom = counts > apart
+        share = counts[is_atom].sum().item() / len(x)
+        if share > ATOMS:
+            found[column] = (values[counts.argmax()].item(), int(is_atom.sum()) - 1, share)
     return found
 
 
@@ -148,7 +153,7 @@ def lie_on_a_surface(x: Tensor, queries: int = 200) -> bool:
         return False
     x = x[torch.randperm(len(x), generator=torch.Generator().manual_seed(0))]
     quarter, whole = (_flatness(part, neighbours, queries) for part in (x[: len(x) // 4], x))
-    return whole < 0.1 and whole < 0.75 * quarter
+    return whole < 1e-6 or (whole < 0.1 and whole < 0.75 * quarter)  # on lines and planes it is 0 however many
 
 
 def _flatness(x: Tensor, neighbours: int, queries: int) -> float:
