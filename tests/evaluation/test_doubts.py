@@ -115,7 +115,6 @@ SURFACES = {
     "sphere": lambda t, z: z[:, :3] / np.linalg.norm(z[:, :3], axis=1, keepdims=True),
     "product": lambda t, z: np.column_stack([z[:, :3], z[:, 0] * z[:, 1]]),
     "two curves": lambda t, z: np.stack([t, np.sin(t) + 3 * (z[:, 0] > 0)], 1),
-    "ties": lambda t, z: np.column_stack([z[:, 0], np.where(z[:, 2] > 0.5, z[:, 0], z[:, 1])]),
     "half of a curve": lambda t, z: np.where(z[:, 3:] > 0, np.stack([np.cos(t), np.sin(t)], 1), z[:, :2]),
 }
 
@@ -128,6 +127,14 @@ def test_curves_and_surfaces_are_doubted(name: str, count: int, tmp_path: Path) 
     (doubt,) = doubts(tmp_path, x)
     assert "lie on a curve or surface of fewer than" in doubt
     assert not lie_on_a_surface(torch.from_numpy(x + 0.05 * rng.normal(size=x.shape)))
+
+
+def test_dimensions_that_are_equal_in_many_examples_are_doubted(tmp_path: Path) -> None:
+    x = RNG(0).normal(size=(4000, 2))
+    ties = RNG(1).random(4000) < 0.3
+    x[ties, 1] = 3 * x[ties, 0] - 1
+    (doubt,) = doubts(tmp_path, x)
+    assert "lie on a curve or surface" in doubt
 
 
 def test_an_nll_that_falls_without_bound_is_doubted(tmp_path: Path) -> None:

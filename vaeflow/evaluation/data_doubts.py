@@ -53,13 +53,14 @@ def doubts_about_data(data: Any) -> Iterator[str]:
             f"training examples{more}: {NO_BOUND}. If it stands for missing values, leave those examples or that "
             "dimension out."
         )
-    yield from _outliers(data)
+    outliers = list(_outliers(data))
+    yield from outliers
     if _are_dependent(x):
         yield (
             f"some dimensions of {data.label} are a linear function of the others: {NO_BOUND}; leave those dimensions "
             "out."
         )
-    elif not few and not whole and not atoms and lie_on_a_surface(x):
+    elif not (few or whole or atoms or outliers) and lie_on_a_surface(x):
         yield (
             f"the examples of {data.label} lie on a curve or surface of fewer than {dimension} dimensions: {NO_BOUND}; "
             "leave out what is a function of other dimensions, or add noise of the size of the measurements' error."
