@@ -62,6 +62,10 @@ REFUSED: dict[str, tuple[list[object], str]] = {
     "no share": (["--trainer.limit_train_batches", 0.0], "trainer.limit_train_batches is 0"),
     "no steps": (["--trainer.max_steps", 0], "trainer.max_steps is 0, expected at least 1"),
     "accumulation": (["--trainer.accumulate_grad_batches", 0], "accumulate_grad_batches is 0, expected at least 1"),
+    "clipping": (
+        ["--trainer.gradient_clip_val", -1],
+        "trainer.gradient_clip_val is -1.0, expected 0, for none, or more",
+    ),
     "batch size": (callback("BatchSizeFinder"), "BatchSizeFinder, which no run can have: set data.batch_size yourself"),
     "rate": (callback("LearningRateFinder"), "set model.optimizer.lr yourself"),
     "backbone": (callback("BackboneFinetuning"), "it wants a model with a `backbone`"),

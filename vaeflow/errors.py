@@ -79,7 +79,7 @@ def check_values(name: str, x: Tensor, levels: int | None = None) -> None:
         return
     low, high = (bound.item() for bound in torch.aminmax(x))  # NaN if there is one
     if not (math.isfinite(low) and math.isfinite(high)):
-        bad = (~torch.isfinite(x)).flatten(1).any(1).nonzero().flatten().tolist()
+        bad = (~torch.isfinite(x)).reshape(len(x), -1).any(1).nonzero().flatten().tolist()
         raise VaeflowError(
             f"example {bad[0]} of {name} holds NaN or infinity ({len(bad)} of {len(x):,} examples do): leave such "
             "examples or dimensions out; one number in place of all missing values would have no density."

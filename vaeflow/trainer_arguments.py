@@ -84,6 +84,11 @@ def check_arguments(trainer: Namespace) -> None:
     for name in ("max_epochs", "max_steps", "accumulate_grad_batches"):
         if trainer[name] == 0:
             raise VaeflowError(f"trainer.{name} is 0, expected at least 1.")
+    if trainer.gradient_clip_val is not None and trainer.gradient_clip_val < 0:
+        raise VaeflowError(
+            f"trainer.gradient_clip_val is {trainer.gradient_clip_val}, expected 0, for none, or more: a negative norm "
+            "would turn gradients round."
+        )
     if trainer.limit_train_batches == 0:
         raise VaeflowError("trainer.limit_train_batches is 0, expected more than 0: nothing would be trained.")
     for name in ("check_val_every_n_epoch", "val_check_interval"):

@@ -107,6 +107,7 @@ def test_real_numbers_are_finite(name: str, value: float) -> None:
         (torch.tensor([0, 10, 2]), "y has values from 0 to 10, expected integers 0 to 9"),
         (torch.tensor([-1, 1, 2]), "y has values from -1 to 2, expected integers 0 to 9"),
         (torch.tensor([0.0, 1.5, 2.0]), r"y has the value 1\.5, expected integers 0 to 9"),
+        (torch.tensor([0.0, torch.nan]), r"example 1 of y holds NaN or infinity \(1 of 2 examples do\)"),
         (np.array([0, 1, 2]), "y is of type ndarray, expected a tensor"),
         ([0, 1, 2], "y is of type list, expected a tensor"),
         (torch.zeros(3, 1), r"y has shape \(3, 1\), expected labels \(batch,\)"),
