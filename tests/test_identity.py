@@ -52,6 +52,8 @@ def test_a_fingerprint_is_of_values_and_their_order() -> None:
     integers = torch.arange(12).view(4, 3)
     assert fingerprint_of(integers, y[:4]) == fingerprint_of(integers.to(torch.uint8), y[:4])
     assert fingerprint_of(integers, y[:4]) != fingerprint_of(integers.view(2, 6), y[:4])
+    assert fingerprint_of(integers, y[:4]) == fingerprint_of(integers.float(), y[:4])
+    assert fingerprint_of(integers + 0.5, y[:4]) != fingerprint_of(integers, y[:4])
     assert fingerprint_of(torch.tensor([[0.0]]), y[:1]) == fingerprint_of(torch.tensor([[-0.0]]), y[:1])
 
 

@@ -365,3 +365,31 @@ def test_processes_that_nobody_has_started(
     (said,) = [line for line in output.splitlines() if line.startswith("error")]
     assert (code, message in said) == (1, True), output
     assert not list(tmp_path.glob("runs/*/*"))
+
+
+BN = "{class_path: Chain, init_args: {bijections: [BatchNorm, Coupling]}}"
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ("--trainer.limit_val_batches", 0, "--trainer.max_epochs", 2),
+        ("--trainer.num_sanity_val_steps", 2, "--trainer.max_epochs", 2),
+        ("--trainer.max_steps", 5),
+    ],
+)
+def test_averages_have_statistics_of_their_own(arguments: tuple[object, ...], run: Run, tmp_path: Path) -> None:
+    """Without validation, before the first one, and where a run ends within an epoch."""
+    toy = ("--data", "Toy", "--data.num_train", 128, "--data.num_val", 32, "--data.num_test", 32)
+    code, output = run("train", "--model", "Flow", "--model.flow", BN, *toy, "--data.batch_size", 32,
+                       "--trainer.accelerator", "cpu", "--pictures.every", 0, "--experiment", "a",
+                       "--trainer.callbacks", "EMAWeightAveraging", *arguments)  # fmt: skip
+    assert code == 0, output
+    last = tmp_path / "runs/a/version_0/checkpoints/last.ckpt"
+    state = read(last)["state_dict"]
+    assert all(torch.isfinite(value).all() for value in state.values() if value.is_floating_point())
+    model, data = vaeflow.load(last), vaeflow.load_data(last)
+    before = model.density.flow.bijections[0].mean.clone()
+    model.refresh(data)
+    torch.testing.assert_close(model.density.flow.bijections[0].mean, before)
+    assert run("evaluate", "--ckpt", last)[0] == 0

@@ -42,7 +42,13 @@ class ELU(nn.ELU):
 def floored(x: Tensor, levels: int) -> Tensor:
     """The integer in whose cell x lies, 0 … L − 1, elementwise. Its derivative is zero wherever there is one, which
     nobody who asks for it expects: differentiating raises a :class:`VaeflowError`."""
-    return _Floored.apply(x, levels)
+    message = "decode rounds down to integers, which have no derivative: call it with floor=False to differentiate."
+    return refuse_derivative(x.floor().clamp(0, levels - 1), message)
+
+
+def refuse_derivative(x: Tensor, message: str) -> Tensor:
+    """x itself, whose derivative in any mode is a :class:`VaeflowError` with this message instead of a quiet zero."""
+    return _Refusing.apply(x, message)
 
 
 def _softplus(x: Tensor) -> Tensor:
@@ -88,22 +94,21 @@ class _Elu(torch.autograd.Function):
         return g * torch.exp(x.clamp(max=0))
 
 
-class _Floored(torch.autograd.Function):
-    """The same; reverse and forward differentiation, and transforms of torch.func, all end in :meth:`_refuse`."""
+class _Refusing(torch.autograd.Function):
+    """The same; reverse and forward differentiation, and transforms of torch.func, all end in an error."""
 
     generate_vmap_rule = True
 
     @staticmethod
-    def forward(x: Tensor, levels: int) -> Tensor:
-        return x.floor().clamp(0, levels - 1)
+    def forward(x: Tensor, message: str) -> Tensor:
+        return x.clone()
 
     @staticmethod
-    def setup_context(ctx: Any, inputs: Any, output: Any) -> None: ...
+    def setup_context(ctx: Any, inputs: Any, output: Any) -> None:
+        _, ctx.message = inputs
 
     @staticmethod
     def _refuse(ctx: Any, *by: Any) -> Any:
-        raise VaeflowError(
-            "decode rounds down to integers, which have no derivative: call it with floor=False to differentiate."
-        )
+        raise VaeflowError(ctx.message)
 
     backward = jvp = _refuse

@@ -68,17 +68,21 @@ class Identity:
 
 def fingerprint_of(x: Tensor, y: Tensor) -> str:
     """SHA-256 of the shape and values of examples ``(N, *shape)`` and labels ``(N,)``, in this order. The type does not
-    matter: real numbers are hashed as float64, integers as uint8 where they fit, else as int64."""
+    matter: whole numbers are hashed as uint8 where they fit, else as int64, all others as float64."""
     digest = hashlib.sha256()
     for values in (x, y):
         dtype = torch.float64
-        if not values.is_floating_point():
+        if all(map(_are_whole, values.split(ROWS))):
             is_small = not values.numel() or (int(values.min()) >= 0 and int(values.max()) <= 255)
             dtype = torch.uint8 if is_small else torch.int64
         digest.update(f"{tuple(values.shape)} {dtype}".encode())
         for rows in values.split(ROWS):
             digest.update((rows.to(dtype) + 0).contiguous().numpy().tobytes())  # + 0 makes −0 a 0
     return digest.hexdigest()
+
+
+def _are_whole(x: Tensor) -> bool:
+    return not x.is_floating_point() or bool(((x == x.floor()) & (x.abs() < 2**53)).all())
 
 
 def count_shared(x: Tensor, others: Tensor) -> int:

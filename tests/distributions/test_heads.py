@@ -73,7 +73,12 @@ def test_an_index_has_no_derivative() -> None:
     head = Categorical((1,), 5)
     x, output = torch.ones(3, 1, dtype=torch.float64), output_of(head, 3).unsqueeze(0)
     assert head.log_prob(x, output, Noise()).shape == (1, 3)
-    for ask in (torch.autograd.functional.jacobian, lambda f, x: torch.func.jacrev(f)(x)):
+    for ask in (
+        torch.autograd.functional.jacobian,
+        lambda f, x: torch.func.jacrev(f)(x),
+        lambda f, x: torch.func.jacfwd(f)(x),
+        lambda f, x: torch.func.jvp(f, (x,), (x,)),
+    ):
         with pytest.raises(VaeflowError, match="Categorical has no derivative by x"):
             ask(lambda x: head.log_prob(x, output, Noise()), x)
 

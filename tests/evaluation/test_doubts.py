@@ -100,6 +100,14 @@ def test_an_outlier_in_training_is_doubted_with_its_value(value: float, tmp_path
     assert f"column 1 of mine.npz has the value {value:g}, so far from the others that of 2,001 distinct" in doubt
 
 
+def test_an_outlier_is_found_beside_others_that_are_farther_out(tmp_path: Path) -> None:
+    x = RNG(0).normal(size=(3000, 2))
+    x[[5, 800], 0], x[9, 1] = 1e12, 1000
+    np.savez(tmp_path / "mine.npz", train=x[:2000], val=x[2000:2500], test=x[2500:])
+    (doubt,) = doubts_about_data(Arrays(str(tmp_path / "mine.npz")))
+    assert "column 0 of mine.npz has the value 1e+12, so far from the others that of 1,999 distinct values 2" in doubt
+
+
 def test_an_outlier_in_the_test_split_is_doubted(tmp_path: Path) -> None:
     x = RNG(0).normal(size=(3000, 2))
     x[2700, 0] = -1e7

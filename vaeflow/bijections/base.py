@@ -74,7 +74,8 @@ class Bijection(nn.Module, ABC):
 def require_statistics(part: nn.Module, statistic: Tensor) -> None:
     """Raise a :class:`VaeflowError` if a statistic of the training data, NaN until it is set, was never set: the number
     that came out would be of no data at all."""
-    if is_eager() and math.isnan(statistic.view(-1)[0].item()):
+    is_queued = statistic.device.type != "cpu" and part.training  # a GPU would wait for it at each step
+    if is_eager() and not is_queued and math.isnan(statistic.view(-1)[0].item()):
         raise VaeflowError(
             f"the statistics of the training data that {type(part).__name__} needs were never set: train the model "
             "with a Trainer, or call model.initialise(data) with a data module before training and "

@@ -28,7 +28,9 @@ class Averages(AveragedModel):
         if averaged and count > 0:
             new = self._buffers_of(model)
             for name, value in averaged.items():
-                value.copy_(self._mean(before[name], new[name].to(value.device), count.to(value.device)))
+                last = new[name].to(value.device)
+                mean = self._mean(before[name].clone(), last, count.to(value.device))
+                value.copy_(torch.where(before[name].isfinite(), mean, last))  # statistics are NaN until they are set
 
     @staticmethod
     def _buffers_of(model: nn.Module) -> dict[str, Tensor]:
@@ -67,6 +69,10 @@ class Averaging(Callback):
                 callback._average_model = average
                 self._waiting.append(average)
 
+    def on_sanity_check_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        for average in self._waiting:  # which validation sees, and by now the model has started from the data
+            average.module.load_state_dict(pl_module.state_dict())
+
     def on_train_batch_end(self, trainer: Trainer, pl_module: LightningModule, *batch: Any) -> None:
         self._waiting = [average for average in self._waiting if average.n_averaged == 0]
         for average in self._waiting:
@@ -85,6 +91,14 @@ class Averaging(Callback):
                 pl_module.refresh(trainer.datamodule)
                 pl_module.averaged_by = type(callback).__name__
                 trainer.save_checkpoint(self.path, weights_only=True)
+
+
+def refresh_averages(trainer: Any) -> None:
+    """Set what is a statistic of the training data in averages of weights, which is that of no model they came from."""
+    for callback in averaging_callbacks(trainer):
+        average: Any = callback._average_model if isinstance(callback, WeightAveraging) else None
+        if average is not None and average.n_averaged > 0:
+            average.module.refresh(trainer.datamodule)
 
 
 def averaging_callbacks(trainer: Any) -> list[Callback]:

@@ -14,7 +14,7 @@ from pytorch_lightning.callbacks import ModelCheckpoint, StochasticWeightAveragi
 from pytorch_lightning.loggers import TensorBoardLogger
 from pytorch_lightning.utilities import rank_zero_only
 
-from vaeflow.callbacks.averaging import AVERAGED
+from vaeflow.callbacks.averaging import AVERAGED, refresh_averages
 from vaeflow.checkpoint import read
 from vaeflow.errors import VaeflowError
 from vaeflow.evaluation.progress import EvaluationProgress
@@ -96,10 +96,12 @@ class Checkpoints(ModelCheckpoint):
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """The opposite of :meth:`state_dict`."""
         if self.is_resumed:  # the folder may be called otherwise now
-            best = os.path.join(str(self.dirpath), "best.ckpt") if state_dict["best_model_path"] else ""
-            scores = dict.fromkeys([best] if best else [], state_dict["best_model_score"])
+            best, last = (os.path.join(str(self.dirpath), f"{name}.ckpt") for name in ("best", "last"))
+            is_there = bool(state_dict["best_model_path"]) and os.path.isfile(best)
+            score, best = (state_dict["best_model_score"], best) if is_there else (None, "")
             paths = {"dirpath": self.dirpath, "best_model_path": best, "kth_best_model_path": best}
-            state_dict = {**state_dict, **paths, "best_k_models": scores}
+            scores = {"best_model_score": score, "best_k_models": {best: score} if best else {}}
+            state_dict = {**state_dict, **paths, **scores, "last_model_path": last}
         super().load_state_dict(state_dict)
         self._metrics = state_dict.get("metrics", {})
 
@@ -173,6 +175,7 @@ class Checkpoints(ModelCheckpoint):
             return
         if not validated:
             trainer.lightning_module.refresh(trainer.datamodule)
+            refresh_averages(trainer)
         self._last_step = trainer.global_step
         self._metrics = {name: value.cpu() for name, value in trainer.callback_metrics.items()}
         for logger in tensorboards(trainer) if trainer.is_global_zero else []:

@@ -13,10 +13,11 @@ from jsonargparse.typing import PositiveInt, restricted_number_type
 from torch import Tensor
 
 from vaeflow.checkpoint import load, load_data, named
-from vaeflow.data import DataModule
+from vaeflow.data import DataModule, ImageFolder
 from vaeflow.data.examples import own_examples
 from vaeflow.data.pictures import Background
 from vaeflow.errors import VaeflowError
+from vaeflow.evaluation.evaluate import check_fits
 from vaeflow.figures.style import FIGURES, check_outputs, shortened
 from vaeflow.files import find_files
 from vaeflow.latents import LatentSpace
@@ -88,6 +89,7 @@ def open_checkpoint(path: Path, args: Namespace, **overrides: Any) -> tuple[Like
     model, moved = load(path, args.trust), {"root": args.root, "path": args.path, **overrides}
     data = load_data(path, args.trust, **{name: value for name, value in moved.items() if value is not None})
     data.setup("")
+    check_fits(model, data)
     return model, data
 
 
@@ -148,7 +150,9 @@ def chosen_examples(
         raise VaeflowError("--index names examples by itself: leave out --label and --file.")
     if args.file:
         background: Background = getattr(data, "background", "white")
-        x = own_examples([Path(path) for path in args.file], model.shape, model.levels, background)
+        x = own_examples(
+            [Path(path) for path in args.file], model.shape, model.levels, background, isinstance(data, ImageFolder)
+        )
         if args.invert and model.levels is None:
             raise VaeflowError("--invert is for integers: these data are real numbers.")
         x = model.levels - 1 - x if args.invert and model.levels is not None else x

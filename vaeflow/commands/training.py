@@ -158,7 +158,7 @@ def finish(cli: TrainingCLI, folder: Path, doubts: list[str]) -> None:
         weights=weights_of(best, checkpoint),
         training_seed=cli.config.seed_everything,
         training_seconds=timer.time_elapsed("train"),
-        doubts=results["doubts"] or doubts,  # a log-determinant may be right where training begins, or ends
+        doubts=list(dict.fromkeys([*results["doubts"], *doubts])),  # a flow may be wrong where training begins or ends
     )
     if not trainer.is_global_zero:
         return

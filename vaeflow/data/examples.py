@@ -16,7 +16,11 @@ from vaeflow.errors import VaeflowError, check_values
 
 
 def own_examples(
-    paths: Sequence[Path], shape: tuple[int, ...], levels: int | None, background: Background = "white"
+    paths: Sequence[Path],
+    shape: tuple[int, ...],
+    levels: int | None,
+    background: Background = "white",
+    as_they_are: bool = False,
 ) -> Tensor:
     """Examples ``(N, *shape)`` from files: pictures, scaled to the size and the levels of the data; or arrays ``.npy``
     and ``.npz`` (``x``, or the only one), of one example or many, whose values stay as they are, as do 16-bit greys
@@ -25,11 +29,12 @@ def own_examples(
     Args:
         shape, levels: of the data, which the model knows.
         background: what lies below transparent pixels.
+        as_they_are: whether the values of pictures are those of the data, as in a folder of pictures.
     """
     is_array = [path.suffix.lower() in (".npy", ".npz") for path in paths]
     x = torch.cat(
         [
-            _array(path, shape) if array else _picture(path, shape, levels, background)
+            _array(path, shape) if array else _picture(path, shape, levels, background, as_they_are)
             for path, array in zip(paths, is_array, strict=True)
         ]
     )
@@ -38,13 +43,15 @@ def own_examples(
     return x if levels is None else x.float()
 
 
-def _picture(path: Path, shape: tuple[int, ...], levels: int | None, background: Background) -> Tensor:
+def _picture(
+    path: Path, shape: tuple[int, ...], levels: int | None, background: Background, as_they_are: bool
+) -> Tensor:
     if len(shape) != 3 or shape[0] not in (1, 3) or levels is None:
         raise VaeflowError(f"{path} is a picture, but the data are no grey or coloured ones: give a .npy of them.")
     values, white, is_transparent = read_picture(path, shape[0] == 1, background)
     if is_transparent:
         print(f"{path} is laid on {background}", file=sys.stderr)
-    if white > 255 and levels > 256:
+    if (as_they_are and levels > 2) or (white > 255 and levels > 256):
         white = levels - 1  # values as they are
     elif white > 255:
         if values.max() <= white / 2:

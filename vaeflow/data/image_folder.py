@@ -136,8 +136,11 @@ class ImageFolder(DataModule):
         return {}
 
     def _check_no_splits_below(self, folders: list[str]) -> None:
-        for folder in folders:
-            below = {parts[1] for parts in map(self._parts, self.paths) if parts[0] == folder and len(parts) > 2}
+        inside: dict[str, set[str]] = {folder: set() for folder in folders}
+        for parts in map(self._parts, self.paths):
+            if len(parts) > 2 and parts[0] in inside:
+                inside[parts[0]].add(parts[1])
+        for folder, below in inside.items():
             if {"train", "test"} <= (splits := {split_called(name) for name in below}) or {"train", "val"} <= splits:
                 raise VaeflowError(
                     f"{self.root / folder} holds {', '.join(sorted(below))}: expected splits above the classes, as in "

@@ -218,21 +218,24 @@ def _count_empty_at_end(cells: Sequence[str]) -> int:
 
 
 def _numbers_rows(path: Path, layout: _Layout, j: int, column: np.ndarray) -> bool:
-    """Whether a column has no name and a different whole number in each row.
+    """Whether a column has no name and numbers the rows one after another, in any order; or those of a larger table,
+    where pandas has read it without a name before.
 
     Raises:
-        VaeflowError: if it has no name among names, and whole numbers that come again.
+        VaeflowError: if it has no name among names, and other whole numbers.
     """
     has_no_name = layout.names is not None and UNNAMED.fullmatch(layout.names[j])
     is_quoted = layout.names is None and layout.first_is_quoted and j == 0
     if layout.num_columns == 1 or not (has_no_name or is_quoted) or not np.array_equal(column, np.round(column)):
         return False
-    if len(np.unique(column)) == len(column):
+    is_pandas_own = layout.names is not None and layout.names[j].startswith("Unnamed")
+    steps = np.diff(np.sort(column))
+    if (steps == 1).all() or (is_pandas_own and (steps > 0).all()):
         return True
     if has_no_name:
         raise VaeflowError(
-            f"{layout.describe(j)} in {path} has no name and holds whole numbers that come again: delete it if it "
-            "numbers the rows, or else give it a name."
+            f"{layout.describe(j)} in {path} has no name and holds whole numbers: delete it if it numbers the rows, "
+            "or else give it a name."
         )
     return False
 

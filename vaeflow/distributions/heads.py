@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from vaeflow.bijections.elementwise import LOG_SCALE_BOUND, bounded
 from vaeflow.compiled import attempt, is_batched, is_eager
 from vaeflow.errors import VaeflowError
-from vaeflow.functional import log_sigmoid, softplus
+from vaeflow.functional import log_sigmoid, refuse_derivative, softplus
 from vaeflow.noise import Noise
 
 LEAST = 2**14
@@ -267,14 +267,20 @@ class Categorical(Likelihood):
         return self.levels
 
     def log_prob(self, x: Tensor, output: Tensor, noise: Noise) -> Tensor:
+        message = "Categorical has no derivative by x, which is an index: take DiscretisedLogistic."
         if x.requires_grad:
-            raise VaeflowError("Categorical has no derivative by x, which is an index: take DiscretisedLogistic.")
+            raise VaeflowError(message)
         logits = self._logits(output)
         chosen = logits.gather(
             -len(self.shape) - 1,
             x.long().expand(*output.shape[: -len(self.shape)], *self.shape).unsqueeze(-len(self.shape) - 1),
         )
-        return _sum(chosen.squeeze(-len(self.shape) - 1) - logits.logsumexp(-len(self.shape) - 1), self.shape)
+        log_p = _sum(chosen.squeeze(-len(self.shape) - 1) - logits.logsumexp(-len(self.shape) - 1), self.shape)
+        if is_eager() or torch.compiler.is_compiling():
+            return log_p
+        return log_p + 0 * _sum(
+            refuse_derivative(x, message), self.shape
+        )  # a forward-mode derivative is not known above
 
     def mean(self, output: Tensor) -> Tensor:
         levels = torch.arange(self.parameters_per_dimension, dtype=output.dtype, device=output.device)

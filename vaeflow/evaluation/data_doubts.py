@@ -14,7 +14,7 @@ VALUES = 2 * 10**7
 """How many numbers are looked at, at most."""
 COMMON, ATOMS = 0.005, 0.03
 """A value that more than the first share of the examples have is an atom; atoms of more than the second are doubted."""
-FAR = 1000.0
+FAR = 100.0
 """Standard deviations of the training data beyond which a value of another split is an outlier."""
 NO_BOUND = "a density of real numbers has no bound there, and its nll means nothing"
 
@@ -53,7 +53,7 @@ def doubts_about_data(data: Any) -> Iterator[str]:
             f"training examples{more}: {NO_BOUND}. If it stands for missing values, leave those examples or that "
             "dimension out."
         )
-    outliers = list(_outliers(data))
+    outliers = list(_outliers(data, x))
     yield from outliers
     if _are_dependent(x):
         yield (
@@ -97,8 +97,12 @@ def _atoms(x: Tensor) -> dict[int, tuple[float, int, float]]:
     return found
 
 
-def _outliers(data: Any) -> Iterator[str]:
-    """Sentences on values so far out that float32 tells others apart no longer, or that alone make the nll."""
+def _outliers(data: Any, train: Tensor) -> Iterator[str]:
+    """Sentences on values so far out that float32 tells others apart no longer, or that dominate the nll.
+
+    Args:
+        train: training examples ``(N, D)``.
+    """
     mean, scale = (part.flatten() for part in data.statistics())
     for split in ("train", "val", "test"):
         farthest, at = torch.zeros_like(mean), torch.zeros(len(mean), dtype=torch.int64)
@@ -108,15 +112,18 @@ def _outliers(data: Any) -> Iterator[str]:
             is_farther = distance > farthest
             farthest = torch.where(is_farther, distance, farthest)
             at = torch.where(is_farther, index[row], at)
-        column = int(farthest.nan_to_num().argmax())
+        if split == "train":
+            before, after = _count_distinct(train), _count_distinct(((train - mean) / scale).float())
+            column = int((after / before).argmin())
+        else:
+            column = int(farthest.nan_to_num().argmax())
         value = data.examples(split, at[column : column + 1])[0].flatten(1)[0, column].item()
         what = f"{data.dimension_name(column)} of {data.label} has the value {value:g}"
         if split == "train":
-            before, after = _distinct(data, column, mean, scale)
-            if after < 0.9 * before:
+            if after[column] < 0.9 * before[column]:
                 yield (
-                    f"{what}, so far from the others that of {before:,} distinct values {after:,} are left in float32 "
-                    "once they are standardised: leave such examples out, or take logarithms."
+                    f"{what}, so far from the others that of {before[column]:,} distinct values {after[column]:,} are "
+                    "left in float32 once they are standardised: leave such examples out, or take logarithms."
                 )
         elif farthest[column] > FAR:
             yield (
@@ -125,11 +132,9 @@ def _outliers(data: Any) -> Iterator[str]:
             )
 
 
-def _distinct(data: Any, column: int, mean: Tensor, scale: Tensor) -> tuple[int, int]:
-    """How many values of a column training examples have, and how many in float32 once standardised."""
-    x = data.examples("train", torch.arange(min(data.count("train"), 20_000)))[0].flatten(1)[:, column].double()
-    standardised = ((x - mean[column]) / scale[column]).float()
-    return len(x.unique()), len(standardised.unique())
+def _count_distinct(x: Tensor) -> Tensor:
+    """How many values each column of examples ``(N, D)`` has, ``(D,)``."""
+    return (x.sort(0).values.diff(dim=0) != 0).sum(0) + 1
 
 
 def _are_dependent(x: Tensor) -> bool:

@@ -34,7 +34,8 @@ def hints_before(model: Any, data: Any) -> Iterator[str]:
     if data.levels is not None:
         yield from _hints_on_levels(data)
     yield from _hints_on_row_numbers(data)
-    untrained = [name for i, name in enumerate(data.class_names) if i not in set(data.trained_classes())]
+    trained = set(data.trained_classes())
+    untrained = [name for i, name in enumerate(data.class_names) if i not in trained]
     if untrained:
         yield f"no training example has the label {', '.join(untrained)}."
 
@@ -48,8 +49,7 @@ def _hints_on_levels(data: Any) -> Iterator[str]:
     """Sentences on levels that do not occur, in data as they are in memory."""
     x, levels = data.splits["train"][0], data.raw_levels
     most = int(x.max())
-    counts = torch.stack([part.flatten().long().bincount(minlength=most + 1) for part in x[:20_000].split(1000)]).sum(0)
-    values = counts.nonzero().flatten()
+    values, counts = x[:20_000].long().unique(return_counts=True)
     found, step = len(values), int(np.gcd.reduce(values.numpy()))
     shared = "and their likelihood is shared out among all of them"
     if most < levels // 4:
