@@ -46,3 +46,24 @@ def test_derivatives(ours: Callable[[Tensor], Tensor], exact: Callable[[Tensor],
     (expected,) = torch.autograd.grad(exact(x).sum(), x)
     torch.testing.assert_close(torch.autograd.grad(ours(x).sum(), x)[0], expected)
     torch.testing.assert_close(torch.func.vmap(torch.func.grad(ours))(x), expected)
+
+
+@functions
+@pytest.mark.parametrize("size", [4, 2**10 + 1])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_second_derivatives_far_out(
+    ours: Callable[[Tensor], Tensor], exact: Callable[[Tensor], Tensor], size: int, dtype: torch.dtype
+) -> None:
+    """Finite where exp overflows, and those of the middle, however few or many numbers there are."""
+
+    def second(function: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
+        x = x.requires_grad_()
+        (first,) = torch.autograd.grad(function(x).sum(), x, create_graph=True)
+        return torch.autograd.grad(first.sum(), x)[0]
+
+    x = torch.linspace(-20, 20, size, dtype=dtype)
+    torch.testing.assert_close(second(ours, x), second(exact, x), rtol=1e-3, atol=1e-6)
+    far = torch.tensor([-1e30, -800.0, -100.0, -95.0, -89.0, -88.0, 88.0, 95.0, 800.0, 1e30], dtype=dtype)
+    far = torch.cat([far, torch.full((size,), -100.0, dtype=dtype)])
+    assert (second(ours, far).abs() <= 1e-30).all()
+    assert torch.func.vmap(torch.func.grad(torch.func.grad(ours)))(far).abs().max() <= 1e-30

@@ -165,11 +165,42 @@ def test_copies_of_training_examples_are_counted(run: Run, tmp_path: Path) -> No
     np.savez(tmp_path / "images.npz", train=images[:80], val=images[80:], test=np.concatenate([images[70:80], images]))
     data = Arrays(str(tmp_path / "images.npz"))
     data.evaluate_on("test")
-    assert data.count_in_training() == 90
+    assert data.count_copies() == {"num_in_training": 90, "num_in_validation": 20, "num_repeated": 10}
     data.evaluate_on("test", limit=10)
-    assert data.count_in_training() == 10
+    assert data.count_copies() == {"num_in_training": 10, "num_in_validation": 0, "num_repeated": 0}
     data.evaluate_on("train")
-    assert data.count_in_training() is None
+    assert data.count_copies() == {"num_in_training": None, "num_in_validation": 0, "num_repeated": 0}
+
+
+def test_validation_data_that_are_the_test_data(run: Run, tmp_path: Path) -> None:
+    """By which the best checkpoint would be chosen on the test data."""
+    values = np.random.default_rng(0).normal(size=(200, 2))
+    np.savez(tmp_path / "mine.npz", train=values[:120], val=values[120:], test=values[120:])
+    code, output = run("train", *MAF, "--data.path", "mine.npz", "--trainer.max_epochs", 1)
+    assert code == 0, output
+    assert "80 of the 80 test examples (100.0%) are validation examples as well" in output
+    assert "doubtful" in run("compare", "runs")[1]
+
+
+def test_test_examples_that_repeat_each_other(run: Run, tmp_path: Path) -> None:
+    """The standard error would be too small."""
+    values = np.random.default_rng(0).normal(size=(200, 2))
+    np.savez(tmp_path / "mine.npz", train=values[:120], val=values[120:160], test=np.tile(values[160:], (3, 1)))
+    code, output = run("train", *MAF, "--data.path", "mine.npz", "--trainer.max_epochs", 1)
+    assert code == 0, output
+    assert "80 of the 120 test examples (66.7%) repeat others" in output
+    assert "doubtful" in run("compare", "runs")[1]
+
+
+def test_an_nll_that_is_of_one_example(run: Run, tmp_path: Path) -> None:
+    """Far from the others, but not so far that the data alone would tell."""
+    values = np.random.default_rng(0).normal(size=(400, 2))
+    values[-1] = 60.0
+    np.savez(tmp_path / "mine.npz", train=values[:200], val=values[200:300], test=values[300:])
+    code, output = run("train", *MAF, "--data.path", "mine.npz", "--trainer.max_epochs", 1)
+    assert code == 0, output
+    assert "Example 99 of the test split has an nll of " in output
+    assert "doubtful" in run("compare", "runs")[1]
 
 
 def test_few_bits_repeat_by_themselves(run: Run, tmp_path: Path) -> None:

@@ -3,6 +3,7 @@ along the lanes of a processor as its exp and log do."""
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import torch
@@ -15,14 +16,19 @@ from vaeflow.errors import VaeflowError
 FEW = 2**10
 """Up to how many numbers one slow operation takes less time than many fast ones."""
 
+_LEAST = {dtype: -math.log(torch.finfo(dtype).max) for dtype in (torch.float32, torch.float64)}
+"""Below this exp(−x) overflows, and the second derivative of torch's logaddexp is NaN."""
+
 
 def softplus(x: Tensor) -> Tensor:
     """log(1 + exp x), elementwise."""
     if x.device.type != "cpu":
         return F.softplus(x)
-    if x.numel() <= FEW:
+    if not is_eager():
+        return _softplus(x)
+    if 0 < x.numel() <= FEW and x.detach().min().item() > _LEAST.get(x.dtype, 0.0):
         return torch.logaddexp(x, torch.zeros_like(x))
-    return _Softplus.apply(x) if is_eager() else _softplus(x)
+    return _Softplus.apply(x)
 
 
 def log_sigmoid(x: Tensor) -> Tensor:

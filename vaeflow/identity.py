@@ -91,6 +91,11 @@ def count_shared(x: Tensor, others: Tensor) -> int:
     return sum(digest in seen for rows in x.split(ROWS) for digest in _row_digests(rows))
 
 
+def count_repeated(x: Tensor) -> int:
+    """How many of the examples ``(N, *shape)`` are, value by value, one of those before them."""
+    return len(x) - len({digest for rows in x.split(ROWS) for digest in _row_digests(rows)})
+
+
 def _row_digests(x: Tensor) -> list[bytes]:
     rows = (x.flatten(1).to(torch.float64 if x.is_floating_point() else x.dtype) + 0).contiguous().numpy()
     return [hashlib.blake2b(row.tobytes(), digest_size=16).digest() for row in rows]

@@ -8,6 +8,7 @@ from types import SimpleNamespace
 
 import pytest
 import torch
+from torch import Tensor
 from torch.autograd.functional import jacobian
 from torch.func import jacfwd, jacrev, vmap
 
@@ -15,7 +16,7 @@ from tests.conftest import differences, redraw
 from tests.distributions.test_posteriors import FLOWS
 from tests.evaluation.linear_gaussian import LinearGaussian, all_binary, binary_vae
 from vaeflow.bijections import Bijection
-from vaeflow.distributions import Categorical, FlowDensity, Gaussian
+from vaeflow.distributions import Bernoulli, Categorical, DiscretisedLogistic, FlowDensity, Gaussian, Likelihood
 from vaeflow.errors import VaeflowError
 from vaeflow.evaluation import log_mean_exp
 from vaeflow.models import VAE
@@ -332,6 +333,22 @@ def test_data_far_from_zero_keep_their_digits() -> None:
     with torch.no_grad():
         far_weights, near_weights = vae.log_weights(x, noise, 1), near.log_weights(x - 1.6e9, noise, 1)
     torch.testing.assert_close(far_weights, near_weights, rtol=0, atol=1e-4)
+
+
+@pytest.mark.parametrize(("likelihood", "levels"), [(Bernoulli, 2), (DiscretisedLogistic, 256), (Categorical, 8)])
+def test_hessians_of_the_joint(likelihood: type[Likelihood], levels: int) -> None:
+    """In single precision as in double, also where the logits are hundreds."""
+    torch.manual_seed(0)
+    vae = VAE((1, 2, 4), levels, latent_features=3, likelihood=likelihood).eval()
+    x, z = torch.randint(0, levels, (1, 1, 2, 4)), 3e3 * torch.randn(3)
+
+    def hessian(vae: VAE, z: Tensor) -> Tensor:
+        return torch.autograd.functional.hessian(
+            lambda z: sum(term.sum() for term in vae.log_joint(x, z[None, None], Noise(0))), z
+        )
+
+    single = hessian(vae, z)
+    torch.testing.assert_close(single.double(), hessian(vae.double(), z.double()), rtol=1e-3, atol=1e-4)
 
 
 def test_mixed_precision_is_for_the_nets_alone() -> None:

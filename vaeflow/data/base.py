@@ -21,7 +21,7 @@ from vaeflow.checkpoint import describe
 from vaeflow.data.batches import EvaluationBatches, Slices, TrainingBatches
 from vaeflow.errors import VaeflowError, VaeflowWarning, check_positive, check_values
 from vaeflow.files import expanded
-from vaeflow.identity import Identity, count_shared
+from vaeflow.identity import Identity, count_repeated, count_shared
 from vaeflow.noise import Noise
 
 Split = tuple[Tensor, Tensor]
@@ -133,11 +133,18 @@ class DataModule(LightningDataModule, ABC):
             return None
         return trained_on.difference_from(self.identity)
 
-    def count_in_training(self) -> int | None:
-        """How many of the examples that the test loop sees are training examples as well; None where it sees those."""
-        if self.evaluation_split == "train" or not self.has_examples:
-            return None
-        return count_shared(self._split(self.evaluation_split)[0][: self.num_evaluated], self.splits["train"][0])
+    def count_copies(self) -> dict[str, int | None]:
+        """How many of the examples that the test loop sees are training examples or validation examples as well, and
+        how many repeat one before them; None where it sees the split in question, or there are no examples."""
+        names = {"train": "num_in_training", "val": "num_in_validation"}
+        if not self.has_examples:
+            return dict.fromkeys((*names.values(), "num_repeated"))
+        evaluated = self._split(self.evaluation_split)[0][: self.num_evaluated]
+        counts = {
+            name: None if split == self.evaluation_split else count_shared(evaluated, self.splits[split][0])
+            for split, name in names.items()
+        }
+        return {**counts, "num_repeated": count_repeated(evaluated)}
 
     def train_dataloader(self) -> DataLoader:
         trainer: Any = self.trainer

@@ -119,20 +119,37 @@ def doubts_about_density(model: Any, data: Any) -> Iterator[str]:
 
 
 def doubts_about_copies(model: Any, results: Results) -> Iterator[str]:
-    """A sentence if many of the examples that were evaluated are training examples as well: more than 1 % of real
-    numbers, which a density does not repeat, or 5 % of integers of more than 32 bits; few bits repeat by themselves."""
+    """Sentences if many of the examples that were evaluated are training or validation examples as well, or repeat each
+    other: more than 1 % of real numbers, which a density does not repeat, or 5 % of integers of more than 32 bits; few
+    bits repeat by themselves."""
     is_real = model.levels is None
     if not is_real and model.dimension * math.log2(model.levels) <= 32:
         return
-    if (results["num_in_training"] or 0) > (0.01 if is_real else 0.05) * results["num_examples"]:
-        yield _copies(results)
+    for copies, sentence in _copies(results):
+        if copies > (0.01 if is_real else 0.05) * results["num_examples"]:
+            yield sentence
+
+
+def doubts_about_single_examples(results: Results) -> Iterator[str]:
+    """A sentence if one of at least 20 examples has more than half of the variance of all, as one far from all others
+    has: of a light-tailed nll it has some hundredths."""
+    nll = results["nll_by_example"]
+    if nll is None or len(nll) < 20:
+        return
+    squares = np.square(nll - nll.mean())
+    i = int(squares.argmax())
+    if squares[i] > 0.5 * squares.sum() and results["nll_stderr"] > 1e-6 * abs(results["nll"]):
+        others = np.delete(nll, i).mean()
+        yield (
+            f"Example {i} of the {results['split']} split has an nll of {nll[i]:.4g} nats, without which that of all "
+            f"would be {others:.4g}, not {results['nll']:.4g}, and more than half of the variance: look at it."
+        )
 
 
 def remarks_on(results: Results) -> Iterator[str]:
     """Sentences on results: why not to believe them, and whether they are loose."""
     yield from doubts_about(results)
-    if results.get("num_in_training") and (copies := _copies(results)) not in results["doubts"]:
-        yield copies
+    yield from (sentence for copies, sentence in _copies(results) if copies and sentence not in results["doubts"])
     samples = results.get("effective_sample_size")
     if results["kind"] == "importance-sampled" and samples is not None and samples < 2:
         yield "Fewer than two effective samples for each example: the bound is loose, take more samples."
@@ -154,11 +171,16 @@ def doubts_about(results: Results) -> Iterator[str]:
             )
 
 
-def _copies(results: Results) -> str:
-    copies, count = results["num_in_training"], results["num_examples"]
-    return (
-        f"{copies:,} of the {count:,} {results['split']} examples ({copies / count:.1%}) are training examples as well."
-    )
+def _copies(results: Results) -> Iterator[tuple[int, str]]:
+    """How many of the examples that were evaluated are others as well, and a sentence on it."""
+    count = results["num_examples"]
+    for name, what in {
+        "num_in_training": "are training examples as well",
+        "num_in_validation": "are validation examples as well, by which the best checkpoint is chosen",
+        "num_repeated": "repeat others, so that fewer are independent than the standard error takes for granted",
+    }.items():
+        copies = results.get(name) or 0
+        yield copies, f"{copies:,} of the {count:,} {results['split']} examples ({copies / count:.1%}) {what}."
 
 
 def _is_foreign(flow: nn.Module) -> bool:

@@ -16,7 +16,12 @@ from torchmetrics.utilities.distributed import gather_all_tensors
 import vaeflow
 from vaeflow.checkpoint import describe
 from vaeflow.errors import VaeflowError
-from vaeflow.evaluation.doubts import doubts_about_copies, doubts_about_density, doubts_before
+from vaeflow.evaluation.doubts import (
+    doubts_about_copies,
+    doubts_about_density,
+    doubts_about_single_examples,
+    doubts_before,
+)
 from vaeflow.evaluation.log_likelihood import rows_within
 from vaeflow.evaluation.metrics import ActiveUnits, ByExample, LogLikelihood, Means, stderr
 from vaeflow.evaluation.partial import Partial
@@ -269,9 +274,10 @@ def evaluate(
         "git_commit": git_commit(),
         "world_size": trainer.world_size,
         "training_seconds": None,
-        "num_in_training": data.count_in_training(),
+        **data.count_copies(),
     }
     doubts += [*doubts_about_density(model, data), *doubts_about_copies(model, results)]
+    doubts += doubts_about_single_examples(results)
     return {**results, "doubts": doubts}
 
 
