@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import signal
+from numbers import Integral
 from typing import Any
 
 import torch
@@ -62,6 +63,23 @@ def check_tensor(name: str, value: Any) -> None:
         raise VaeflowError(f"{name} holds complex numbers, expected real ones.")
 
 
+def check_finite(name: str, x: Tensor, advice: str = "") -> None:
+    """Raise a :class:`VaeflowError` that ends with the advice unless every value of ``x``, ``(batch, ...)``, is finite.
+
+    >>> check_finite("z", torch.tensor([[0.0], [torch.nan]]))
+    Traceback (most recent call last):
+    ...
+    vaeflow.errors.VaeflowError: example 1 of z holds NaN or infinity (1 of 2 examples do).
+    """
+    if not x.is_floating_point() or not x.numel():
+        return
+    if not all(math.isfinite(bound.item()) for bound in torch.aminmax(x)):  # NaN if there is one
+        bad = (~torch.isfinite(x)).reshape(len(x), -1).any(1).nonzero().flatten().tolist()
+        raise VaeflowError(
+            f"example {bad[0]} of {name} holds NaN or infinity ({len(bad)} of {len(x):,} examples do){advice}."
+        )
+
+
 def check_values(name: str, x: Tensor, levels: int | None = None) -> None:
     """Raise a :class:`VaeflowError` unless every value of ``x``, ``(batch, ...)``, is finite and, of integer data, one
     of 0 ... levels − 1. The same check serves data modules, files and models.
@@ -75,17 +93,13 @@ def check_values(name: str, x: Tensor, levels: int | None = None) -> None:
     ...
     vaeflow.errors.VaeflowError: x has the value 2.5, expected integers 0 to 16.
     """
-    if not x.numel() or (levels is None and not x.is_floating_point()):
+    advice = "leave such examples or dimensions out; one number in place of all missing values would have no density"
+    check_finite(name, x, f": {advice}")
+    if levels is None or not x.numel():
         return
-    low, high = (bound.item() for bound in torch.aminmax(x))  # NaN if there is one
-    if not (math.isfinite(low) and math.isfinite(high)):
-        bad = (~torch.isfinite(x)).reshape(len(x), -1).any(1).nonzero().flatten().tolist()
-        raise VaeflowError(
-            f"example {bad[0]} of {name} holds NaN or infinity ({len(bad)} of {len(x):,} examples do): leave such "
-            "examples or dimensions out; one number in place of all missing values would have no density."
-        )
-    if levels is None:
-        return
+    if not x.is_floating_point() and not x.is_signed():
+        x = x.to(torch.int64)  # torch has no order of those of more than 8 bits
+    low, high = (bound.item() for bound in torch.aminmax(x))
     fractions = x.is_floating_point() and not torch.equal(x, x.floor())
     if low < 0 or high >= levels:
         found = f"values from {low:g} to {high:g}{', fractions among them' if fractions else ''}"
@@ -101,6 +115,7 @@ def check_context(context: Tensor | None, context_features: int) -> None:
     if context is None and context_features:
         raise VaeflowError(f"this is conditioned on a context of {context_features} features, but got none.")
     if context is not None:
+        check_tensor("context", context)
         if not context_features:
             raise VaeflowError(f"this takes no context, but got one of shape {tuple(context.shape)}.")
         check_shape("context", context, context_features)
@@ -130,7 +145,7 @@ def check_mapped(name: str, output: Any, like: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def check_positive(**sizes: int) -> None:
-    """Raise a :class:`VaeflowError` unless every size is at least 1.
+    """Raise a :class:`VaeflowError` unless every size is an integer of at least 1.
 
     >>> check_positive(steps=0)
     Traceback (most recent call last):
@@ -138,5 +153,7 @@ def check_positive(**sizes: int) -> None:
     vaeflow.errors.VaeflowError: steps is 0, expected at least 1.
     """
     for name, size in sizes.items():
+        if not isinstance(size, Integral):
+            raise VaeflowError(f"{name} is {size!r}, expected an integer.")
         if size < 1:
             raise VaeflowError(f"{name} is {size}, expected at least 1.")

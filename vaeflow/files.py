@@ -15,6 +15,8 @@ from vaeflow.errors import VaeflowError
 def expanded(path: str | Path) -> Path:
     """A path as a shell would read it: ``~`` is the home folder, ``$NAME`` an environment variable. A folder that
     ``..`` leads out of need not exist."""
+    if not isinstance(path, (str, os.PathLike)):
+        raise VaeflowError(f"{path!r} is no path, expected a string or a pathlib.Path.")
     place = Path(os.path.expanduser(os.path.expandvars(path)))
     return Path(os.path.realpath(place)) if ".." in place.parts else place
 

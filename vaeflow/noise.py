@@ -16,6 +16,7 @@ from __future__ import annotations
 import math
 import zlib
 from dataclasses import dataclass, replace
+from numbers import Integral
 
 import torch
 from torch import Tensor
@@ -86,6 +87,17 @@ class Noise:
     index: Tensor | None = None
     first_sample: int = 0
 
+    def __post_init__(self) -> None:
+        for name in ("seed", "epoch", "first_sample"):
+            if not isinstance(value := getattr(self, name), Integral):
+                raise VaeflowError(f"{name} of Noise is {value!r}, expected an integer.")
+        if self.index is None:
+            return
+        if not isinstance(self.index, Tensor) or self.index.dim() != 1 or self.index.dtype != torch.int64:
+            what = self.index.dtype if isinstance(self.index, Tensor) else type(self.index).__name__
+            shape = f" of shape {tuple(self.index.shape)}" if isinstance(self.index, Tensor) else ""
+            raise VaeflowError(f"index of Noise is {what}{shape}, expected a tensor (batch,) of int64.")
+
     def at(self, index: Tensor) -> Noise:
         """The same source for other examples."""
         return replace(self, index=index)
@@ -122,7 +134,7 @@ class Noise:
         device = self.index.device
         key = 0
         for part in (self.seed, zlib.crc32(self.stage.encode()), self.epoch, zlib.crc32(name.encode())):
-            key = _mix_word((key ^ part) + _GOLDEN)
+            key = _mix_word((key ^ int(part)) + _GOLDEN)
         module = {"cpu": "noise", "cuda": "noise_gpu"}.get(device.type)
         if module is not None and is_eager():
             bits = attempt(module, "random_bits", self.index, key, self.first_sample, num_samples, counters)

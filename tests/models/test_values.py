@@ -14,9 +14,11 @@ from torch import Tensor
 from tests.conftest import redraw
 from vaeflow import models
 from vaeflow.bijections import Chain, Coupling, Standardise, UnitInterval
+from vaeflow.checkpoint import load
 from vaeflow.data import Digits, Toy
 from vaeflow.distributions import Gaussian
 from vaeflow.errors import VaeflowError
+from vaeflow.evaluation import evaluate
 from vaeflow.noise import Noise
 
 IMAGE = {"shape": (1, 2, 2), "levels": 17}
@@ -171,3 +173,148 @@ def test_integer_models_need_no_statistics() -> None:
     model = models.VAE(shape=(1, 8, 8), levels=17).eval()
     x, _ = Digits().examples("test", torch.arange(3))
     assert torch.isfinite(model.log_prob(x, num_samples=2)).all()
+
+
+GIVEN: dict[str, Callable[[], Any]] = {
+    "VAE": lambda: models.VAE(**IMAGE, latent_features=4, num_classes=3, class_conditional=True),
+    "MAF": lambda: redraw(models.MAF(**IMAGE, hidden=[8], num_classes=3, class_conditional=True), 0.3),
+}
+X, ONE_HOT, Z = torch.arange(12.0).view(3, 1, 2, 2), torch.eye(3), torch.linspace(-1, 1, 12).view(3, 4)
+"""Three examples, their contexts, and three codes."""
+
+
+def takes_codes(model: Any) -> dict[str, Callable[[Any, Any], Any]]:
+    """All that may be asked of codes with a context."""
+    asked: dict[str, Callable[[Any, Any], Any]] = {"decode": model.decode}
+    if model.has_posterior:
+        noise = Noise(index=torch.arange(3))
+        asked["log_joint"] = lambda z, context: model.log_joint(X, z[None], noise, context)[0]
+    else:
+        asked["trajectory"] = lambda z, context: list(model.trajectory(z, context))[-1]
+    return asked
+
+
+@pytest.mark.parametrize("name", GIVEN)
+@pytest.mark.parametrize(
+    ("z", "message"),
+    [
+        (Z.numpy(), "z is of type ndarray, expected a tensor"),
+        (Z[:, :3], r"z has shape \((1, )?3, 3\), expected \(..., batch, 4\)"),
+        (Z.index_fill(0, torch.tensor(1), torch.nan), r"example 1 of z holds NaN or infinity \(1 of 3 examples do\)\."),
+        (Z.index_fill(0, torch.tensor(2), torch.inf), "example 2 of z holds NaN or infinity"),
+        (Z + 1j, "z holds complex numbers"),
+        (
+            Z[:2],
+            r"expected \((2, 3\), a row for each example|num_samples, 3, 4\), codes for each example)",
+        ),
+    ],
+)
+def test_codes_are_what_they_should_be(name: str, z: Any, message: str) -> None:
+    model = GIVEN[name]().eval()
+    for ask in takes_codes(model).values():
+        with pytest.raises(VaeflowError, match=message):
+            ask(z, ONE_HOT)
+
+
+@pytest.mark.parametrize("name", GIVEN)
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float16, torch.bfloat16, torch.int32, torch.uint8])
+def test_codes_and_contexts_are_of_any_type(name: str, dtype: torch.dtype) -> None:
+    model, z = GIVEN[name]().eval(), Z.abs().round().to(dtype)
+    for ask in takes_codes(model).values():
+        torch.testing.assert_close(ask(z, ONE_HOT.to(dtype)), ask(z.float(), ONE_HOT))
+    for question in (model.log_prob, model.encode):
+        torch.testing.assert_close(question(X, ONE_HOT.to(dtype)), question(X, ONE_HOT))
+    noise = Noise(seed=1)
+    torch.testing.assert_close(model.sample(3, noise, ONE_HOT.to(dtype)), model.sample(3, noise, ONE_HOT))
+
+
+@pytest.mark.parametrize("name", GIVEN)
+@pytest.mark.parametrize(
+    ("context", "message"),
+    [
+        (None, "conditioned on a context of 3 features, but got none"),
+        (ONE_HOT.numpy(), "context is of type ndarray, expected a tensor"),
+        (ONE_HOT[:, :2], r"context has shape \(3, 2\), expected \(..., batch, 3\)"),
+        (ONE_HOT[:2], r"context has shape \(2, 3\), expected \(3, 3\), a row for each example"),
+        (ONE_HOT[:1], r"context has shape \(1, 3\), expected \(3, 3\), a row for each example"),
+        (ONE_HOT[None], r"context has shape \(1, 3, 3\), expected \(3, 3\), a row for each example"),
+        (ONE_HOT.log(), "example 0 of context holds NaN or infinity"),
+    ],
+)
+def test_contexts_are_what_they_should_be(name: str, context: Any, message: str) -> None:
+    model, noise = GIVEN[name]().eval(), Noise(index=torch.arange(3))
+    asked: dict[str, Callable[[], Any]] = {
+        "log_prob": lambda: model.log_prob(X, context),
+        "log_weights": lambda: model.log_weights(X, noise, 2, context),
+        "losses": lambda: model.losses(X, noise, context),
+        "sample": lambda: model.sample(3, noise, context),
+        "encode": lambda: model.encode(X, context),
+        "reconstruct": lambda: model.reconstruct(X, noise, context),
+        **{name: lambda ask=ask: ask(Z, context) for name, ask in takes_codes(model).items()},
+    }
+    for ask in asked.values():
+        with pytest.raises(VaeflowError, match=message):
+            ask()
+
+
+@pytest.mark.parametrize("name", ["VAE", "MAF"])
+def test_noise_is_what_it_should_be(name: str) -> None:
+    model = OF_INTEGERS[name]().eval()
+    asked: dict[str, Callable[[Any], Any]] = {
+        "log_prob": lambda noise: model.log_prob(X, None, 2, noise),
+        "log_weights": lambda noise: model.log_weights(X, noise, 2),
+        "sample": lambda noise: model.sample(3, noise),
+    }
+    if name == "VAE":
+        asked["reconstruct"] = lambda noise: model.reconstruct(X, noise)
+        asked["log_joint"] = lambda noise: model.log_joint(X, torch.zeros(1, 3, 2), noise)
+    for ask in asked.values():
+        for bad in (3, None, "seed") if ask is not asked["log_prob"] else (3, "seed"):
+            with pytest.raises(VaeflowError, match=r"noise is .*, expected a source of it, such as vaeflow\.Noise"):
+                ask(bad)
+        with pytest.raises(VaeflowError, match="noise has 2 indices, expected 3, one for each example"):
+            ask(Noise(index=torch.arange(2)))
+        torch.testing.assert_close(ask(Noise(seed=2)), ask(Noise(seed=2, index=torch.arange(3))))
+
+
+def test_numbers_that_are_asked_for() -> None:
+    model = OF_INTEGERS["VAE"]().eval()
+    for ask, message in {
+        lambda: model.sample(-1, Noise()): "n is -1, expected at least 1",
+        lambda: model.sample(2.5, Noise()): r"n is 2\.5, expected an integer",
+        lambda: model.sample(2, Noise(), temperature="a"): "temperature is 'a', expected a number of 0 or more",
+        lambda: model.log_prob(X, num_samples=2.5): r"num_samples is 2\.5, expected an integer",
+        lambda: model.log_weights(X, Noise(), 0): "num_samples is 0, expected at least 1",
+        lambda: Noise(seed=None): "seed of Noise is None, expected an integer",  # type: ignore[arg-type]
+        lambda: Noise(index=[1, 2]): "index of Noise is list, expected a tensor",  # type: ignore[arg-type]
+        lambda: Noise(index=torch.zeros(2)): r"index of Noise is torch\.float32 of shape \(2,\)",
+        lambda: evaluate(model, None): "evaluate was given VAE and NoneType, expected a model and its data",
+        lambda: load(None): "None is no path",  # type: ignore[arg-type]
+        lambda: Digits().examples("test", "a"): "index is 'a', expected a tensor of integers",  # type: ignore[arg-type]
+        lambda: Digits().examples("test", [0.5]): r"index is of torch\.float32 and shape",  # type: ignore[arg-type]
+        lambda: Digits().examples("test", 3): r"and shape \(\), expected integers \(count,\)",  # type: ignore[arg-type]
+    }.items():
+        with pytest.raises(VaeflowError, match=message):
+            ask()
+    x, y = Digits().examples("test", [1, 2])  # type: ignore[arg-type]
+    assert torch.equal(x, Digits().examples("test", torch.tensor([1, 2]))[0])
+    assert len(y) == 2
+
+
+@pytest.mark.parametrize("value", [0.0, 1.0, 1.5, -0.5, torch.nan])
+def test_points_of_the_unit_cube_are_inside(value: float) -> None:
+    for model in (models.VAE(**IMAGE, latent_features=2), models.Gaussian(shape=(2,)), models.ReverseKL()):
+        u = torch.full((3, 2), 0.5)
+        assert torch.isfinite(model.icdf(u)).all()
+        u[1, 0] = value
+        with pytest.raises(VaeflowError, match=r"u has values from .*, expected some between 0 and 1"):
+            model.icdf(u)
+
+
+@pytest.mark.parametrize("dtype", [torch.uint16, torch.uint32, torch.uint64])
+def test_labels_and_examples_of_unsigned_types(dtype: torch.dtype) -> None:
+    model = GIVEN["VAE"]().eval()
+    assert torch.equal(model.context_of(torch.arange(3).to(dtype)), ONE_HOT)
+    torch.testing.assert_close(model.encode(X.to(dtype), ONE_HOT), model.encode(X, ONE_HOT))
+    with pytest.raises(VaeflowError, match="y has values from 1 to 3, expected integers 0 to 2"):
+        model.context_of(torch.arange(1, 4).to(dtype))

@@ -203,6 +203,16 @@ class DataModule(LightningDataModule, ABC):
     def examples(self, split: str, index: Tensor) -> Split:
         """Examples and labels of a split by index, as the test loop sees them."""
         x, y = self._split(split)
+        if not isinstance(index, Tensor) or index.dim() != 1 or index.dtype != torch.int64:
+            try:
+                index = torch.as_tensor(index)
+            except (TypeError, ValueError, RuntimeError):
+                raise VaeflowError(f"index is {index!r}, expected a tensor of integers.") from None
+            if index.dim() != 1 or index.is_floating_point() or index.is_complex() or index.dtype == torch.bool:
+                raise VaeflowError(
+                    f"index is of {index.dtype} and shape {tuple(index.shape)}, expected integers (count,)."
+                )
+            index = index.long()
         outside = index[(index < 0) | (index >= len(x))].tolist()
         if outside:
             raise VaeflowError(

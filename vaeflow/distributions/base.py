@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
+from numbers import Real
 
 import torch
 from torch import Tensor, nn
@@ -202,6 +203,6 @@ class FlowDensity(Density):
 
 def check_temperature(temperature: float) -> float:
     """The temperature, if it is one."""
-    if not 0 <= temperature < math.inf:
-        raise VaeflowError(f"temperature is {temperature}, expected 0 or more.")
+    if not isinstance(temperature, Real) or not 0 <= temperature < math.inf:
+        raise VaeflowError(f"temperature is {temperature!r}, expected a number of 0 or more.")
     return temperature

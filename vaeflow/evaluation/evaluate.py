@@ -8,14 +8,14 @@ from pathlib import Path
 from typing import Any, Literal
 
 import torch
-from pytorch_lightning import LightningModule, Trainer
+from pytorch_lightning import LightningDataModule, LightningModule, Trainer
 from torch import Tensor
 from torch.backends import cudnn
 from torchmetrics.utilities.distributed import gather_all_tensors
 
 import vaeflow
 from vaeflow.checkpoint import describe
-from vaeflow.errors import VaeflowError
+from vaeflow.errors import VaeflowError, check_positive
 from vaeflow.evaluation.doubts import (
     doubts_about_copies,
     doubts_about_density,
@@ -52,8 +52,7 @@ class Evaluation(LightningModule):
         super().__init__()
         if num_samples is None:
             num_samples = model.evaluation_samples
-        if num_samples < 1:
-            raise VaeflowError(f"num_samples is {num_samples}, expected at least 1.")
+        check_positive(num_samples=num_samples)
         self.model = model.eval()
         self.num_samples = 1 if model.kind in ("exact", "reverse-kl") else num_samples
         self.seed, self.memory_mb = seed, memory_mb
@@ -219,6 +218,11 @@ def evaluate(
         What ``results.json`` holds: nll ± stderr in nats for each example, bpd, elbo, kl, reconstruction, what kind
         of number nll is, and of what data; and what is beside it in ``results.npy``, ``nll_by_example``, an array.
     """
+    if not (issubclass(type(model), LightningModule) and issubclass(type(data), LightningDataModule)):
+        raise VaeflowError(
+            f"evaluate was given {type(model).__name__} and {type(data).__name__}, expected a model and its data, such "
+            "as vaeflow.load(checkpoint) and vaeflow.load_data(checkpoint)."
+        )
     data.evaluate_on(split, limit)
     check_fits(model, data)
     doubts = list(doubts_before(model, data))

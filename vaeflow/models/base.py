@@ -13,7 +13,15 @@ from torch.optim.lr_scheduler import LRScheduler
 
 from vaeflow.checkpoint import describe
 from vaeflow.compiled import is_eager, unwrapped
-from vaeflow.errors import VaeflowError, check_context, check_positive, check_tensor, check_values
+from vaeflow.errors import (
+    VaeflowError,
+    check_context,
+    check_finite,
+    check_positive,
+    check_shape,
+    check_tensor,
+    check_values,
+)
 from vaeflow.evaluation.log_likelihood import LogWeights, log_likelihood, log_mean_exp, rows_within
 from vaeflow.latents import LatentSpace
 from vaeflow.models.training import TrainedModel
@@ -74,10 +82,12 @@ class LikelihoodModel(TrainedModel):
 
         Args:
             x: ``(batch, *shape)``, as the user gave it.
-            noise: knows the examples' indices.
+            noise: with the examples' indices; with none they are 0 … batch − 1.
             context: ``(batch, context_features)``; :meth:`context_of` makes it of labels.
         """
-        return self.log_weights_of(x, context)(noise, num_samples)
+        check_positive(num_samples=num_samples)
+        log_weights = self.log_weights_of(x, context)
+        return log_weights(self._checked_noise(noise, len(x)), num_samples)
 
     def log_prob(
         self, x: Tensor, context: Tensor | None = None, num_samples: int | None = None, noise: Noise | None = None
@@ -97,12 +107,10 @@ class LikelihoodModel(TrainedModel):
             num_samples: K; by default as many as evaluation draws.
             noise: with the examples' indices; by default they are 0 … batch − 1.
         """
-        x = self._checked(x)
+        x, context = self._checked_given(x, context)
         num_samples = self.evaluation_samples if num_samples is None else num_samples
         check_positive(num_samples=num_samples)
-        noise = noise or Noise(index=torch.arange(len(x), device=x.device))
-        if noise.index is None:
-            noise = noise.at(torch.arange(len(x), device=x.device))
+        noise = self._checked_noise(Noise() if noise is None else noise, len(x))
         training = self.training
         self.eval()  # batch normalisation is that of the training set
         try:
@@ -134,12 +142,58 @@ class LikelihoodModel(TrainedModel):
 
     def noise_of_samples(self, n: int, noise: Noise, context: Tensor | None) -> Noise:
         """The noise of n samples, after a look at their context; with no indices, they are 0 … n − 1."""
+        check_positive(n=n)
+        self._checked_context(context, n)
+        return self._checked_noise(noise, n)
+
+    def _checked_noise(self, noise: Noise, batch: int) -> Noise:
+        """A source of noise for so many examples; with no indices, they are 0 … batch − 1."""
         if not isinstance(noise, Noise):
             raise VaeflowError(f"noise is {noise!r}, expected a source of it, such as vaeflow.Noise(seed=1).")
+        if noise.index is None:
+            return noise.at(torch.arange(batch, device=self.device))
+        if len(noise.index) != batch:
+            raise VaeflowError(f"noise has {len(noise.index)} indices, expected {batch}, one for each example.")
+        return noise
+
+    def _checked_context(self, context: Tensor | None, batch: int) -> Tensor | None:
+        """A context ``(batch, context_features)`` in the model's number type, None for a model that has none."""
         check_context(context, self.context_features)
-        if context is not None and len(context) != n:
-            raise VaeflowError(f"context has {len(context)} rows, expected {n}, one for each sample.")
-        return noise.at(torch.arange(n, device=self.device)) if noise.index is None else noise
+        if context is None:
+            return None
+        if len(context) != batch or context.dim() != 2:
+            raise VaeflowError(
+                f"context has shape {tuple(context.shape)}, expected ({batch}, {self.context_features}), a row for "
+                "each example."
+            )
+        context = context.to(self.dtype)
+        if self._can_look_at(context):
+            check_finite("context", unwrapped(context))
+        return context
+
+    def _checked_given(self, x: Tensor, context: Tensor | None) -> tuple[Tensor, Tensor | None]:
+        """Data that the model can be of, and their context."""
+        x = self._checked(x)
+        return x, self._checked_context(context, len(x))
+
+    def _checked_code(self, z: Tensor, features: int) -> Tensor:
+        """Finite codes ``(..., batch, features)`` in the model's number type."""
+        check_shape("z", z, features)
+        z = z.to(self.dtype)
+        if self._can_look_at(z):
+            check_finite("z", unwrapped(z.flatten(0, -2)))
+        return z
+
+    def _checked_cube(self, u: Tensor) -> Tensor:
+        """Points ``(..., batch, code_features)`` strictly inside the unit cube, of whatever type: few fit into float32
+        near 1."""
+        if self.code_features:  # else there is something else to say
+            check_shape("u", u, self.code_features)
+            if u.numel() and self._can_look_at(u):
+                low, high = (bound.item() for bound in unwrapped(u).aminmax())
+                if not (low > 0 and high < 1):
+                    raise VaeflowError(f"u has values from {low:g} to {high:g}, expected some between 0 and 1.")
+        return u
 
     @abstractmethod
     def encode(self, x: Tensor, context: Tensor | None = None) -> Tensor:

@@ -14,7 +14,7 @@ from torch.optim.lr_scheduler import LRScheduler
 from vaeflow.bijections import Bijection, Logit, Standardise
 from vaeflow.bijections.base import Statistics
 from vaeflow.distributions import Density, FlowDensity, StandardNormal
-from vaeflow.errors import VaeflowError, check_context, check_shape
+from vaeflow.errors import VaeflowError
 from vaeflow.evaluation.log_likelihood import LogWeights
 from vaeflow.functional import floored
 from vaeflow.models.base import LikelihoodModel
@@ -71,8 +71,7 @@ class DensityModel(LikelihoodModel):
     # ---------------------------------------------------------------------------------------- the four questions
 
     def log_weights_of(self, x: Tensor, context: Tensor | None = None) -> LogWeights:
-        x = self._checked(x)
-        check_context(context, self.context_features)
+        x, context = self._checked_given(x, context)
 
         def log_weights(noise: Noise, num_samples: int) -> Tensor:
             with torch.autocast(x.device.type, enabled=False):
@@ -94,13 +93,14 @@ class DensityModel(LikelihoodModel):
             mean: changes nothing here: a sample is the value itself, without noise to average.
         """
         noise = self.noise_of_samples(n, noise, context)
+        context = self._checked_context(context, n)
         return self._in_units_of_data(self.density.sample(noise, context, temperature))
 
     def encode(self, x: Tensor, context: Tensor | None = None) -> Tensor:
         """z = f⁻¹(x), ``(batch, *shape)`` → ``(batch, D)``. An integer x stands for the middle of its cell, x + ½, and
         the derivative by x is that by a real number there."""
-        check_context(context, self.context_features)
-        y, _ = self.preprocess.inverse(self._middle(self._checked(x)))
+        x, context = self._checked_given(x, context)
+        y, _ = self.preprocess.inverse(self._middle(x))
         return self.density.encode(y.to(self.dtype), context)
 
     def decode(self, z: Tensor, context: Tensor | None = None, floor: bool = True) -> Tensor:
@@ -110,18 +110,18 @@ class DensityModel(LikelihoodModel):
             floor: for integer data, return the integer in whose cell the value lies instead of the value. Integers
                 have no derivative: asking for one raises a :class:`VaeflowError`, so pass False to differentiate.
         """
-        check_shape("z", z, self.dimension)
-        check_context(context, self.context_features)
+        z = self._checked_code(z, self.dimension)
+        context = self._checked_context(context, z.shape[-2])
         return self._in_units_of_data(self.density.decode(z, context), floor)
 
     def trajectory(self, z: Tensor, context: Tensor | None = None) -> Iterator[Tensor]:
-        check_shape("z", z, self.dimension)
-        check_context(context, self.context_features)
+        z = self._checked_code(z, self.dimension)
+        context = self._checked_context(context, z.shape[-2])
         for y in self.density.trajectory(z, context):
             yield self._in_units_of_data(y, floor=False)
 
     def icdf(self, u: Tensor) -> Tensor:
-        return self.density.icdf(u)
+        return self.density.icdf(self._checked_cube(u)).to(self.dtype)
 
     @property
     def latent_slices(self) -> dict[str, slice]:

@@ -107,13 +107,13 @@ class ReverseKL(LikelihoodModel):
         return self.density.encode(self._checked(x))
 
     def decode(self, z: Tensor, context: Tensor | None = None) -> Tensor:
-        return self.density.decode(z)
+        return self.density.decode(self._checked_code(z, self.dimension))
 
     def trajectory(self, z: Tensor, context: Tensor | None = None) -> Iterator[Tensor]:
-        return self.density.trajectory(z)
+        return self.density.trajectory(self._checked_code(z, self.dimension))
 
     def icdf(self, u: Tensor) -> Tensor:
-        return self.density.icdf(u)
+        return self.density.icdf(self._checked_cube(u)).to(self.dtype)
 
     @property
     def latent_slices(self) -> dict[str, slice]:

@@ -14,7 +14,7 @@ from torch.optim.lr_scheduler import LRScheduler
 from vaeflow.bijections import Bijection, Standardise
 from vaeflow.distributions import ConditionedPosterior, Density, Gaussian, Likelihood, Posterior, StandardNormal
 from vaeflow.distributions.heads import likelihood_for
-from vaeflow.errors import VaeflowError, check_context, check_positive, check_shape
+from vaeflow.errors import VaeflowError, check_positive
 from vaeflow.evaluation.log_likelihood import LogWeights, log_mean_exp
 from vaeflow.evaluation.metrics import mean_over_processes
 from vaeflow.latents import LatentSpace
@@ -129,7 +129,7 @@ class VAE(LikelihoodModel):
     # ------------------------------------------------------------------------------------------------ the bound
 
     def losses(self, x: Tensor, noise: Noise, context: Tensor | None) -> tuple[Tensor, dict[str, Tensor]]:
-        x = self._checked(x)
+        x, context = self._checked_given(x, context)
         q = self._inferred(x, context)
         epsilon = q.epsilon(noise, self.num_samples)
         has_gradient = torch.is_grad_enabled()
@@ -161,10 +161,9 @@ class VAE(LikelihoodModel):
 
     def infer(self, x: Tensor, context: Tensor | None = None) -> ConditionedPosterior:
         """q(z|x) for each example of a batch ``(batch, *shape)``."""
-        return self._inferred(self._checked(x), context)
+        return self._inferred(*self._checked_given(x, context))
 
     def _inferred(self, x: Tensor, context: Tensor | None) -> ConditionedPosterior:
-        check_context(context, self.context_features)
         features = self._features(x, context)
         with full_precision(x):
             return self.posterior(features)
@@ -194,7 +193,14 @@ class VAE(LikelihoodModel):
 
     def log_joint(self, x: Tensor, z: Tensor, noise: Noise, context: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """log p(x|z) and log p(z), both ``(num_samples, batch)`` in nats, of z ``(num_samples, batch, D)``."""
-        return self._log_joint(self._checked(x), z, noise, context)
+        x, context = self._checked_given(x, context)
+        z = self._checked_code(z, self.latent_features)
+        if z.dim() != 3 or z.shape[1] != len(x):
+            raise VaeflowError(
+                f"z has shape {tuple(z.shape)}, expected (num_samples, {len(x)}, {self.latent_features}), codes for "
+                "each example."
+            )
+        return self._log_joint(x, z, self._checked_noise(noise, len(x)), context)
 
     def _log_joint(self, x: Tensor, z: Tensor, noise: Noise, context: Tensor | None) -> tuple[Tensor, Tensor]:
         x, log_det = (x, 0.0) if self.standardise is None else self._standardised(x)
@@ -205,7 +211,7 @@ class VAE(LikelihoodModel):
             return self.likelihood.log_prob(x, output.to(self.dtype), noise) + log_det, log_prior
 
     def report(self, x: Tensor, noise: Noise, num_samples: int, context: Tensor | None = None) -> dict[str, Tensor]:
-        x = self._checked(x)
+        x, context = self._checked_given(x, context)
         q = self._inferred(x, context)
         reconstruction, log_ratio = self.terms(x, q, noise, num_samples, context)
         terms = _elbo_terms(reconstruction, self._kl_by_group(q, log_ratio))
@@ -235,7 +241,7 @@ class VAE(LikelihoodModel):
     # ---------------------------------------------------------------------------------------- the four questions
 
     def log_weights_of(self, x: Tensor, context: Tensor | None = None) -> LogWeights:
-        x = self._checked(x)
+        x, context = self._checked_given(x, context)
         q = self._inferred(x, context)
 
         def log_weights(noise: Noise, num_samples: int) -> Tensor:
@@ -249,6 +255,7 @@ class VAE(LikelihoodModel):
         self, n: int, noise: Noise, context: Tensor | None = None, temperature: float = 1.0, mean: bool = False
     ) -> Tensor:
         noise = self.noise_of_samples(n, noise, context)
+        context = self._checked_context(context, n)
         output = self.decoder(self.prior.sample(noise, context, temperature), context)
         return self._in_units_of_data(self.likelihood.mean(output) if mean else self.likelihood.sample(output, noise))
 
@@ -256,11 +263,12 @@ class VAE(LikelihoodModel):
         return self.infer(x, context).centre()
 
     def reconstruct(self, x: Tensor, noise: Noise, context: Tensor | None = None, temperature: float = 0.0) -> Tensor:
-        return self.decode(self.infer(x, context).sample(noise, temperature), context)
+        q = self.infer(x, context)
+        return self.decode(q.sample(self._checked_noise(noise, len(x)), temperature), context)
 
     def decode(self, z: Tensor, context: Tensor | None = None) -> Tensor:
-        check_shape("z", z, self.latent_features)
-        check_context(context, self.context_features)
+        z = self._checked_code(z, self.latent_features)
+        context = self._checked_context(context, z.shape[-2])
         return self._in_units_of_data(self.likelihood.mean(self.decoder(z, context)))
 
     @property
@@ -275,10 +283,11 @@ class VAE(LikelihoodModel):
         parts = {"z0": slice(0, self.latent_features), "features": slice(self.latent_features, None)}
 
         def encode(x: Tensor, context: Tensor | None) -> Tensor:
-            features = self._features(self._checked(x), context)
+            features = self._features(*self._checked_given(x, context))
             return torch.cat([self.posterior(features).mean, features], dim=-1)
 
         def decode(code: Tensor, context: Tensor | None) -> Tensor:
+            code = self._checked_code(code, self.latent_features + self.encoder.features)
             z_0, features = code[..., parts["z0"]], code[..., parts["features"]]
             return self.decode(flow(z_0, flow.condition(features))[0], context)
 
@@ -286,7 +295,7 @@ class VAE(LikelihoodModel):
         return {**super().latent_spaces, "z0": before}
 
     def icdf(self, u: Tensor) -> Tensor:
-        return self.prior.decode(self.prior.icdf(u))
+        return self.prior.decode(self.prior.icdf(self._checked_cube(u)).to(self.dtype))
 
     # --------------------------------------------------------------------------------------------- data to nets
 
