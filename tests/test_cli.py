@@ -402,6 +402,7 @@ ERRORS: dict[str, tuple[list[str], int, str]] = {
     "part's key": (["--model.flow.stepz", "3"], 2, "there is no key `model.flow.stepz`; did you mean `steps`?"),
     "own key": (["--experimnt", "a"], 2, "there is no key `experimnt`; did you mean `experiment`?"),
     "class": (["--data", "Digit"], 2, "`data` is Digit, which is no class known here; did you mean `Digits`?"),
+    "callback": (["--trainer.callbacks", "EarlyStoping"], 2, "no callback of Lightning; did you mean `EarlyStopping`?"),
     "case": (["--data", "mnist"], 2, "`data` is mnist, which is no class known here; did you mean `MNIST`?"),
     "no class yet": (["--config", "vae", "--model.flow.steps", "4"], 2, "name its class first, --model.flow CLASS"),
     "no config yet": (["--model.latent_features", "3"], 2, "`model` has no key `latent_features`: name its class"),

@@ -20,6 +20,7 @@ import vaeflow
 from tests.test_cli import Run
 from vaeflow.checkpoint import KEY, read
 from vaeflow.configs import CONFIGS
+from vaeflow.messages import _is_refused_by_lightning
 from vaeflow.models import VAE
 
 SHORT = ("--trainer.accelerator", "cpu", "--trainer.check_val_every_n_epoch", 1, "--num_samples", 2,
@@ -81,6 +82,18 @@ REFUSED: dict[str, tuple[list[object], str]] = {
     "wandb": (["--trainer.logger", "WandbLogger"], "pip install -U 'wandb"),
     "mlflow": (["--trainer.logger", "MLFlowLogger"], "pip install -U 'mlflow"),
     "duration": (callback("Timer", duration="soon"), "is not a valid duration"),
+    "no time": (["--trainer.max_time", "00:00:00:00"], "the time limit of the training is 0 or less"),
+    "time that is over": (["--trainer.max_time", "{hours: -1}"], "the time limit of the training is 0 or less"),
+    "a timer's": (callback("Timer", duration="{seconds: 0}"), "the time limit of the training is 0 or less"),
+    "averages after the end": (
+        callback("StochasticWeightAveraging", swa_lrs=1e-3, swa_epoch_start=5),
+        "StochasticWeightAveraging would begin with epoch 5, but trainer.max_epochs is 2: lower swa_epoch_start",
+    ),
+    "averages without an end": (
+        [*callback("StochasticWeightAveraging", swa_lrs=1e-3), "--trainer.max_epochs", -1, "--trainer.max_steps", 3],
+        "averages the last of trainer.max_epochs: set it",
+    ),
+    "too small a part": (["--trainer.overfit_batches", 0.01], "overfit_batches is 0.01, less than one of the batches"),
     "profiler": (["--trainer.profiler", "xla"], "torch_xla"),
 }
 
@@ -393,3 +406,18 @@ def test_averages_have_statistics_of_their_own(arguments: tuple[object, ...], ru
     model.refresh(data)
     torch.testing.assert_close(model.density.flow.bijections[0].mean, before)
     assert run("evaluate", "--ckpt", last)[0] == 0
+
+
+def test_a_defect_of_ours_is_no_refusal(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("vaeflow.trainer_arguments.Curves", None)
+    code, output = run("train", "--config", "vae", *SHORT)
+    assert code == 70, output
+    assert "internal error, a defect of vaeflow: TypeError" in output
+
+
+@pytest.mark.parametrize(("arguments", "is_refusal"), [({"devices": "a"}, True), ({"limit_val_batches": "a"}, False)])
+def test_what_lightning_raises_and_what_it_stumbles_over(arguments: dict[str, Any], is_refusal: bool) -> None:
+    """A statement that raises an error tells of an argument; any other may as well be our mistake."""
+    with pytest.raises(TypeError) as caught:
+        Trainer(accelerator="cpu", logger=False, **arguments)
+    assert _is_refused_by_lightning(caught.value) == is_refusal

@@ -22,6 +22,7 @@ from vaeflow.curves import loggers_of
 from vaeflow.errors import VaeflowError
 from vaeflow.files import whole
 from vaeflow.launch import as_launched, forget_others
+from vaeflow.messages import is_ours
 from vaeflow.provenance import record_start
 from vaeflow.runs import RunFolder
 from vaeflow.trainer_arguments import SHOWN, callbacks_of, check_arguments, check_trainer, plugins_of
@@ -145,7 +146,8 @@ class TrainingCLI(LightningCLI):
             return trainer
         except BaseException as error:
             self.folder.discard_if_unused()
-            if not isinstance(error, Exception) or isinstance(error, (VaeflowError, MisconfigurationException)):
+            is_said = isinstance(error, (VaeflowError, MisconfigurationException))
+            if not isinstance(error, Exception) or is_said or is_ours(error):
                 raise
             what = f"the environment has no {error}" if isinstance(error, KeyError) else str(error)
             raise VaeflowError(f"the trainer cannot be made: {what or type(error).__name__}") from error

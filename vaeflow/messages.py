@@ -38,6 +38,7 @@ from vaeflow.memory import keep_freed_memory
 from vaeflow.quiet import quiet
 
 LIGHTNING = ("pytorch_lightning", "lightning_fabric")
+OURS = str(Path(vaeflow.__file__).parent) + os.sep
 SECONDS = 3.0
 """How long one of several processes keeps its error: the first one mostly has the same, says so and ends the others."""
 
@@ -107,11 +108,18 @@ def _is_lost(error: Exception) -> bool:
 
 
 def _is_refused_by_lightning(error: BaseException) -> bool:
-    """Whether Lightning itself raises it, of what a user has asked of it: a library that is not installed, an argument
-    of a callback, an environment."""
-    place = traceback.extract_tb(error.__traceback__)[-1].filename if error.__traceback__ else ""
+    """Whether Lightning itself raises it, by a statement that does so, of what a user has asked of it: a library that
+    is not installed, an argument of a callback, an environment."""
+    *_, last = traceback.extract_tb(error.__traceback__) or [None]
     kinds = (ImportError, ValueError, RuntimeError, TypeError, NotImplementedError)
-    return isinstance(error, kinds) and any(f"{os.sep}{name}{os.sep}" in place for name in LIGHTNING)
+    is_lightning = last is not None and any(f"{os.sep}{name}{os.sep}" in last.filename for name in LIGHTNING)
+    return isinstance(error, kinds) and is_lightning and (last.line or "").startswith("raise ")
+
+
+def is_ours(error: BaseException) -> bool:
+    """Whether it was vaeflow's code that raised an error, rather than a library that it called."""
+    *_, last = traceback.extract_tb(error.__traceback__) or [None]
+    return last is not None and last.filename.startswith(OURS)
 
 
 def _is_of_the_disk(error: BaseException) -> bool:
@@ -148,10 +156,9 @@ def _said_by_a_class(message: str) -> str | None:
 
 def _place_in_user_code(error: BaseException) -> str | None:
     """File and line of the user's own code, such as a bijection named in a config, that an error passed through."""
-    ours = str(Path(vaeflow.__file__).parent) + os.sep
     libraries = tuple(sysconfig.get_path(name) + os.sep for name in ("stdlib", "purelib", "platlib"))
     for frame in reversed(traceback.extract_tb(error.__traceback__)):
-        if not frame.filename.startswith((ours, *libraries, "<")):
+        if not frame.filename.startswith((OURS, *libraries, "<")):
             return f"{os.path.relpath(frame.filename)}, line {frame.lineno}"
     return None
 
@@ -225,6 +232,9 @@ def _one_sentence(message: str, options: set[str]) -> str:
         got = found[1] or (value[1] if value else "out of range")
         least = f"{found[3]} or more" if found[2] == ">=" else f"more than {found[3]}"
         return f"`{key}` is {got}, expected {f'{found[3]} to {found[4]}' if found[4] else least}."
+    if key == "trainer.callbacks" and value and re.fullmatch(r"[A-Za-z_][\w.]*", value[1]):
+        callbacks = set(vars(sys.modules["pytorch_lightning.callbacks"]))
+        return f"`{key}` is {value[1]}, which is no callback of Lightning{_near(value[1], callbacks)}"
     types = re.findall(r"Expected (?:a )?(?:<class '([\w.]+)'>|typing\.Literal\[(.*?)\])", before)
     names = {"NoneType": "null", "collections.abc.Sequence": "a list, such as [200, 200]"}
     expected = list(dict.fromkeys(names.get(name, name) or choices for name, choices in types))

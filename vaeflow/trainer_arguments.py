@@ -17,6 +17,7 @@ from pytorch_lightning.callbacks import (
     ModelPruning,
     OnExceptionCheckpoint,
     ProgressBar,
+    StochasticWeightAveraging,
     Timer,
 )
 from pytorch_lightning.plugins import CheckpointIO
@@ -137,17 +138,37 @@ def callbacks_of(given: Any, trainer: Namespace, folder: RunFolder, every: int) 
         for kind, advice in REFUSED_CALLBACKS.items():
             if isinstance(callback, kind):
                 raise VaeflowError(f"trainer.callbacks has {type(callback).__name__}, which no run can have: {advice}.")
+        if isinstance(callback, StochasticWeightAveraging):
+            _check_averaging(callback, trainer.max_epochs)
         if isinstance(callback, ModelCheckpoint):
             _place(callback, folder.checkpoints)
     checkpoints = Checkpoints(folder.checkpoints, every, folder.is_resumed)
     callbacks: list[Callback] = [checkpoints, Curves(), Unchanged(), Averaging(folder.checkpoints)]
-    if not any(isinstance(callback, Timer) for callback in own):
-        callbacks.append(Timer(trainer.max_time))  # Lightning makes none of its own where there is one
+    timers = [callback for callback in own if isinstance(callback, Timer)]
+    if not timers:
+        timers = [Timer(trainer.max_time)]  # Lightning makes none of its own where there is one
+        callbacks += timers
     elif trainer.max_time is not None:
         raise VaeflowError("trainer.callbacks has Timer, so that trainer.max_time would not count: leave one out.")
+    if any((left := timer.time_remaining()) is not None and left <= 0 for timer in timers):
+        raise VaeflowError("the time limit of the training is 0 or less, expected more, as DD:HH:MM:SS.")
     if trainer.enable_progress_bar in (None, True) and not any(isinstance(callback, ProgressBar) for callback in own):
         callbacks.append(Progress())
     return callbacks, checkpoints
+
+
+def _check_averaging(callback: StochasticWeightAveraging, epochs: int | None) -> None:
+    """Refuse averages that never begin, in whose place Lightning puts the model as it was before training."""
+    start = callback._swa_epoch_start
+    if epochs is None or epochs < 0:
+        raise VaeflowError(
+            "trainer.callbacks has StochasticWeightAveraging, which averages the last of trainer.max_epochs: set it."
+        )
+    if isinstance(start, int) and start > epochs:
+        raise VaeflowError(
+            f"StochasticWeightAveraging would begin with epoch {start}, but trainer.max_epochs is {epochs}: lower "
+            "swa_epoch_start."
+        )
 
 
 def _place(callback: ModelCheckpoint, folder: Path) -> None:

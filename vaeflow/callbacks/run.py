@@ -197,7 +197,10 @@ class Checkpoints(ModelCheckpoint):
         averages = any(isinstance(callback, StochasticWeightAveraging) for callback in trainer.callbacks)
         if averages and self.is_averaged(trainer.global_step):
             return self._averaged
-        return Path(self.best_model_path or self.last_model_path)
+        path = self.best_model_path or self.last_model_path
+        if not path:
+            raise VaeflowError(f"training ended after {trainer.global_step} steps, before there was a checkpoint.")
+        return Path(path)
 
 
 class Unchanged(Callback):

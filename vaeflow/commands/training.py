@@ -14,7 +14,7 @@ from pytorch_lightning import Trainer
 from pytorch_lightning.callbacks import Timer
 from pytorch_lightning.loggers import CSVLogger, TensorBoardLogger
 from pytorch_lightning.plugins import DoublePrecision
-from pytorch_lightning.utilities.exceptions import SIGTERMException
+from pytorch_lightning.utilities.exceptions import MisconfigurationException, SIGTERMException
 
 from vaeflow.callbacks import Checkpoints
 from vaeflow.checkpoint import KEY, differences, foreign_packages, load_weights, read, weights_of
@@ -80,6 +80,12 @@ def _train(cli: TrainingCLI, folder: Path) -> None:
         except ValueError as error:
             if "val_check_interval" in str(error):  # which depends on the data
                 raise VaeflowError(f"the trainer cannot validate so: {str(error).strip()}") from error
+            raise
+        except MisconfigurationException as error:
+            if trainer.overfit_batches and "limit_train_batches" in str(error):  # which Lightning sets to the same
+                raise VaeflowError(
+                    f"trainer.overfit_batches is {trainer.overfit_batches}, less than one of the batches."
+                ) from error
             raise
     if resume_from and trainer.global_step == steps_before and trainer.is_global_zero:
         print(f"{resume_from} is at step {steps_before}, the end of this run: there was nothing left to train.")
