@@ -110,16 +110,21 @@ def _is_lost(error: Exception) -> bool:
 def _is_refused_by_lightning(error: BaseException) -> bool:
     """Whether Lightning itself raises it, by a statement that does so, of what a user has asked of it: a library that
     is not installed, an argument of a callback, an environment."""
-    *_, last = traceback.extract_tb(error.__traceback__) or [None]
+    place, statement = _raised_at(error)
     kinds = (ImportError, ValueError, RuntimeError, TypeError, NotImplementedError)
-    is_lightning = last is not None and any(f"{os.sep}{name}{os.sep}" in last.filename for name in LIGHTNING)
-    return isinstance(error, kinds) and is_lightning and (last.line or "").startswith("raise ")
+    is_lightning = any(f"{os.sep}{name}{os.sep}" in place for name in LIGHTNING)
+    return isinstance(error, kinds) and is_lightning and statement.startswith("raise ")
 
 
 def is_ours(error: BaseException) -> bool:
     """Whether it was vaeflow's code that raised an error, rather than a library that it called."""
-    *_, last = traceback.extract_tb(error.__traceback__) or [None]
-    return last is not None and last.filename.startswith(OURS)
+    return _raised_at(error)[0].startswith(OURS)
+
+
+def _raised_at(error: BaseException) -> tuple[str, str]:
+    """The file that raised an error, and the statement."""
+    frames = traceback.extract_tb(error.__traceback__)
+    return (frames[-1].filename, frames[-1].line or "") if frames else ("", "")
 
 
 def _is_of_the_disk(error: BaseException) -> bool:

@@ -36,6 +36,10 @@ READ: dict[str, tuple[str | bytes, list[str] | None]] = {
     "pandas' index, written twice": (",Unnamed: 0,u,v\n0,7,0.5,-2\n1,3,3.25,4e-3\n", ["u", "v"]),
     "pandas without names": (",0,1\n0,0.5,-2\n1,3.25,4e-3\n", ["0", "1"]),
     "pandas without names or index": ("0,1\n0.5,-2\n3.25,4e-3\n", ["0", "1"]),
+    "years": ("2019,2020\n0.5,-2\n3.25,4e-3\n", ["2019", "2020"]),
+    "years, the last first": ("2020;2019\n0,5;-2\n3,25;4e-3\n", ["2020", "2019"]),
+    "pandas' index and years": (",2019,2020\n0,0.5,-2\n1,3.25,4e-3\n", ["2019", "2020"]),
+    "three decimals, one below 1": ("0,500\t-2\n3,250\t0,004\n", None),
     "R's write.csv": ('"","u","v"\n"1",0.5,-2\n"2",3.25,4e-3\n', ["u", "v"]),
     "R's write.csv2": ('"";"u";"v"\n"1";0,5;-2\n"2";3,25;0,004\n', ["u", "v"]),
     "R's write.table": ('"u" "v"\n"1" 0.5 -2\n"2" 3.25 4e-3\n', ["u", "v"]),
@@ -71,6 +75,8 @@ REFUSED = {
     "1 2\n3 4\n5 6 7\n": "line 3 of t.csv has 3 cells, expected 2 numbers with blanks between them",
     "u,v,w\n1,2\n": "t.csv has 3 names in line 1 but 2 cells in line 2",
     "u;v\n1.234;0,5\n1;2\n": "decimal commas and others with points",
+    "u\tv\n8,217\t300\n-1,500\t4\n": "t.csv holds 8,217, and each number with a comma has three digits behind it",
+    "8,217;0.5\n1,500;4\n": "decimal commas and others with points",
     ",u\n3,0.5\n3,0.7\n": "column 1 of 2 in t.csv has no name and holds whole numbers: delete it",
     ",u\n3,0.5\n900,0.7\n": "column 1 of 2 in t.csv has no name and holds whole numbers: delete it",
     "u,v\n": "t.csv holds no line of numbers",
@@ -113,3 +119,29 @@ def test_a_named_column_that_counts_the_rows_is_kept(tmp_path: Path) -> None:
     (tmp_path / "t.csv").write_text("id,u\n" + "".join(f"{i},{0.1 * i * i}\n" for i in range(20)))
     table = read_table(tmp_path / "t.csv")
     assert (table.values.shape, table.column_names, table.notes) == ((20, 2), ["id", "u"], [])
+
+
+def test_units_that_float64_cannot_square_are_refused(tmp_path: Path) -> None:
+    rows = np.random.default_rng(0).normal(size=(50, 2))
+    for scale, most in ((1e300, "e\\+300"), (1e-300, "e-300")):
+        np.save(tmp_path / "t.npy", rows * [1, scale])
+        with pytest.raises(
+            VaeflowError, match=rf"column 1 .*holds values of \d.*{most} at most, expected some between"
+        ):
+            Arrays(str(tmp_path / "t.npy")).setup("fit")
+    np.save(tmp_path / "t.npy", rows * [1e30, 1e-30])  # all of the first are whole numbers
+    mean, scale_found = Arrays(str(tmp_path / "t.npy")).statistics()
+    assert (mean.abs() < scale_found).all()
+
+
+def test_a_column_of_decimal_commas_is_no_pair_of_integers(tmp_path: Path) -> None:
+    (tmp_path / "t.csv").write_text("".join(f"{i},{i * i % 7}\n" for i in range(30)))
+    with pytest.raises(VaeflowError, match="if its commas are decimal signs, write points instead"):
+        Arrays(str(tmp_path / "t.csv"))
+
+
+@pytest.mark.parametrize("name", ["test", "val", "x_test", "validation"])
+def test_a_split_alone_is_no_training_data(name: str, tmp_path: Path) -> None:
+    np.savez(tmp_path / "t.npz", **{name: np.random.default_rng(0).normal(size=(50, 2))})
+    with pytest.raises(VaeflowError, match=f"holds {name} alone, expected train as well"):
+        Arrays(str(tmp_path / "t.npz"))

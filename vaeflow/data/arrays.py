@@ -149,12 +149,19 @@ class Arrays(DataModule):
             )
         if first.dtype == np.uint8:
             return 256
-        if all(np.array_equal(array, np.round(array)) for array in arrays):
+        if all(map(_are_integers, arrays)):
+            is_pair = self.path.suffix.lower() in ENDINGS and first.shape[1:] == (2,)
+            commas = "; if its commas are decimal signs, write points instead" if is_pair else ""
             raise VaeflowError(
                 f"{self.path} holds integers alone: set --data.levels to their number L (they go from 0 to L − 1), or "
-                "add noise between 0 and 1 to make them continuous."
+                f"add noise between 0 and 1 to make them continuous{commas}."
             )
         return None
+
+
+def _are_integers(array: np.ndarray) -> bool:
+    """Whether all numbers are integers, which all floating-point numbers of 2⁵³ and more are by their nature."""
+    return bool(np.array_equal(array, np.round(array)) and (array.dtype.kind != "f" or np.abs(array).max() < 2.0**53))
 
 
 def _sort(arrays: dict[str, np.ndarray], path: Path) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray]]:
@@ -166,6 +173,8 @@ def _sort(arrays: dict[str, np.ndarray], path: Path) -> tuple[dict[str, np.ndarr
     examples: dict[str, np.ndarray] = {}
     labels: dict[str, np.ndarray] = {}
     only = [name for name in arrays if name != "y"]
+    if len(only) == 1 and split_called(only[0].removeprefix("x_")) in ("val", "test"):
+        raise VaeflowError(f"{path} holds {only[0]} alone, expected train as well; call it x to train on it.")
     for name, array in arrays.items():
         are_labels = name == "y" or name.startswith("y_")
         split = (

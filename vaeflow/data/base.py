@@ -115,10 +115,24 @@ class DataModule(LightningDataModule, ABC):
                 f"all values of the training split of {self.label} are {x.min().item():g}: there is nothing to learn "
                 "from them."
             )
+        if self.has_examples and self.levels is None:
+            self._check_unit(x)
         self.splits = splits
         if difference := self.difference_from(self.trained_on):
             key = next((f": --{name} names others" for name in ("path", "root") if name in self.hparams), "")
             warnings.warn(f"{difference}{key}.", VaeflowWarning, stacklevel=2)
+
+    def _check_unit(self, x: Tensor) -> None:
+        """Refuse training data whose squares are beyond the range of float64."""
+        largest = torch.zeros(self.shape, dtype=torch.float64)
+        for rows in x.split(4096):
+            largest = torch.maximum(largest, rows.double().abs().amax(0))
+        largest = largest.flatten()
+        for i in ((largest > 1e100) | ((largest > 0) & (largest < 1e-100))).nonzero().flatten().tolist()[:1]:
+            raise VaeflowError(
+                f"{self.dimension_name(i)} of {self.label} holds values of {largest[i]:.3g} at most, expected some "
+                "between 1e-100 and 1e100: give it in another unit."
+            )
 
     @functools.cached_property
     def identity(self) -> Identity | None:

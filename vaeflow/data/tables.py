@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import csv
+import itertools
 import math
 import re
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import NamedTuple, NoReturn, TextIO
 
@@ -60,6 +62,32 @@ class _Layout(NamedTuple):
         return f"column {name!r} ({place})" if name else f"column {place}"
 
 
+@dataclass
+class _Commas:
+    """What is found out about points and commas in numbers while a file is read that commas do not separate.
+
+    Args:
+        signs: which of them there are.
+        ambiguous: a number such as 8,217, which is 8.217 or 8217.
+        are_decimal: whether a comma stands where none would part thousands, as in 0,217.
+    """
+
+    signs: set[str] = field(default_factory=set)
+    ambiguous: str | None = None
+    are_decimal: bool = False
+
+    def look_at(self, line: str) -> None:
+        """Take in a line of numbers."""
+        self.signs.update(sign for sign in ",." if sign in line)
+        if self.are_decimal or "," not in line:
+            return
+        for number in re.findall(r"[^\s;\"]*,[^\s;\"]*", line):
+            if re.fullmatch(r"[+-]?[1-9]\d{0,2},\d{3}", number):
+                self.ambiguous = self.ambiguous or number
+            else:
+                self.are_decimal = True
+
+
 def read_table(path: Path) -> NumericTable:
     """The numbers in a text file, separated by commas, semicolons, tabs or blanks.
 
@@ -72,8 +100,8 @@ def read_table(path: Path) -> NumericTable:
     """
     try:
         layout = _find_layout(path)
-        decimal_signs = set[str]()
-        lines = _number_lines(path, layout, decimal_signs)
+        commas = _Commas()
+        lines = _number_lines(path, layout, commas)
         try:
             values = np.loadtxt(lines, delimiter=layout.separator, quotechar='"', comments=None, ndmin=2)
         except ValueError as error:
@@ -82,8 +110,13 @@ def read_table(path: Path) -> NumericTable:
             _refuse_bad_cell(path, layout, "its quotes do not match")
     except (csv.Error, UnicodeError) as error:
         raise VaeflowError(f"{path} cannot be read as a table ({error}).") from None
-    if len(decimal_signs) > 1:
+    if len(commas.signs) > 1:
         raise VaeflowError(f"{path} has numbers with decimal commas and others with points: use points for all.")
+    if commas.ambiguous and not commas.are_decimal:
+        raise VaeflowError(
+            f"{path} holds {commas.ambiguous}, and each number with a comma has three digits behind it: write decimal "
+            "points, or leave out what parts thousands."
+        )
     names, notes = layout.names, []
     if layout.starts_with_names and any(_value(name, layout.separator) is not None for name in names or []):
         notes.append(f"the first line of {path} was taken as names of columns, though numbers are among them")
@@ -110,8 +143,8 @@ def _lines(path: Path) -> Iterator[tuple[int, str]]:
                 yield number, line.rstrip("\r\n ")
 
 
-def _number_lines(path: Path, layout: _Layout, decimal_signs: set[str]) -> Iterator[str]:
-    """The lines of numbers, with decimal points; the decimal signs found in them are added to ``decimal_signs``."""
+def _number_lines(path: Path, layout: _Layout, commas: _Commas) -> Iterator[str]:
+    """The lines of numbers, with decimal points; ``commas`` sees them as they were."""
     comma_is_decimal = layout.separator != ","
     ending = (layout.separator or "") * layout.surplus
     lines = _lines(path)
@@ -119,7 +152,7 @@ def _number_lines(path: Path, layout: _Layout, decimal_signs: set[str]) -> Itera
         next(lines)
     for _, line in lines:
         if comma_is_decimal:
-            decimal_signs.update(sign for sign in ",." if sign in line)
+            commas.look_at(line)
             line = line.replace(",", ".")
         yield line.removesuffix(ending)
 
@@ -186,16 +219,25 @@ def _find_separator(lines: Sequence[str]) -> str | None:
 
 def _is_header(cells: Sequence[str], below: Sequence[Sequence[str]], separator: str | None) -> bool:
     """Whether the first line holds names: some cell is neither a number nor the mark of a missing value, none is a
-    finite number, or they are the 0, 1, 2, … by which pandas calls columns without a name."""
+    finite number, they are years, or the 0, 1, 2, … by which pandas calls columns without a name."""
     values = [_value(cell, separator) for cell in cells]
     if any(value is None and cell.lower() not in MISSING for value, cell in zip(values, cells, strict=True)):
         return True
     if not any(value is not None and math.isfinite(value) for value in values):
         return True
+    if _are_years(values) and not any(_are_years([_value(cell, separator) for cell in row]) for row in below):
+        return True
     has_index = cells[0] == ""
     if list(cells[has_index:]) != [str(i) for i in range(len(cells) - has_index)]:
         return False
     return has_index or len(cells) >= 8 or any(not re.fullmatch(r"-?\d+", cell) for row in below for cell in row)
+
+
+def _are_years(values: Sequence[float | None]) -> bool:
+    """Whether numbers are successive years, with nothing or one other cell before them."""
+    years = [value for value in values[values[0] is None :] if value is not None]
+    steps = {later - year for year, later in itertools.pairwise(years)}
+    return len(years) >= len(values) - 1 and steps in ({1.0}, {-1.0}) and min(years) >= 1800 and max(years) <= 2100
 
 
 def _names_in_comment(path: Path, separator: str | None) -> list[str] | None:

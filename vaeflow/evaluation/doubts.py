@@ -131,14 +131,14 @@ def doubts_about_copies(model: Any, results: Results) -> Iterator[str]:
 
 
 def doubts_about_single_examples(results: Results) -> Iterator[str]:
-    """A sentence if one of at least 20 examples has more than half of the variance of all, as one far from all others
-    has: of a light-tailed nll it has some hundredths."""
+    """A sentence if one of at least 20 examples has more than half of the variance of their nll, and is 40 times as
+    far from the median as half of them are: such as one far from all others, by which the mean is made."""
     nll = results["nll_by_example"]
     if nll is None or len(nll) < 20:
         return
-    squares = np.square(nll - nll.mean())
+    squares, distances = np.square(nll - nll.mean()), np.abs(nll - np.median(nll))
     i = int(squares.argmax())
-    if squares[i] > 0.5 * squares.sum() and results["nll_stderr"] > 1e-6 * abs(results["nll"]):
+    if squares[i] > 0.5 * squares.sum() and distances[i] > max(40 * np.median(distances), 1e-3 * np.abs(nll).max()):
         others = np.delete(nll, i).mean()
         yield (
             f"Example {i} of the {results['split']} split has an nll of {nll[i]:.4g} nats, without which that of all "
