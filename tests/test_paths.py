@@ -154,17 +154,47 @@ def test_what_was_best_is_known_in_a_folder_that_has_moved(run: Run, tmp_path: P
     (tmp_path / "runs").rename(tmp_path / "moved")
     best = tmp_path / "moved/vae/version_0/checkpoints/best.ckpt"
     last = best.with_name("last.ckpt")
-    checkpoint = torch.load(last, weights_only=True)
-    (name,) = (name for name in checkpoint["callbacks"] if name.startswith("Checkpoints"))
-    for key in ("best_model_score", "kth_value"):
-        checkpoint["callbacks"][name][key] = torch.tensor(-1e9)  # nothing that comes is better
-    torch.save(checkpoint, last)
+    for path in (last, best):
+        make_unbeatable(path)
     before = best.read_bytes()
     moved = ("--trainer.default_root_dir", "moved", "--ckpt_path", "last")
     code, output = run(*EPOCH, 2, *moved)
     assert code == 0, output
     assert best.read_bytes() == before
     assert json.loads((best.parents[1] / "results.json").read_text())["checkpoint"] == str(best.relative_to(tmp_path))
+
+
+def make_unbeatable(path: Path) -> None:
+    """Give a checkpoint a score that nothing to come is better than."""
+    checkpoint = torch.load(path, weights_only=True)
+    (name,) = (name for name in checkpoint["callbacks"] if name.startswith("Checkpoints"))
+    for key in ("best_model_score", "kth_value"):
+        checkpoint["callbacks"][name][key] = torch.tensor(-1e9)
+    torch.save(checkpoint, path)
+
+
+def test_what_was_best_comes_along_into_another_experiment(run: Run, tmp_path: Path) -> None:
+    """And what is better, but of later than the checkpoint that is resumed, does not."""
+    assert run(*EPOCH, 2)[0] == 0
+    best = tmp_path / "runs/vae/version_0/checkpoints/best.ckpt"
+    early, late = best.with_name("early.ckpt"), best.with_name("last.ckpt")
+    early.write_bytes(late.read_bytes())
+    for path in (late, best):
+        make_unbeatable(path)
+    for name, ckpt, is_kept in (("renamed", late, True), ("again", early, False)):
+        code, output = run(*EPOCH, 3, "--experiment", name, "--ckpt_path", ckpt)
+        assert code == 0, output
+        assert "dirpath has changed" not in output
+        copied = tmp_path / f"runs/{name}/version_0/checkpoints/best.ckpt"
+        assert (copied.read_bytes() == best.read_bytes()) == is_kept
+        results = json.loads((copied.parents[1] / "results.json").read_text())
+        assert results["checkpoint"] == str(copied.relative_to(tmp_path))
+        assert results["weights"] == f"best.ckpt, epoch {2 if is_kept else 3}"
+    best.unlink()
+    code, output = run(*EPOCH, 3, "--ckpt_path", late)
+    assert code == 0, output
+    assert json.loads((best.parents[1] / "results.json").read_text())["weights"] == "best.ckpt, epoch 3"
+    assert read(late)["callbacks"]
 
 
 @pytest.mark.parametrize(

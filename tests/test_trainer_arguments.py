@@ -89,6 +89,10 @@ REFUSED: dict[str, tuple[list[object], str]] = {
         callback("StochasticWeightAveraging", swa_lrs=1e-3, swa_epoch_start=5),
         "StochasticWeightAveraging would begin with epoch 5, but trainer.max_epochs is 2: lower swa_epoch_start",
     ),
+    "averages of untrained weights": (
+        callback("StochasticWeightAveraging", swa_lrs=1e-3),
+        "averages what each epoch from its swa_epoch_start, 0.8, on begins with",
+    ),
     "averages without an end": (
         [*callback("StochasticWeightAveraging", swa_lrs=1e-3), "--trainer.max_epochs", -1, "--trainer.max_steps", 3],
         "averages the last of trainer.max_epochs: set it",
@@ -235,6 +239,8 @@ def test_stochastic_weight_averaging(run: Run, tmp_path: Path, monkeypatch: pyte
     assert run(*evaluate, found["checkpoint"])[0] == 0
     again = json.loads((tmp_path / "out.json").read_text())
     assert (again["nll"], again["weights"]) == (found["nll"], found["weights"])
+    assert run(*evaluate[:-1], "--experiment", "vae")[0] == 0
+    assert json.loads((tmp_path / "out.json").read_text())["checkpoint"] == found["checkpoint"]
     assert run("train", "--config", "vae", *SHORT, *SWA, "--ckpt_path", "last")[0] == 0  # as after a stopped evaluation
     assert results(tmp_path)["weights"] == found["weights"]
     (version(tmp_path) / "checkpoints/averaged.ckpt").unlink()

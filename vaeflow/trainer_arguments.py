@@ -142,7 +142,7 @@ def callbacks_of(given: Any, trainer: Namespace, folder: RunFolder, every: int) 
             _check_averaging(callback, trainer.max_epochs)
         if isinstance(callback, ModelCheckpoint):
             _place(callback, folder.checkpoints)
-    checkpoints = Checkpoints(folder.checkpoints, every, folder.is_resumed)
+    checkpoints = Checkpoints(folder.checkpoints, every, Path(folder.resume_from) if folder.resume_from else None)
     callbacks: list[Callback] = [checkpoints, Curves(), Unchanged(), Averaging(folder.checkpoints)]
     timers = [callback for callback in own if isinstance(callback, Timer)]
     if not timers:
@@ -158,13 +158,20 @@ def callbacks_of(given: Any, trainer: Namespace, folder: RunFolder, every: int) 
 
 
 def _check_averaging(callback: StochasticWeightAveraging, epochs: int | None) -> None:
-    """Refuse averages that never begin, in whose place Lightning puts the model as it was before training."""
+    """Refuse averages that never begin, in whose place Lightning puts the model as it was before training, and those
+    that hold that model: it averages what each epoch begins with."""
     start = callback._swa_epoch_start
     if epochs is None or epochs < 0:
         raise VaeflowError(
             "trainer.callbacks has StochasticWeightAveraging, which averages the last of trainer.max_epochs: set it."
         )
-    if isinstance(start, int) and start > epochs:
+    first = int(start * epochs) if isinstance(start, float) else start
+    if first < 2:
+        raise VaeflowError(
+            f"StochasticWeightAveraging averages what each epoch from its swa_epoch_start, {start}, on begins with, "
+            f"which of {epochs} epochs is the untrained model as well: train longer, or raise swa_epoch_start."
+        )
+    if first > epochs:
         raise VaeflowError(
             f"StochasticWeightAveraging would begin with epoch {start}, but trainer.max_epochs is {epochs}: lower "
             "swa_epoch_start."

@@ -121,7 +121,8 @@ def test_doubts_and_other_protocols_are_said(runs: Callable[..., Path]) -> None:
     assert [text.get_text() for text in axes.texts] == ["doubtful: -3", "doubtful: 90"]
     assert min(axes.get_xlim()) > 80
     alone = compare.comparable(compare.find_runs([folder / "a"])[0])
-    assert compare.table_of(alone[0])[1][0] == "1"
+    assert compare.table_of(alone[0])[1][0] == "–"
+    assert [text.get_text() for text in comparison.draw(alone).axes[0].texts] == ["doubtful: 90"]
     text = compare.as_text(groups)
     assert "a: log_det of Mine.forward is 1" in text
     assert "b: The nll is 6 standard errors below the zero of integers, where none can be" in text

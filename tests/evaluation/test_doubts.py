@@ -62,7 +62,7 @@ def test_an_atom_is_doubted_with_column_and_value(share: float, value: float, tm
 def test_clipped_values_are_atoms(tmp_path: Path) -> None:
     (doubt,) = doubts(tmp_path, RNG(0).normal(size=(2000, 2)).clip(-1, 3))
     assert "of mine.npy has the value -1 in 1" in doubt
-    assert "% of the training examples, and 1 of the others such a value" in doubt
+    assert "% of the training examples (likewise column " in doubt
 
 
 def test_many_small_atoms_are_doubted(tmp_path: Path) -> None:
@@ -70,9 +70,12 @@ def test_many_small_atoms_are_doubted(tmp_path: Path) -> None:
     at = RNG(1).random(4000) < 0.4
     x[at, 0] = RNG(2).normal(size=20)[RNG(3).integers(0, 20, at.sum())]
     (doubt,) = doubts(tmp_path, x)
-    assert " or one of 19 others in 4" in doubt
+    assert ", or one of 19 others that stand as often, in 4" in doubt
     low, high = np.quantile(RNG(0).normal(size=4000), [0.02, 0.98])
-    assert "or one of 1 others in 4%" in doubts(tmp_path, RNG(0).normal(size=(4000, 2)).clip(low, high))[0]
+    assert (
+        ", or one of 1 other that stands as often, in 4%"
+        in doubts(tmp_path, RNG(0).normal(size=(4000, 2)).clip(low, high))[0]
+    )
 
 
 def test_few_values_are_doubted_by_name(tmp_path: Path) -> None:
@@ -80,6 +83,16 @@ def test_few_values_are_doubted_by_name(tmp_path: Path) -> None:
     x[:, 1] = RNG(0).integers(0, 5, 1000) / 4
     (doubt,) = doubts(tmp_path, x)
     assert "column 1 of mine.npy takes only 5 distinct values in 800 examples" in doubt
+
+
+@pytest.mark.parametrize(("count", "digits"), [(500, 1), (4000, 1), (20_000, 1), (20_000, 2), (30_000, 2)])
+def test_rounded_columns_are_doubted_with_their_step(count: int, digits: int, tmp_path: Path) -> None:
+    """However many examples there are, and wherever zero is."""
+    x = RNG(0).normal(size=(count, 4))
+    x[:, 2] = 273.15 + (20 * RNG(1).normal(size=count)).round(digits)
+    (doubt,) = doubts(tmp_path, x)
+    assert f"column 2 of mine.npy goes in steps of {10.0**-digits:g} (" in doubt
+    assert f"Add noise between 0 and {10.0**-digits:g} to it" in doubt
 
 
 @pytest.mark.parametrize("levels", [30, 1000, 20_000])

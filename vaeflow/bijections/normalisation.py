@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import torch
 import torch.distributed as dist
@@ -35,13 +35,18 @@ class Standardise(Bijection):
         self.register_buffer("mean", torch.full(shape, torch.nan, dtype=torch.float64))
         self.register_buffer("scale", torch.full(shape, torch.nan, dtype=torch.float64))
 
-    def set(self, mean: Tensor, scale: Tensor) -> None:
-        """Set μ and σ, each of the shape of one example. Raises where σ is 0: a constant has no density."""
+    def set(self, mean: Tensor, scale: Tensor, name: Callable[[int], str] = "dimension {}".format) -> None:
+        """Set μ and σ, each of the shape of one example. Raises where σ is 0: a constant has no density.
+
+        Args:
+            name: what errors call a dimension, by its index.
+        """
         constant = (scale <= 0).flatten().nonzero().flatten().tolist()
         if constant:
+            others = f", and so are {len(constant) - 1:,} others" if len(constant) > 1 else ""
             raise VaeflowError(
-                f"dimension {constant[0]} of the training data is constant ({len(constant)} in all), so its density "
-                "has no bound: leave it out, or give integers (images as uint8), whose likelihood is of integers."
+                f"{name(constant[0])} is constant in the training data{others}: a constant has no density, so leave it "
+                "out, or give integers (images as uint8), whose likelihood is of integers."
             )
         self.mean.copy_(mean)
         self.scale.copy_(scale)

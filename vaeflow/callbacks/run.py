@@ -13,11 +13,13 @@ from pytorch_lightning import Callback, LightningModule, Trainer
 from pytorch_lightning.callbacks import ModelCheckpoint, StochasticWeightAveraging
 from pytorch_lightning.loggers import TensorBoardLogger
 from pytorch_lightning.utilities import rank_zero_only
+from torch import Tensor
 
 from vaeflow.callbacks.averaging import AVERAGED, refresh_averages
 from vaeflow.checkpoint import read
 from vaeflow.errors import VaeflowError
 from vaeflow.evaluation.progress import EvaluationProgress
+from vaeflow.files import whole
 
 
 def tensorboards(trainer: Trainer) -> list[TensorBoardLogger]:
@@ -68,13 +70,13 @@ class Checkpoints(ModelCheckpoint):
     Args:
         folder: where they lie.
         every: the most steps from one ``last.ckpt`` to the next.
-        is_resumed: whether they go on in the folder of the checkpoint that is resumed.
+        resumed: the checkpoint that is resumed, if one is; the best of its run, which lies beside it, comes along.
     """
 
     stopped_by = signal.SIGINT
     """The signal that asked for the end."""
 
-    def __init__(self, folder: Path, every: int = 1000, is_resumed: bool = False) -> None:
+    def __init__(self, folder: Path, every: int = 1000, resumed: Path | None = None) -> None:
         super().__init__(
             monitor="val/objective",
             mode="min",
@@ -84,7 +86,7 @@ class Checkpoints(ModelCheckpoint):
             save_on_train_epoch_end=False,  # but after validation, so that last.ckpt knows which was best
         )
         self.dirpath = str(folder)  # as it was given, for what is printed
-        self.every, self.is_resumed = every, is_resumed
+        self.every, self.resumed = every, resumed
         self._stop_asked = self._stopping = False
         self._last_step = 0
         self._metrics: dict[str, Any] = {}
@@ -95,15 +97,26 @@ class Checkpoints(ModelCheckpoint):
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """The opposite of :meth:`state_dict`."""
-        if self.is_resumed:  # the folder may be called otherwise now
-            best, last = (os.path.join(str(self.dirpath), f"{name}.ckpt") for name in ("best", "last"))
-            is_there = bool(state_dict["best_model_path"]) and os.path.isfile(best)
-            score, best = (state_dict["best_model_score"], best) if is_there else (None, "")
-            paths = {"dirpath": self.dirpath, "best_model_path": best, "kth_best_model_path": best}
-            scores = {"best_model_score": score, "best_k_models": {best: score} if best else {}}
-            state_dict = {**state_dict, **paths, **scores, "last_model_path": last}
-        super().load_state_dict(state_dict)
+        score, best = state_dict["best_model_score"], ""  # of a folder that may be called otherwise now
+        if self._has_best(score):
+            best = os.path.join(str(self.dirpath), "best.ckpt")
+        paths = {"dirpath": self.dirpath, "best_model_path": best, "kth_best_model_path": best}
+        scores = {"best_model_score": score if best else None, "best_k_models": {best: score} if best else {}}
+        last = os.path.join(str(self.dirpath), "last.ckpt")
+        super().load_state_dict({**state_dict, **paths, **scores, "last_model_path": last})
         self._metrics = state_dict.get("metrics", {})
+
+    def _has_best(self, score: Tensor | None) -> bool:
+        """Whether the best checkpoint so far, of this score, is there; one in another folder is copied."""
+        if self.resumed is None or score is None:
+            return False
+        mine, theirs = (Path(str(folder), "best.ckpt") for folder in (self.dirpath, self.resumed.resolve().parent))
+        found = next((path for path in (mine, theirs) if path.is_file() and _score_of(path) == score.item()), None)
+        if found == theirs != mine and getattr(rank_zero_only, "rank", 0) == 0:
+            mine.parent.mkdir(parents=True, exist_ok=True)
+            with whole(mine) as file:
+                file.write(theirs.read_bytes())
+        return found is not None
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         super().on_train_start(trainer, pl_module)
@@ -201,6 +214,12 @@ class Checkpoints(ModelCheckpoint):
         if not path:
             raise VaeflowError(f"training ended after {trainer.global_step} steps, before there was a checkpoint.")
         return Path(path)
+
+
+def _score_of(best: Path) -> float | None:
+    """The score for which a checkpoint is the best of its run."""
+    states = (state for name, state in read(best)["callbacks"].items() if name.startswith(Checkpoints.__name__))
+    return next((state["best_model_score"].item() for state in states if state["best_model_score"] is not None), None)
 
 
 class Unchanged(Callback):

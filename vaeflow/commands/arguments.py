@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import json
 import re
 from argparse import Namespace
 from collections.abc import Callable, Collection, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -12,6 +14,7 @@ import torch
 from jsonargparse.typing import PositiveInt, restricted_number_type
 from torch import Tensor
 
+from vaeflow.callbacks.averaging import AVERAGED
 from vaeflow.checkpoint import load, load_data, named
 from vaeflow.data import DataModule, ImageFolder
 from vaeflow.data.examples import own_examples
@@ -54,7 +57,13 @@ def add_checkpoint(parser: Parser, several: bool = False) -> None:
     many: dict[str, Any] = {"nargs": "+"} if several else {}
     s = "s" if several else ""
     add("--ckpt", type=str, default=None, help=f"the checkpoint{s}", **many)
-    add("--experiment", type=str, default=None, help=f"instead: best.ckpt of the newest run{s} of this name", **many)
+    add(
+        "--experiment",
+        type=str,
+        default=None,
+        help=f"instead: what was evaluated of the newest run{s} of this name",
+        **many,
+    )
     add("--runs", type=str, default="runs", help="folder of all runs")
     add("--root", type=str | None, default=None, help="folder of the data, if they have moved")
     add("--path", type=str | None, default=None, help="file of the data, if it has moved")
@@ -75,12 +84,17 @@ def checkpoints_of(args: Namespace, parser: Parser) -> list[Path]:
 
 
 def newest(runs: Path, experiment: str) -> Path:
-    """The best checkpoint of the newest run of an experiment."""
+    """The checkpoint of the newest run of an experiment that its results are of: the best, or, where
+    StochasticWeightAveraging was asked for, averages."""
     found = runs_of(runs, experiment, BEST)
     if not found:
         others = sorted({str(path.parents[2].relative_to(runs)) for path in find_files(runs, BEST)})
         there = f"there are {', '.join(others)}" if others else "there are no runs there"
         raise VaeflowError(f"there is no run {experiment} with a best.ckpt in {runs}: {there}.")
+    averaged = (found[-1] / BEST).with_name(AVERAGED)
+    with suppress(OSError, ValueError, KeyError, TypeError):
+        if Path(json.loads((found[-1] / "results.json").read_text())["checkpoint"]).name == AVERAGED:
+            return averaged if averaged.is_file() else found[-1] / BEST
     return found[-1] / BEST
 
 

@@ -88,7 +88,9 @@ class Arrays(DataModule):
 
     def dimension_name(self, i: int) -> str:
         name = self.column_names[i] if self.column_names is not None else ""
-        return f"column {name!r}" if name else super().dimension_name(i)
+        if self.path.suffix.lower() in ENDINGS:  # of whose columns the errors of reading count from 1
+            return f"column {name!r}" if name else f"column {i + 1} of {self.shape[0]}"
+        return super().dimension_name(i)
 
     def read(self) -> dict[str, Split]:
         splits = {

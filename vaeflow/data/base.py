@@ -235,7 +235,8 @@ class DataModule(LightningDataModule, ABC):
         return self.finish(x[index], self._noise(split, index)), y[index]
 
     def dimension_name(self, dimension: int) -> str:
-        """What a dimension of an example, flattened, is called: a column of vectors, a pixel of images."""
+        """What a dimension of an example, flattened, is called: a column of vectors, a pixel of images, both counted
+        from 0."""
         place = tuple(int(i) for i in np.unravel_index(dimension, self.shape))
         if len(place) == 1:
             return f"column {dimension}"

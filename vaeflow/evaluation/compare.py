@@ -167,8 +167,8 @@ def comparable(runs: Sequence[Run]) -> list[list[Run]]:
 
 
 def believed(group: Sequence[Run]) -> Sequence[Run]:
-    """The runs of a group that have a rank: those that are not doubtful, or all where all are."""
-    return [run for run in group if not run.is_doubtful] or group
+    """The runs of a group that have a rank: those that are not doubtful."""
+    return [run for run in group if not run.is_doubtful]
 
 
 def why_not(one: Run, other: Run) -> str:

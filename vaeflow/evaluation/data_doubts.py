@@ -29,29 +29,37 @@ def doubts_about_data(data: Any) -> Iterator[str]:
     count, dimension = data.count("train"), math.prod(data.shape)
     rows = min(count, 20_000, max(1000, VALUES // dimension))
     x = data.examples("train", torch.arange(rows))[0].flatten(1).double()
-    few = _columns_of_few_values(x)
+    few, atoms = _columns_of_few_values(x), _atoms(x)
     whole = [column for column in _columns_of_integers(x) if column not in few]
+    steps = {column: step for column in sorted({*few, *atoms} - {*whole}) if (step := _step_of(x[:, column])) != 1}
+    rounded = [column for column, step in steps.items() if step]
+    few = [column for column in few if column not in rounded]
+    atoms = {column: atom for column, atom in atoms.items() if column not in {*few, *whole, *rounded}}
     if whole:
         yield (
-            f"{data.dimension_name(whole[0])} of {data.label} holds whole numbers alone: {NO_BOUND}. Leave it out, or "
-            "add noise between 0 and 1 if it counts something."
+            f"{data.dimension_name(whole[0])} of {data.label} holds whole numbers alone{_others(data, whole)}: "
+            f"{NO_BOUND}. Leave it out, or add noise between 0 and 1 if it counts something."
+        )
+    if rounded:
+        step = steps[rounded[0]]
+        yield (
+            f"{data.dimension_name(rounded[0])} of {data.label} goes in steps of {step:.4g} "
+            f"({len(x[:, rounded[0]].unique()):,} distinct values in {rows:,} examples){_others(data, rounded)}: "
+            f"{NO_BOUND}. Add noise between 0 and {step:.4g} to it, or leave it out."
         )
     if few:
-        distinct, others = len(x[:, few[0]].unique()), len(few) - 1
-        more = f" (and {others:,} other dimension{'s' * (others > 1)} too few as well)" if others else ""
         yield (
-            f"{data.dimension_name(few[0])} of {data.label} takes only {distinct:,} distinct values in {rows:,} "
-            f"examples{more}: {NO_BOUND}. Give integers as integers, with --data.levels, or leave such dimensions out."
+            f"{data.dimension_name(few[0])} of {data.label} takes only {len(x[:, few[0]].unique()):,} distinct values "
+            f"in {rows:,} examples{_others(data, few)}: {NO_BOUND}. Give integers as integers, with --data.levels, or "
+            "leave such dimensions out."
         )
-    atoms = {column: atom for column, atom in _atoms(x).items() if column not in {*few, *whole}}
     if atoms:
         column, (value, others, share) = max(atoms.items(), key=lambda item: item[1][2])
-        also = f" or one of {others:,} others" if others else ""
-        more = f", and {len(atoms) - 1:,} of the others such a value" if len(atoms) > 1 else ""
+        also = f", or one of {others:,} other{'s' * (others > 1)} that stand{'s' * (others == 1)} as often,"
         yield (
-            f"{data.dimension_name(column)} of {data.label} has the value {value:g}{also} in {share:.0%} of the "
-            f"training examples{more}: {NO_BOUND}. If it stands for missing values, leave those examples or that "
-            "dimension out."
+            f"{data.dimension_name(column)} of {data.label} has the value {value:g}{also if others else ''} in "
+            f"{share:.0%} of the training examples{_others(data, [column, *(i for i in atoms if i != column)])}: "
+            f"{NO_BOUND}. If it stands for missing values, leave those examples or that dimension out."
         )
     outliers = list(_outliers(data, x))
     yield from outliers
@@ -67,11 +75,30 @@ def doubts_about_data(data: Any) -> Iterator[str]:
         )
 
 
+def _others(data: Any, columns: list[int]) -> str:
+    """That the same is true of other columns than the first."""
+    names = [data.dimension_name(column) for column in columns[1:4]]
+    more = len(columns) - 4
+    listed = f"{', '.join(names[:-1])} and {names[-1]}" if len(names) > 1 and more <= 0 else ", ".join(names)
+    return f" (likewise {listed}{f' and {more:,} others' if more > 0 else ''})" if names else ""
+
+
 def _columns_of_few_values(x: Tensor) -> list[int]:
-    """The columns of examples ``(N, D)`` in whose first 1,000 at least half of the values occur before."""
-    ordered = x[:1000].sort(0).values
-    repeated = (ordered[1:] == ordered[:-1]).sum(0) >= len(ordered) / 2
-    return repeated.nonzero().flatten().tolist()
+    """The columns of examples ``(N, D)`` in which at least half of the values occur before; no constants, which models
+    refuse."""
+    ordered = x.sort(0).values
+    repeated = (ordered[1:] == ordered[:-1]).sum(0)
+    return ((repeated >= len(x) / 2) & (repeated < len(x) - 1)).nonzero().flatten().tolist()
+
+
+def _step_of(x: Tensor) -> float:
+    """The step by whose multiples the values ``(N,)``, at least ten different ones, differ; 0 if there is none."""
+    values = x.unique()
+    if len(values) < 10:
+        return 0.0
+    step = values.diff().min()
+    steps = (values - values[0]) / step
+    return step.item() if bool(((steps - steps.round()).abs() < 1e-3).all()) else 0.0
 
 
 def _columns_of_integers(x: Tensor) -> list[int]:

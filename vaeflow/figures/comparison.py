@@ -25,7 +25,7 @@ def draw(groups: Sequence[Sequence[Run]]) -> Figure:
     panels = figure.subplots(len(groups), 1, squeeze=False, gridspec_kw={"height_ratios": heights})[:, 0]
     for axes, group in zip(panels, groups, strict=True):
         places, ranked = range(len(group)), believed(group)
-        widest = _widest(ranked)
+        widest = _widest(ranked) if ranked else 0.0
         for place, run in zip(places, group, strict=True):
             colour = COLOURS.get(run.results["kind"], "black")
             has_rank = place < len(ranked)
@@ -48,13 +48,15 @@ def draw(groups: Sequence[Sequence[Run]]) -> Figure:
         energy = group[0].results["measure"] == "energy"
         axes.set_xlabel("KL in nats" if energy else "nll in nats per example, ± 2 standard errors")
         entropy = group[0].results.get("entropy")
+        if not ranked:
+            axes.set_xticks([])
         if entropy is not None:
             axes.axvline(entropy, color="0.4", ls="--", lw=1)
             axes.annotate(
                 "entropy", (entropy, 1), xycoords=("data", "axes fraction"), fontsize=8, va="top", color="0.3"
             )
         first = group[0].results
-        if first.get("bpd") and first["nll"]:
+        if ranked and first.get("bpd") and first["nll"]:
             ratio = first["bpd"] / first["nll"]
             top = axes.secondary_xaxis("top", functions=(lambda v, r=ratio: v * r, lambda v, r=ratio: v / r))
             top.set_xlabel("bits/dim", fontsize=8)

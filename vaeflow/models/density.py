@@ -144,7 +144,7 @@ class DensityModel(LikelihoodModel):
             mean, scale = data.statistics()
             if self.levels is not None:  # x + u
                 mean, scale = mean + 0.5, (scale.square() + 1 / 12).sqrt()
-            self.preprocess.set(mean.flatten(), scale.flatten())
+            self.preprocess.set(mean.flatten(), scale.flatten(), data.dimension_name)
         if self._wants("first batch"):
             self._fit([data.first_batch()])
         if not self.is_trained_by_gradient:

@@ -303,7 +303,7 @@ class VAE(LikelihoodModel):
         mean, scale = data.statistics()
         self.data_mean.copy_(mean)
         if self.standardise is not None:
-            self.standardise.set(mean, scale)
+            self.standardise.set(mean, scale, data.dimension_name)
         elif self.decoder.output_bias is not None:
             self.likelihood.start(mean, scale, self.decoder.output_bias)
 
