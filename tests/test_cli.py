@@ -246,7 +246,7 @@ def test_a_run_is_resumed_with_what_it_was_trained_with(
         ("--model.optimizer.lr", "0.5"): "was trained with model.optimizer.lr = 0.003, now it is 0.5",
         ("--model.free_bits", "3"): "was trained with model.free_bits = 0.0, now it is 3.0",
         ("--data.split_seed", "5"): "was trained with data.split_seed = 0, now it is 5",
-        ("--seed_everything", "7"): "was trained with model.seed = 0, now it is 7",
+        ("--seed_everything", "7"): "was trained with data.seed = 0, now it is 7",
         ("--trainer.max_epochs", "8"): "schedule was made for 40 steps, but this run has 80",
     }.items():
         code, output = run("train", "--config", "vae", "--trainer.max_epochs", 4, "--ckpt_path", "last", *change)
@@ -728,9 +728,8 @@ def test_what_makes_a_number_doubtful_is_said(run: Run, tmp_path: Path, monkeypa
     arrays = ("--data", "Arrays", "--data.path", "grey.npy")
     code, output = run("train", "--model", "MAF", "--model.hidden", "[8]", *arrays, *SHORT)
     assert code == 0, output
-    assert (
-        "warning: column 0 of grey.npy takes only 17 distinct values in 480 examples (and 3 other dimensions" in output
-    )
+    assert "column 0 of grey.npy goes in steps of 0.0625 (17 distinct values in 480 examples) (likewise col" in output
+    assert "give integers as integers, with --data.levels" in output
     assert "MAF on grey.npy, test split" in output
     code, output = run("train", "--config", "nice", "--data", "MNIST", *SHORT, "--num_samples", 0)
     assert "warning: the data are binary" in output
@@ -871,3 +870,27 @@ def test_own_tables_and_labels_from_end_to_end(run: Run, tmp_path: Path) -> None
         1,
         True,
     )
+
+
+def test_too_little_memory_is_said(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*_: object) -> None:
+        torch.empty(2**55)
+
+    monkeypatch.setattr("vaeflow.commands.training.check_fits", refuse)
+    code, output = run("train", "--config", "vae")
+    assert code == 1, output
+    assert "error: there is not enough memory for another 144115188075855872 bytes: take smaller batches" in output
+
+
+def test_why_a_training_has_ended_is_said(run: Run) -> None:
+    short = ("train", "--config", "vae", "--pictures.every", 0, "--num_samples", 0, "--trainer.max_epochs", 60,
+             "--trainer.check_val_every_n_epoch", 1)  # fmt: skip
+    code, output = run(*short, "--trainer.max_time", "00:00:00:02")
+    assert code == 0, output
+    assert re.search(r"^training ended after epoch \d+, step \d+: its time was over\.$", output, re.MULTILINE)
+    assert re.search(r"^checkpoint  runs/vae/version_0/checkpoints/(best|last)\.ckpt$", output, re.MULTILINE)
+    stopping = {"monitor": "val/nll", "stopping_threshold": 1e9, "check_on_train_epoch_end": "false"}
+    options = [word for name, value in stopping.items() for word in (f"--trainer.callbacks.{name}", value)]
+    code, output = run(*short, "--trainer.callbacks", "EarlyStopping", *options, "--trainer.min_epochs", 2)
+    assert code == 0, output
+    assert "training ended after epoch 2, step 20: EarlyStopping saw val/nll improve no longer." in output

@@ -96,7 +96,7 @@ def test_replaced_data_are_not_evaluated_in_silence(change: str, run: Run, train
     code, output = run("evaluate", "--ckpt", BEST, "--json", "out.json")
     assert code == 0, output
     assert "warning: these are not the data that the model was trained on" in output
-    assert "--path names others" in output
+    assert "to use other data, pass --path" in output
     assert ("(160, 20 and 20 examples then, 200, 25 and 25 now)" in output) == (change == "grown")
     doubts = json.loads((trained / "out.json").read_text())["doubts"]
     assert any("not the data that the model was trained on" in doubt for doubt in doubts)
@@ -134,7 +134,7 @@ def test_another_file_of_that_name_is_not_read(run: Run, trained: Path, monkeypa
     (trained / "mine.npy").unlink()
     code, output = run("evaluate", "--ckpt", trained / BEST, "--json", "out.json")
     assert "these are not the data that the model was trained on" in output
-    assert "--path names others" in output
+    assert "to use other data, pass --path" in output
 
 
 def test_from_python_a_result_has_its_doubts(trained: Path) -> None:
@@ -150,7 +150,7 @@ def test_generated_data_have_an_identity_too() -> None:
     assert other is not None
     assert one == Digits(batch_size=7, seed=3).identity
     assert one.source is None
-    assert "the training, validation and test examples are others" in (one.difference_from(other) or "")
+    assert "the training, validation and test examples differ" in (one.difference_from(other) or "")
 
 
 def test_copies_of_training_examples_are_counted(run: Run, tmp_path: Path) -> None:

@@ -339,7 +339,7 @@ def load_weights(model: LightningModule, checkpoint: dict[str, Any], path: str |
 
 def load_data(path: str | Path, /, trust: Sequence[str] = (), **overrides: Any) -> Any:
     """The data module that a checkpoint's model was trained on, with some of its arguments replaced. When it is set up
-    it warns if its examples are others than those that the model was trained on.
+    it warns if its examples differ from those that the model was trained on.
 
     A path that was relative to the folder of the training is looked for there, and then here."""
     contents = read(path)[KEY]
@@ -352,7 +352,7 @@ def load_data(path: str | Path, /, trust: Sequence[str] = (), **overrides: Any) 
         if name not in inspect.signature(make).parameters:
             raise VaeflowError(f"{cls}, which the model was trained on, has no `{name}`.")
     data = make(**{**_original(description, identity, overrides), **overrides})
-    data.trained_on = identity
+    data.trained_on, data.is_moved = identity, bool({"path", "root"} & overrides.keys())
     return data
 
 
@@ -369,7 +369,7 @@ def _original(
     if not here.is_absolute() and here.exists() and not here.samefile(source):
         warnings.warn(
             f"the data are read from {source}, which the model was trained on, and not from {here.resolve()}: "
-            f"--{key} names others.",
+            f"to use other data, pass --{key}.",
             VaeflowWarning,
             stacklevel=3,
         )

@@ -62,7 +62,7 @@ class Identity:
         source = f", which came from {self.source}" if self.source else ""
         return (
             f"these are not the data that the model was trained on{source}: the "
-            f"{_joined([SPLITS[name] for name in differing])} examples are others{sizes}"
+            f"{_joined([SPLITS[name] for name in differing])} examples differ{sizes}"
         )
 
 

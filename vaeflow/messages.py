@@ -70,6 +70,14 @@ def main(command: Callable[[], None]) -> None:
             reason = str(error).splitlines()[0][:200]
             print(f"error: another process has ended, as it says, or cannot be reached ({reason}).", file=sys.stderr)
             sys.exit(1)
+        if _is_of_memory(error):
+            size = re.search(
+                r"tried to allocate ([\d.]+ \w+)|Unable to allocate ([\d.]+ \w+)", str(error), re.IGNORECASE
+            )
+            asked = f" for another {size[1] or size[2]}" if size else ""
+            advice = "take smaller batches, a smaller model, or a lower memory limit of the evaluation"
+            print(f"error: there is not enough memory{asked}: {advice}.", file=sys.stderr)
+            sys.exit(1)
         cause = _unwrapped(error)
         said: Any = _mendable(error) or (_said_by_a_class(str(error)) if _place_in_user_code(cause) is None else None)
         if said is None and (_is_refused_by_lightning(cause) or _is_of_the_disk(cause)):
@@ -105,6 +113,11 @@ def _plain_warnings() -> Iterator[None]:
 def _is_lost(error: Exception) -> bool:
     """Whether this process has waited for another that is no longer there."""
     return isinstance(error, DistBackendError) or "gloo/transport" in str(error)
+
+
+def _is_of_memory(error: Exception) -> bool:
+    """Whether the device or this machine has too little memory."""
+    return isinstance(error, (MemoryError, torch.OutOfMemoryError)) or "DefaultCPUAllocator" in str(error)
 
 
 def _is_refused_by_lightning(error: BaseException) -> bool:
@@ -219,6 +232,8 @@ def _one_sentence(message: str, options: set[str]) -> str:
         return f"`{key}` needs `{first}`: add --{key}.{first} VALUE." if key else f"{found[1]} is required."
     if found := re.search(r"Option '([\w.]+)' is not accepted|unrecognized arguments: --([\w.-]+)", message):
         name = found[1] or found[2]
+        if "config" not in options and name.rpartition(".")[2].replace("_", "-") in options:
+            return f"there is no key `{name}`; did you mean `{name.rpartition('.')[2]}`?"
         keys = {part for option in options for part in option.split(".")}
         if "config" in options:
             keys |= set(_keys())

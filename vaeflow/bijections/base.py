@@ -147,11 +147,10 @@ class Chain(Composition):
 
 
 class Inverse(Bijection):
-    """The same map the other way round: ``Inverse(f).forward`` is ``f.inverse``. A map that takes statistics of data,
-    such as batch normalisation, is refused.
+    """The same map the other way round: ``Inverse(f).forward`` is ``f.inverse``.
 
     It makes the density of a map whose fast direction is the other one cheap: an inverse autoregressive map becomes
-    a masked autoregressive one.
+    a masked autoregressive one. A map that takes statistics of data, such as batch normalisation, is refused.
 
     Args:
         features, context_features: as of any bijection.

@@ -33,7 +33,7 @@ from vaeflow.commands.arguments import (
 from vaeflow.data import DataModule
 from vaeflow.errors import VaeflowError
 from vaeflow.figures import attributes, interpolation, manifold, posteriors, samples
-from vaeflow.figures.images import check_drawable
+from vaeflow.figures.images import check_drawable, is_drawable
 from vaeflow.figures.plane import plane_of
 from vaeflow.figures.streaming import encoded, streamed
 from vaeflow.figures.style import save_animation, save_arrays, save_figure
@@ -65,7 +65,6 @@ def interpolate() -> None:
     endings = [".npz", *([] if args.animation == "none" else [f".{args.animation}"])]
     model, data, title, out, (numbers, *animated) = opened(parser, args, "interpolation.png", endings)
     space = space_of(model, args.space)
-    check_drawable(model.shape)
     _check_ends(args)
     if args.corners:
         x, y = chosen_examples(args, model, data, None, 1 if args.label and not args.file else 4)
@@ -76,9 +75,13 @@ def interpolate() -> None:
     )
     moving = f" ({', '.join(args.levels)} alone)" if args.levels else ""
     title = f"{title}: {args.method} in {space.title}{moving}"
+    save_arrays(numbers, walk.arrays())
+    if not is_drawable(model.shape):
+        print(f"there is no picture of data of shape {model.shape}, only of images and of points of the plane.")
+        say(numbers=numbers)
+        return
     plane = plane_of(data)
     save_figure(out, interpolation.draw(walk, title, model.levels, plane))
-    save_arrays(numbers, walk.arrays())
     say(picture=out, numbers=numbers)
     if plane is None and animated:
         save_animation(animated[0], interpolation.animation(walk, model.levels))

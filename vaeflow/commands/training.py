@@ -11,7 +11,7 @@ from shlex import quote
 from typing import Any
 
 from pytorch_lightning import Trainer
-from pytorch_lightning.callbacks import Timer
+from pytorch_lightning.callbacks import EarlyStopping, Timer
 from pytorch_lightning.loggers import CSVLogger, TensorBoardLogger
 from pytorch_lightning.plugins import DoublePrecision
 from pytorch_lightning.utilities.exceptions import MisconfigurationException, SIGTERMException
@@ -87,12 +87,26 @@ def _train(cli: TrainingCLI, folder: Path) -> None:
                     f"trainer.overfit_batches is {trainer.overfit_batches}, less than one of the batches."
                 ) from error
             raise
+    if trainer.is_global_zero and (reason := _why_stopped(trainer)):
+        print(f"training ended after epoch {trainer.current_epoch}, step {trainer.global_step}: {reason}.")
     if resume_from and trainer.global_step == steps_before and trainer.is_global_zero:
         print(f"{resume_from} is at step {steps_before}, the end of this run: there was nothing left to train.")
     if trainer.fast_dev_run:
         print("nothing is kept of a fast_dev_run, and nothing evaluated.")
     elif cli.config.num_samples != 0:
         finish(cli, folder, doubts)
+    elif trainer.is_global_zero:
+        print(f"{'checkpoint':<12}{cli.checkpoints.to_evaluate(trainer)}")
+
+
+def _why_stopped(trainer: Any) -> str | None:
+    """Why a training has ended before its last epoch, if a limit of the user's has ended it."""
+    for callback in trainer.callbacks:
+        if isinstance(callback, EarlyStopping) and callback.stopped_epoch:
+            return f"EarlyStopping saw {callback.monitor} improve no longer"
+        if isinstance(callback, Timer) and (left := callback.time_remaining()) is not None and left <= 0:
+            return "its time was over"
+    return None
 
 
 def _check_same(cli: TrainingCLI, path: str) -> int:
@@ -110,14 +124,15 @@ def _check_same(cli: TrainingCLI, path: str) -> int:
             "EMAWeightAveraging or WeightAveraging, whose runs can be resumed."
         )
     load_weights(cli.model, checkpoint, path)  # for its errors: Lightning loads the whole state later
-    for part, mine in (("model", cli.model.description), ("data", cli.datamodule.description)):
+    is_other = cli.datamodule.difference_from(Identity.from_description(checkpoint[KEY].get("identity")))
+    for part, mine in (("data", cli.datamodule.description), ("model", cli.model.description)):
+        if part == "model" and is_other:
+            raise VaeflowError(f"{path} cannot be resumed: {is_other}; resume with those, or start anew.")
         for key, before, now in differences(checkpoint[KEY][part], mine, part):
             if key.rpartition(".")[2] not in ("root", "path"):
                 raise VaeflowError(
                     f"{path} was trained with {key} = {before}, now it is {now}: resume with the same, or start anew."
                 )
-    if difference := cli.datamodule.difference_from(Identity.from_description(checkpoint[KEY].get("identity"))):
-        raise VaeflowError(f"{path} cannot be resumed: {difference}; resume with those, or start anew.")
     return int(checkpoint["global_step"])
 
 

@@ -21,8 +21,10 @@ MAX_LEVELS = 2**24
 
 
 class Arrays(DataModule):
-    """Vectors ``(N, D)`` or images ``(N, height, width[, channels])`` from a ``.npy`` or ``.npz`` file, or vectors from
-    a table ``.csv``, ``.tsv`` or ``.txt``, see :func:`~vaeflow.data.tables.read_table`.
+    """Vectors or images from a file of arrays, ``.npy`` or ``.npz``, or vectors from a table, ``.csv`` or the like.
+
+    Vectors are ``(N, D)``, images ``(N, height, width[, channels])``. Tables ``.csv``, ``.tsv`` and ``.txt`` hold
+    numbers alone, see :func:`~vaeflow.data.tables.read_table`: labels go into a ``.npz``.
 
     A ``.npz`` holds either ``train``, ``val`` and ``test``, perhaps with labels ``y_train``, ``y_val`` and ``y_test``,
     or one array (``x``, or the only one), perhaps with labels ``y``; where val or test is missing, a tenth of train,

@@ -58,6 +58,8 @@ class DataModule(LightningDataModule, ABC):
     """The file or folder that the examples are read from."""
     trained_on: Identity | None = None
     """Of the data that a checkpoint's model was trained on, where these are loaded as such."""
+    is_moved = False
+    """Whether somebody has said where these are, instead of those that a checkpoint's model was trained on."""
 
     def __init__(self, batch_size: int = 128, seed: int = 0) -> None:
         super().__init__()
@@ -119,8 +121,9 @@ class DataModule(LightningDataModule, ABC):
             self._check_unit(x)
         self.splits = splits
         if difference := self.difference_from(self.trained_on):
-            key = next((f": --{name} names others" for name in ("path", "root") if name in self.hparams), "")
-            warnings.warn(f"{difference}{key}.", VaeflowWarning, stacklevel=2)
+            key = next((name for name in ("path", "root") if name in self.hparams and not self.is_moved), None)
+            advice = f"; to use other data, pass --{key}" if key else ""
+            warnings.warn(f"{difference}{advice}.", VaeflowWarning, stacklevel=2)
 
     def _check_unit(self, x: Tensor) -> None:
         """Refuse training data whose squares are beyond the range of float64."""

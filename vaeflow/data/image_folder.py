@@ -15,8 +15,9 @@ from vaeflow.files import expanded
 
 
 class ImageFolder(DataModule):
-    """A folder of pictures, all in subfolders, whose names are the labels, or none. Hidden files and folders, and what
-    archives of macOS hold beside the pictures (``__MACOSX``), are none of them.
+    """A folder of pictures, all of them in subfolders, whose names are the labels, or none of them.
+
+    Hidden files and folders, and what archives of macOS hold beside the pictures (``__MACOSX``), are left out.
 
     If it holds nothing but folders ``train``, ``val`` and ``test`` (or ``valid``, ``validation``, ``dev``,
     ``training``, ``testing``), these are the splits, and the labels are the folders in them; where val or test is

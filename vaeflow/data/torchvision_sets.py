@@ -71,8 +71,9 @@ class MNIST(DataModule):
 
 
 class CIFAR10(DataModule):
-    """60,000 colour photographs of 32 × 32 pixels in ten classes (Krizhevsky 2009), split 45,000 / 5,000 / 10,000 in
-    file order.
+    """60,000 colour photographs of 32 × 32 pixels in ten classes, split 45,000 / 5,000 / 10,000 in file order.
+
+    Source: Krizhevsky 2009, "Learning multiple layers of features from tiny images".
 
     Args:
         root: folder that holds ``cifar-10-batches-py``; default the environment variable VAEFLOW_DATA, else ``data``.

@@ -42,10 +42,12 @@ def doubts_about_data(data: Any) -> Iterator[str]:
         )
     if rounded:
         step = steps[rounded[0]]
+        are_grey = len(rounded) == x.shape[1] and len(x[:, rounded[0]].unique()) <= 256
         yield (
             f"{data.dimension_name(rounded[0])} of {data.label} goes in steps of {step:.4g} "
             f"({len(x[:, rounded[0]].unique()):,} distinct values in {rows:,} examples){_others(data, rounded)}: "
-            f"{NO_BOUND}. Add noise between 0 and {step:.4g} to it, or leave it out."
+            f"{NO_BOUND}. Add noise between 0 and {step:.4g} to it, or leave it out"
+            f"{'; give integers as integers, with --data.levels' if are_grey else ''}."
         )
     if few:
         yield (

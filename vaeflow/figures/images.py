@@ -30,7 +30,7 @@ def check_drawable(shape: tuple[int, ...]) -> None:
     if not is_drawable(shape):
         raise VaeflowError(
             f"there is no picture of data of shape {shape}, only of images and of points of the plane: "
-            "`sample.py --npz` has the numbers."
+            "`interpolate.py`, and `sample.py --npz`, write numbers."
         )
 
 

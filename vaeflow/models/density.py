@@ -22,7 +22,9 @@ from vaeflow.noise import Noise
 
 
 class DensityModel(LikelihoodModel):
-    """log p(x) = log p(y) + log |det ∂y/∂x| of continuous data x, y being x pre-processed; and for integers
+    """log p(x) = log p(y) + log |det ∂y/∂x| of continuous data x, y being x pre-processed.
+
+    For integers it is
 
         log P(x) = log ∫ p(x + u) du ≥ E_u log p(x + u),    u uniform on (0, 1)^D,
 

@@ -265,7 +265,7 @@ class TrainedModel(LightningModule, ABC):
             if length != steps:
                 raise VaeflowError(
                     f"the learning rate's schedule was made for {length} steps, but this run has {steps}: "
-                    "resume with the same trainer.max_epochs and batch size."
+                    "resume with the same trainer.max_epochs and batch size, or start anew to train longer."
                 )
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
