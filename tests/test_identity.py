@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import json
 from collections.abc import Callable
 from pathlib import Path
@@ -209,3 +210,31 @@ def test_few_bits_repeat_by_themselves(run: Run, tmp_path: Path) -> None:
     assert (code, "30 of the 30 test examples (100.0%) are training examples as well." in output) == (0, True), output
     assert json.loads((tmp_path / "runs/mine/version_0/results.json").read_text())["doubts"] == []
     assert "doubtful" not in run("compare", "runs")[1]
+
+
+def test_data_that_the_model_is_not_of_are_refused_by_all_commands(run: Run, trained: Path) -> None:
+    np.save(trained / "wide.npy", np.random.default_rng(0).normal(size=(50, 4)))
+    for command in ("evaluate", "sample", "interpolate"):
+        code, output = run(command, "--ckpt", BEST, "--path", "wide.npy")
+        assert (code, r"made for data of shape (3,), but these have (4,)" in output) == (1, True), output
+
+
+def test_what_is_doubted_before_a_training_is_doubted_after_it(
+    run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    said = iter([["one", "two"], ["two", "three"]])
+    monkeypatch.setattr("vaeflow.commands.training.doubts_before", lambda *_: iter(next(said)))
+    evaluation = importlib.import_module("vaeflow.evaluation.evaluate")
+    monkeypatch.setattr(evaluation, "doubts_before", lambda *_: iter(next(said)))
+    np.save(tmp_path / "mine.npy", points())
+    code, output = run("train", *MAF, "--trainer.max_epochs", 1)
+    assert code == 0, output
+    assert json.loads((tmp_path / "runs/mine/version_0/results.json").read_text())["doubts"] == ["two", "three", "one"]
+
+
+def test_data_are_looked_through_once(run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    looks = list[object]()
+    monkeypatch.setattr("vaeflow.evaluation.doubts.doubts_about_data", lambda data: looks.append(data) or iter(["odd"]))
+    np.save(tmp_path / "mine.npy", points())
+    code, output = run("train", *MAF, "--trainer.max_epochs", 1)
+    assert (code, output.count("odd"), len(looks)) == (0, 2, 1), output

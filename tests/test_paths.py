@@ -12,9 +12,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from pytorch_lightning.loggers import CSVLogger
 
 from tests.test_cli import Run
 from vaeflow.checkpoint import read
+from vaeflow.curves import continue_curves
 
 EPOCH = ("train", "--config", "vae", "--trainer.accelerator", "cpu", "--trainer.check_val_every_n_epoch", 1,
          "--num_samples", 1, "--pictures.every", 0, "--data.batch_size", 640, "--model.lr_scheduler", "null",
@@ -239,12 +241,14 @@ def test_a_folder_that_holds_more_than_logs_is_never_removed(tmp_path: Path, mon
     monkeypatch.delenv(VERSION, raising=False)
     for name in ("best.ckpt", "notes.txt"):
         folder = RunFolder(str(tmp_path / "runs"), "mine")
+        folder.make()
         (folder.path / "checkpoints").mkdir()
         (folder.path / "events.out.tfevents.0").touch()
         (folder.path / "checkpoints" / name).touch()
         folder.discard_if_unused()
         assert files(folder.path) == {"events.out.tfevents.0", f"checkpoints/{name}"}
     empty = RunFolder(str(tmp_path / "runs"), "mine")
+    empty.make()
     (empty.path / "events.out.tfevents.0").touch()
     empty.discard_if_unused()
     assert not empty.path.exists()
@@ -274,3 +278,20 @@ def test_other_paths_are_expanded(run: Run, tmp_path: Path) -> None:
     assert run("density", best, "--path=$HOME/y.npy", "--out=~/density.png")[0] == 0
     assert (tmp_path / "home/density.png").is_file()
     assert not {"~", "$SCRATCH", "$HOME"} & set(os.listdir(tmp_path))
+
+
+def test_lines_of_curves_outlast_a_process_that_ends_while_they_are_taken_up(
+    run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    logged = ("--trainer.logger", "CSVLogger", "--trainer.logger.save_dir", "curves", "--trainer.log_every_n_steps", 1)
+    assert run(*EPOCH, 1, *logged)[0] == 0
+    (metrics,) = tmp_path.glob("curves/**/metrics.csv")
+    before = metrics.read_text()
+    with monkeypatch.context() as patch:
+        patch.setattr(CSVLogger, "experiment", property(lambda self: pytest.fail("the process ends here")))
+        with pytest.raises(pytest.fail.Exception):
+            continue_curves([CSVLogger(tmp_path / "curves", metrics.parents[1].name, metrics.parent.name)], 99, True)
+    assert not metrics.is_file()
+    assert run(*EPOCH, 2, *logged, "--ckpt_path", "last")[0] == 0
+    assert metrics.read_text().startswith(before.rstrip("\n").rpartition("\n")[0])
+    assert not list(tmp_path.glob("curves/**/*.kept"))

@@ -32,11 +32,11 @@ from vaeflow.files import expanded, whole
 from vaeflow.identity import Identity
 
 TRUSTED = ("vaeflow", "torch.nn", "torch.optim")
-LIGHTNING = tuple(
+LIGHTNING_PACKAGES = tuple(
     f"pytorch_lightning.{part}" for part in ("callbacks", "loggers", "plugins", "profilers", "strategies")
 )
 """Whose classes the config of a run may name as well."""
-PATHS = (
+NO_CLASSES = (
     "path", "root", "default_root_dir", "ckpt_path", "experiment", "dirpath", "filename", "save_dir", "name", "monitor",
     "trust",
 )  # fmt: skip
@@ -134,8 +134,8 @@ def check_config(config: Any, source: str, trust: Sequence[str] = ()) -> None:
     if isinstance(config, Mapping):
         for key, value in config.items():
             if key == "class_path" and isinstance(value, str) and "." in value:
-                resolve(value, object, (*LIGHTNING, *trust), source)
-            elif key not in PATHS or isinstance(value, Mapping):
+                resolve(value, object, (*LIGHTNING_PACKAGES, *trust), source)
+            elif key not in NO_CLASSES or isinstance(value, Mapping):
                 check_config(value, source, trust)
     elif isinstance(config, (list, tuple)):
         for value in config:
@@ -146,7 +146,7 @@ def check_config(config: Any, source: str, trust: Sequence[str] = ()) -> None:
                 f"{source} is continued in {config[:60]!r}: put it into one YAML yourself if you trust its author."
             )
         if re.fullmatch(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)+", config.strip()):
-            resolve(config.strip(), object, (*LIGHTNING, *trust), source)
+            resolve(config.strip(), object, (*LIGHTNING_PACKAGES, *trust), source)
         elif re.search(r"[\[{\t\n]", config):
             raise VaeflowError(f"{source} has {config[:60]!r}, which may be more of a config in a text: write it out.")
 

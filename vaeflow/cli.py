@@ -21,11 +21,11 @@ from vaeflow.configs import config_names, experiment_of, find_config, plain
 from vaeflow.curves import loggers_of
 from vaeflow.errors import VaeflowError
 from vaeflow.files import whole
-from vaeflow.launch import as_launched, forget_others
+from vaeflow.launch import as_launched
 from vaeflow.messages import is_ours
 from vaeflow.provenance import record_start
 from vaeflow.runs import RunFolder
-from vaeflow.trainer_arguments import SHOWN, callbacks_of, check_arguments, check_trainer, plugins_of
+from vaeflow.trainer_arguments import IN_HELP, callbacks_of, check_arguments, check_trainer, plugins_of
 
 Seed = restricted_number_type("Seed", int, [(">=", 0), ("<=", 2**32 - 1)])  # numpy's
 
@@ -51,7 +51,7 @@ class TrainingCLI(LightningCLI):
         for action in self.parser._actions:
             section, _, key = action.dest.partition(".")
             if section == "trainer":
-                action.help = SHOWN.get(key, action.help)
+                action.help = IN_HELP.get(key, action.help)
         titles = {
             "trainer": "Training (more keys: --print_config)",
             "model": "Model",
@@ -120,7 +120,6 @@ class TrainingCLI(LightningCLI):
 
     def before_instantiate_classes(self) -> None:
         config = self.config
-        forget_others()
         if config.experiment is None:
             config.experiment = experiment_of(config.config)
         self.folder = RunFolder(config.trainer.default_root_dir, config.experiment, config.ckpt_path)
@@ -132,6 +131,7 @@ class TrainingCLI(LightningCLI):
     def instantiate_trainer(self, **kwargs: Any) -> Trainer:
         config, made = self.config, self.config_init.trainer
         try:
+            self.folder.make()
             callbacks, self.checkpoints = callbacks_of(
                 made.callbacks, config.trainer, self.folder, config.checkpoint_every
             )
@@ -199,7 +199,7 @@ class Help(DefaultHelpFormatter):
     def add_argument(self, action: Any) -> None:
         """Called for each option; one without help would be left out of config.yaml as well."""
         section, _, key = action.dest.partition(".")
-        if section != "trainer" or key in SHOWN:
+        if section != "trainer" or key in IN_HELP:
             super().add_argument(action)
 
     def _get_help_string(self, action: Any) -> str:

@@ -25,7 +25,7 @@ def loggers_of(given: Any, folder: RunFolder) -> Logger | list[Logger] | bool:
     Args:
         given: the Trainer's argument ``logger``.
     """
-    version = folder.path.name if folder.version else None
+    version = folder.version
     if given in (None, True):
         return TensorBoardLogger(str(folder.root), folder.experiment, version, default_hp_metric=False)
     if not given:
@@ -47,7 +47,13 @@ def continue_curves(loggers: Iterable[Logger], step: int, is_resumed: bool) -> N
         VaeflowError: where there are lines of another run.
     """
     for logger in loggers:
-        if not isinstance(logger, CSVLogger) or not (path := Path(logger.log_dir, METRICS)).is_file():
+        if not isinstance(logger, CSVLogger):
+            continue
+        path = Path(logger.log_dir, METRICS)
+        aside = path.with_name(f"{METRICS}.kept")
+        if aside.is_file() and not path.is_file():  # of a process that was ended right here
+            aside.replace(path)
+        if not path.is_file():
             continue
         if not is_resumed:
             raise VaeflowError(
@@ -55,13 +61,15 @@ def continue_curves(loggers: Iterable[Logger], step: int, is_resumed: bool) -> N
             )
         lines = csv.DictReader(io.StringIO(path.read_text()))
         names, kept = list(lines.fieldnames or []), [line for line in lines if int(line["step"]) < step]
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # that they will be deleted
-            writer = logger.experiment
         text = io.StringIO()
         table = csv.DictWriter(text, names)
         table.writeheader()
         table.writerows(kept)
         with whole(path) as file:
             file.write(text.getvalue().encode())
+        path.replace(aside)  # since the logger deletes what is there when it is first asked for
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            writer = logger.experiment
+        aside.replace(path)
         writer.metrics_keys = names

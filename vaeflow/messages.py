@@ -34,6 +34,7 @@ import vaeflow.nets
 from vaeflow.callbacks import Pictures
 from vaeflow.configs import PATHS, config_names, expand_paths
 from vaeflow.errors import Stopped, VaeflowError, VaeflowWarning
+from vaeflow.launch import forget_others
 from vaeflow.memory import keep_freed_memory
 from vaeflow.quiet import quiet
 
@@ -53,6 +54,7 @@ def main(command: Callable[[], None]) -> None:
     sys.path.append(os.getcwd())  # your own classes, named in a config as module.Class
     debug = "--debug" in sys.argv
     try:
+        forget_others()
         with quiet(), _plain_warnings():
             command()
     except KeyboardInterrupt as stop:

@@ -54,7 +54,7 @@ def _advice(error: OSError) -> str:
 
 
 class RunFolder:
-    """The folder of one run: a new one, made when it is first asked for, or that of the run that is resumed.
+    """The folder of one run: a new one, which :meth:`make` makes, or that of the run that is resumed.
 
     Args:
         root: folder of all runs.
@@ -84,14 +84,17 @@ class RunFolder:
         """Whether the run that is resumed goes on in its own folder."""
         self._made: Path | None = None
 
-    @property
-    def path(self) -> Path:
-        """The folder. Processes that others have started may not know its name, and have no use for it."""
+    def make(self) -> None:
+        """Make the folder of a new run, if this process is the first; the others are told its name."""
         if self.version is None and VERSION not in os.environ and getattr(rank_zero_only, "rank", 0) == 0:
             os.environ[VERSION] = new_version(self.root / self.experiment)
             self._made = self.root / self.experiment / os.environ[VERSION]
         if self.version is None:
             self.version = os.environ.get(VERSION)
+
+    @property
+    def path(self) -> Path:
+        """The folder. Processes that others have started may not know its name, and have no use for it."""
         return self.root / self.experiment / (self.version or "")
 
     @property

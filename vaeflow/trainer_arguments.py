@@ -42,7 +42,7 @@ DEFAULTS = {
     "gradient_clip_val": 500.0,  # several times what any config has after its first steps
     "use_distributed_sampler": False,  # it pads; the data modules share out whole batches themselves
 }
-SHOWN = {
+IN_HELP = {
     "max_epochs": "passes over the training data",
     "max_time": "stop after so long, DD:HH:MM:SS",
     "accelerator": "cpu, gpu, …; by default the best at hand",
@@ -137,7 +137,9 @@ def callbacks_of(given: Any, trainer: Namespace, folder: RunFolder, every: int) 
             raise VaeflowError("trainer.callbacks has BaseFinetuning, which freezes nothing itself: take a subclass.")
         for kind, advice in REFUSED_CALLBACKS.items():
             if isinstance(callback, kind):
-                raise VaeflowError(f"trainer.callbacks has {type(callback).__name__}, which no run can have: {advice}.")
+                raise VaeflowError(
+                    f"trainer.callbacks has {type(callback).__name__}, which is not supported: {advice}."
+                )
         if isinstance(callback, StochasticWeightAveraging):
             _check_averaging(callback, trainer.max_epochs)
         if isinstance(callback, ModelCheckpoint):

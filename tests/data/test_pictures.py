@@ -196,6 +196,7 @@ def test_own_pictures_of_other_depths(tmp_path: Path, capfd: pytest.CaptureFixtu
         x = own_examples([tmp_path / "ink.png"], shape, 256, background)  # type: ignore[arg-type]
         assert x[0, 0].tolist() == (255.0 - GREY if background == "white" else 0.0 * GREY).tolist()
         assert f"ink.png is laid on {background}" in capfd.readouterr().err
+    assert own_examples([tmp_path / "grey.png"], shape, 300, as_they_are=True)[0, 0].tolist() == GREY.tolist()
     np.save(tmp_path / "none.npy", np.zeros((0, 6, 5)))
     with pytest.raises(VaeflowError, match="expected at least one example"):
         own_examples([tmp_path / "none.npy"], shape, 256)

@@ -11,8 +11,8 @@ from torch import Tensor
 
 from vaeflow.data.base import DataModule, Split, shuffled_split
 from vaeflow.data.files import load_arrays
-from vaeflow.data.splits import SPLITS, complete_splits, describe_cut, missing_splits, number_labels, split_called
-from vaeflow.data.tables import ENDINGS, read_table
+from vaeflow.data.splits import SPLIT_NAMES, complete_splits, describe_cut, missing_splits, number_labels, split_called
+from vaeflow.data.tables import TABLE_ENDINGS, read_table
 from vaeflow.errors import VaeflowError, VaeflowWarning, check_values
 from vaeflow.files import expanded
 
@@ -90,7 +90,7 @@ class Arrays(DataModule):
 
     def dimension_name(self, i: int) -> str:
         name = self.column_names[i] if self.column_names is not None else ""
-        if self.path.suffix.lower() in ENDINGS:  # of whose columns the errors of reading count from 1
+        if self.path.suffix.lower() in TABLE_ENDINGS:  # of whose columns the errors of reading count from 1
             return f"column {name!r}" if name else f"column {i + 1} of {self.shape[0]}"
         return super().dimension_name(i)
 
@@ -112,8 +112,8 @@ class Arrays(DataModule):
         ending = self.path.suffix.lower()
         if ending in (".npy", ".npz"):
             return load_arrays(self.path)
-        if ending not in ENDINGS:
-            raise VaeflowError(f"{self.path} is no {', '.join(('.npy', '.npz', *ENDINGS))} file.")
+        if ending not in TABLE_ENDINGS:
+            raise VaeflowError(f"{self.path} is no {', '.join(('.npy', '.npz', *TABLE_ENDINGS))} file.")
         try:
             table = read_table(self.path)
         except OSError as error:
@@ -154,7 +154,7 @@ class Arrays(DataModule):
         if first.dtype == np.uint8:
             return 256
         if all(map(_are_integers, arrays)):
-            is_pair = self.path.suffix.lower() in ENDINGS and first.shape[1:] == (2,)
+            is_pair = self.path.suffix.lower() in TABLE_ENDINGS and first.shape[1:] == (2,)
             commas = "; if its commas are decimal signs, write points instead" if is_pair else ""
             raise VaeflowError(
                 f"{self.path} holds integers alone: set --data.levels to their number L (they go from 0 to L − 1), or "
@@ -193,4 +193,4 @@ def _sort(arrays: dict[str, np.ndarray], path: Path) -> tuple[dict[str, np.ndarr
             f"{path} holds arrays {', '.join(arrays)}: expected train, val and test, perhaps with labels y_train, "
             "y_val and y_test, or x, perhaps with labels y, and nothing else."
         )
-    return {name: examples[name] for name in ("x", *SPLITS) if name in examples}, labels
+    return {name: examples[name] for name in ("x", *SPLIT_NAMES) if name in examples}, labels

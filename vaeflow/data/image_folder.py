@@ -8,7 +8,7 @@ import numpy as np
 import torch
 
 from vaeflow.data.base import DataModule, Split, shuffled_split
-from vaeflow.data.pictures import ENDINGS, Background, DecodedPicture, read_picture, scale_picture
+from vaeflow.data.pictures import PICTURE_ENDINGS, Background, DecodedPicture, read_picture, scale_picture
 from vaeflow.data.splits import check_classes, complete_splits, describe_cut, missing_splits, split_called
 from vaeflow.errors import VaeflowError, check_positive
 from vaeflow.files import expanded
@@ -103,9 +103,11 @@ class ImageFolder(DataModule):
     # ---------------------------------------------------------------------------------------------------- folders
 
     def _find_pictures(self) -> list[Path]:
-        paths = sorted(p for p in self.root.rglob("*") if p.suffix.lower() in ENDINGS and not self._is_hidden(p))
+        paths = sorted(
+            p for p in self.root.rglob("*") if p.suffix.lower() in PICTURE_ENDINGS and not self._is_hidden(p)
+        )
         if not paths:
-            raise VaeflowError(f"there are no pictures in {self.root.resolve()} ({', '.join(ENDINGS)}).")
+            raise VaeflowError(f"there are no pictures in {self.root.resolve()} ({', '.join(PICTURE_ENDINGS)}).")
         if len(paths) < 10:
             raise VaeflowError(f"{self.root.resolve()} holds {len(paths)} pictures, expected at least 10.")
         return paths

@@ -11,7 +11,7 @@ from PIL import Image, ImageOps
 
 from vaeflow.errors import VaeflowError
 
-ENDINGS = (".png", ".jpg", ".jpeg", ".bmp", ".gif", ".tif", ".tiff", ".webp", ".ppm", ".pgm")
+PICTURE_ENDINGS = (".png", ".jpg", ".jpeg", ".bmp", ".gif", ".tif", ".tiff", ".webp", ".ppm", ".pgm")
 Background = Literal["white", "black"]
 
 

@@ -12,7 +12,7 @@ from torch import Tensor
 from vaeflow.data.base import Split, shuffled_split
 from vaeflow.errors import VaeflowError
 
-SPLITS = {
+SPLIT_NAMES = {
     "train": ("train", "training"),
     "val": ("val", "valid", "validation", "dev"),
     "test": ("test", "testing"),
@@ -22,7 +22,7 @@ SPLITS = {
 
 def split_called(name: str) -> str | None:
     """The split that a name is of: train, val, test, or None."""
-    return next((split for split, names in SPLITS.items() if name.lower() in names), None)
+    return next((split for split, names in SPLIT_NAMES.items() if name.lower() in names), None)
 
 
 def missing_splits(given: Collection[str]) -> list[str]:
@@ -42,7 +42,7 @@ def complete_splits(splits: dict[str, Split], source: Path, seed: int | None) ->
             )
         cut = shuffled_split(x, y, (len(x) // 10, 0), seed)
         splits = {**splits, "train": cut["train"], name: cut["val"]}
-    return {name: splits[name] for name in SPLITS}
+    return {name: splits[name] for name in SPLIT_NAMES}
 
 
 def describe_cut(given: Collection[str]) -> str:

@@ -15,7 +15,7 @@ import numpy as np
 
 from vaeflow.errors import VaeflowError
 
-ENDINGS = (".csv", ".tsv", ".txt")
+TABLE_ENDINGS = (".csv", ".tsv", ".txt")
 MISSING = ("", "na", "n/a", "nan", "null", "none", "?", "-")
 """How files mark missing values, in lower case: beside numbers these are no names of columns."""
 UNNAMED = re.compile(r"(Unnamed: \d+(\.\d+)?)?")

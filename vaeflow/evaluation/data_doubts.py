@@ -14,7 +14,7 @@ VALUES = 2 * 10**7
 """How many numbers are looked at, at most."""
 COMMON, ATOMS = 0.005, 0.03
 """A value that more than the first share of the examples have is an atom; atoms of more than the second are doubted."""
-FAR = 100.0
+MOST_DEVIATIONS = 100.0
 """Standard deviations of the training data beyond which a value of another split is an outlier."""
 NO_BOUND = "a density of real numbers has no bound there, and its nll means nothing"
 
@@ -154,7 +154,7 @@ def _outliers(data: Any, train: Tensor) -> Iterator[str]:
                     f"{what}, so far from the others that of {before[column]:,} distinct values {after[column]:,} are "
                     "left in float32 once they are standardised: leave such examples out, or take logarithms."
                 )
-        elif farthest[column] > FAR:
+        elif farthest[column] > MOST_DEVIATIONS:
             yield (
                 f"{what} in the {split} split, {farthest[column]:.3g} standard deviations of the training data from "
                 "their mean: the nll is of that value alone."

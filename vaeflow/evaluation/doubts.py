@@ -6,6 +6,7 @@ import inspect
 import math
 from collections.abc import Iterator
 from typing import Any
+from weakref import WeakKeyDictionary
 
 import numpy as np
 import torch
@@ -17,6 +18,7 @@ from vaeflow.evaluation.data_doubts import doubts_about_data
 from vaeflow.noise import Noise
 
 Results = dict[str, Any]
+_of_data = WeakKeyDictionary[Any, list[str]]()  # a training asks before and after
 MOVED = 500
 """Examples whose density is compared with that of points nearby."""
 
@@ -91,7 +93,9 @@ def doubts_before(model: Any, data: Any) -> Iterator[str]:
     if difference := data.difference_from(model.trained_on or data.trained_on):
         yield f"{difference[:1].upper()}{difference[1:]}, and the model may have seen these test examples."
     if model.kind != "reverse-kl" and model.levels is None:
-        yield from doubts_about_data(data)
+        if data not in _of_data:
+            _of_data[data] = list(doubts_about_data(data))
+        yield from _of_data[data]
 
 
 @torch.no_grad()

@@ -225,13 +225,13 @@ def evaluate(
         )
     data.evaluate_on(split, limit)
     check_fits(model, data)
-    doubts = list(doubts_before(model, data))
     loop = Evaluation(model, data.num_evaluated, num_samples, seed, memory_mb)
     with quiet():
         trainer = trainer or evaluation_trainer()
         if shard == "samples" and model.kind != "reverse-kl":
             loop.likelihood.rank, loop.likelihood.world_size = trainer.global_rank, trainer.world_size
         data.shares_examples = not loop.shares_samples
+        doubts = list(doubts_before(model, data)) if trainer.is_global_zero else []
         if partial is not None:
             asked = {
                 "num_samples": loop.num_samples, "split": split, "seed": seed, "memory_mb": memory_mb, "limit": limit,
@@ -278,8 +278,10 @@ def evaluate(
         "git_commit": git_commit(),
         "world_size": trainer.world_size,
         "training_seconds": None,
-        **data.count_copies(),
     }
+    if not trainer.is_global_zero:
+        return {**results, "doubts": []}
+    results |= data.count_copies()
     doubts += [*doubts_about_density(model, data), *doubts_about_copies(model, results)]
     doubts += doubts_about_single_examples(results)
     return {**results, "doubts": doubts}

@@ -10,7 +10,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
 from vaeflow.evaluation.compare import Run, as_markdown, believed, title_of
-from vaeflow.figures.style import NAME, WIDTH, literal, pixels, save_figure, styled
+from vaeflow.figures.style import NAME_LENGTH, WIDTH, literal, pixels, save_figure, styled
 
 COLOURS = {"exact": "#0072B2", "dequantised": "#009E73", "importance-sampled": "#D55E00", "elbo": "#CC79A7",
            "reverse-kl": "#56B4E9"}  # fmt: skip
@@ -40,7 +40,9 @@ def draw(groups: Sequence[Sequence[Run]]) -> Figure:
                 axes.plot(-elbo, place, "o", mfc="white", mec=colour, ms=7, zorder=2)
             error = None if run.stderr is None else 2 * run.stderr
             axes.errorbar(run.score, place, xerr=error, fmt="o", color=colour, ms=7, capsize=3, zorder=3)
-        axes.set_yticks(list(places), [literal(f"{run.name} ({run.results['model']})", 2 * NAME) for run in group])
+        axes.set_yticks(
+            list(places), [literal(f"{run.name} ({run.results['model']})", 2 * NAME_LENGTH) for run in group]
+        )
         axes.set_ylim(len(group) - 0.5, -0.5)
         axes.margins(x=0.08)
         axes.grid(axis="x", alpha=0.3)

@@ -9,7 +9,7 @@ import torch
 from matplotlib.figure import Figure
 
 from vaeflow.evaluation.log_likelihood import log_likelihood
-from vaeflow.figures.style import NAME, WIDTH, headline, literal, styled
+from vaeflow.figures.style import NAME_LENGTH, WIDTH, headline, literal, styled
 from vaeflow.noise import Noise
 
 
@@ -39,6 +39,6 @@ def draw(model: Any, data: Any, points: int = 200, title: str | None = None) -> 
     headline(figure, (title or type(model).__name__) + bound)
     for ax, image, name in zip(axes, (theirs, ours), (data_name, "model"), strict=True):
         shown = ax.imshow(image, origin="lower", extent=extent, aspect="auto", vmin=0, vmax=np.quantile(theirs, 0.999))
-        ax.set(title=literal(name, NAME), xlabel="$x_1$", ylabel="$x_2$", box_aspect=1)
+        ax.set(title=literal(name, NAME_LENGTH), xlabel="$x_1$", ylabel="$x_2$", box_aspect=1)
     figure.colorbar(shown, ax=axes, label="density")
     return figure

@@ -16,7 +16,7 @@ from torch import Tensor
 from vaeflow.errors import VaeflowError
 from vaeflow.figures.images import GAP, Limits, mosaic, tiles
 from vaeflow.figures.streaming import streamed
-from vaeflow.figures.style import NAME, WIDTH, literal, styled
+from vaeflow.figures.style import NAME_LENGTH, WIDTH, literal, styled
 
 
 def check_plane(model: Any) -> None:
@@ -76,6 +76,12 @@ def scatter(axes: Axes, codes: Tensor, y: Tensor, names: Sequence[str]) -> None:
             z_1, z_2 = of_label.median(0).values.tolist()
             box = {"boxstyle": "round,pad=0.15", "fc": "white", "ec": f"C{label % 10}", "lw": 1}
             axes.annotate(
-                literal(name, NAME), (z_1, z_2), ha="center", va="center", fontsize=9, fontweight="bold", bbox=box
+                literal(name, NAME_LENGTH),
+                (z_1, z_2),
+                ha="center",
+                va="center",
+                fontsize=9,
+                fontweight="bold",
+                bbox=box,
             )
     axes.set(xlabel="$z_1$", ylabel="$z_2$")

@@ -17,7 +17,7 @@ from torch import Tensor
 
 from vaeflow.errors import VaeflowError
 from vaeflow.figures.streaming import progress
-from vaeflow.figures.style import NAME, WIDTH, headline, literal, styled
+from vaeflow.figures.style import NAME_LENGTH, WIDTH, headline, literal, styled
 from vaeflow.noise import Noise
 
 MASSES = (0.5, 0.9)
@@ -161,7 +161,7 @@ def draw(models: Sequence[ModelPosteriors], title: str, names: Sequence[str] | N
                                      colors=f"C{i % 10}", linestyles=style, linewidths=width)  # fmt: skip
         panels[0, k].contour(axis, axis, one.prior.exp().numpy(), levels=_levels(one.prior, one), colors="0.5",
                              linewidths=0.8)  # fmt: skip
-        panels[0, k].set_title(literal(one.name, NAME))
+        panels[0, k].set_title(literal(one.name, NAME_LENGTH))
         panels[1, k].set_title(
             f"mean −log p(x) {one.nll.mean():.2f} nats\nmean gap {one.gap.mean():.2f} nats", fontsize=8
         )
@@ -175,7 +175,7 @@ def draw(models: Sequence[ModelPosteriors], title: str, names: Sequence[str] | N
     labels = ["q(z|x), half and nine tenths of it", "p(z|x), exact"]
     if names is not None and len(names) <= 10:
         lines += [Line2D([], [], marker="o", ls="", color=f"C{i}") for i in range(len(names))]
-        labels += [f"label {literal(name, NAME)}" for name in names]
+        labels += [f"label {literal(name, NAME_LENGTH)}" for name in names]
     figure.legend(lines, labels, loc="outside lower center", ncols=6)
     headline(figure, title)
     return figure

@@ -13,7 +13,7 @@ from torch import Tensor
 from vaeflow.figures.images import Limits, blocks_of_tiles, grid, limits_of, rows_in_turn, show, tiles
 from vaeflow.figures.plane import Plane, show_plane
 from vaeflow.figures.streaming import progress, streamed
-from vaeflow.figures.style import NAME, WIDTH, headline, literal, styled
+from vaeflow.figures.style import NAME_LENGTH, WIDTH, headline, literal, styled
 from vaeflow.noise import Noise
 
 
@@ -132,7 +132,7 @@ def draw_side_by_side(samples: dict[str, Tensor], title: str, limits: Limits) ->
     panels = figure.subplots(1, len(samples), squeeze=False)[0]
     for axes, (name, x) in zip(panels, samples.items(), strict=True):
         show(axes, grid(x, limits, math.ceil(math.sqrt(len(x)))))
-        axes.set_title("\n".join(literal(line, NAME) for line in name.splitlines()))
+        axes.set_title("\n".join(literal(line, NAME_LENGTH) for line in name.splitlines()))
     headline(figure, title)
     return figure
 

@@ -19,7 +19,7 @@ styled = matplotlib.rc_context(fname=str(Path(__file__).with_name("vaeflow.mplst
 """Decorates what draws and what saves, when some colours are looked up: the style is that of the file beside this one,
 whatever the user's own settings are."""
 FIGURES = (".png", ".pdf", ".svg")
-NAME = 40
+NAME_LENGTH = 40
 """How many characters of a name a picture has room for."""
 WIDTH = 8.0
 """Of a figure in inches, at 120 dots each: what a README shows without scaling it down."""
@@ -33,7 +33,7 @@ def pixels(figure: Figure) -> np.ndarray:
     return np.asarray(canvas.buffer_rgba())[..., :3].copy()
 
 
-def shortened(text: str, most: int = NAME) -> str:
+def shortened(text: str, most: int = NAME_LENGTH) -> str:
     """Text of at most so many characters, an ellipsis for the rest."""
     return text if len(text) <= most else f"{text[: most - 1]}…"
 

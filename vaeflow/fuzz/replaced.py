@@ -199,10 +199,11 @@ def _wrong_evaluation(case: Case, first: CommandOutcome, last: CommandOutcome, f
     said = [doubt for doubt in after["doubts"] if doubt not in before["doubts"]]
     if not all(" ".join(doubt.split()) in " ".join(last.output.split()) for doubt in said):
         return f"the table does not say what results.json does: {json.dumps(said)}"
+    if data == "other":
+        is_said = any("not the data that the model was trained on" in doubt for doubt in said)
+        return None if is_said else f"nothing is said of it (nll {before['nll']}, then {after['nll']})"
     if said:
         return f"there is a doubt: {said[0]}" if data == "same" else None
-    if data == "other":
-        return f"nothing is said of it (nll {before['nll']}, then {after['nll']})"
     return None if after["nll"] == before["nll"] else f"the nll was {before['nll']} and is {after['nll']}"
 
 

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-SHOWN = 8
+MOST_NAMED = 8
 """How many examples are named."""
 
 
@@ -43,8 +43,8 @@ def whose(values: Mapping[str, Tensor], index: Tensor) -> str:
     """The examples one of whose terms ``(batch,)`` is not finite, or else all of the batch, by their indices."""
     bad = torch.stack([~torch.isfinite(value.detach()) for value in values.values()]).any(0)
     found = (index[bad] if bad.any() else index).tolist()
-    more = f" and {len(found) - SHOWN} more" if len(found) > SHOWN else ""
-    return f"example{'s' * (len(found) > 1)} {', '.join(map(str, found[:SHOWN]))}{more}"
+    more = f" and {len(found) - MOST_NAMED} more" if len(found) > MOST_NAMED else ""
+    return f"example{'s' * (len(found) > 1)} {', '.join(map(str, found[:MOST_NAMED]))}{more}"
 
 
 def where(model: nn.Module, compute: Callable[[], object]) -> str:
