@@ -34,7 +34,7 @@ TRAINED: dict[str, tuple[object, ...]] = {
     "toys/iaf": TOY,
     "energy_u1_planar": TOY,
     "mnist/vae": ("--trainer.limit_train_batches", 5),
-    "mnist/realnvp": ("--trainer.limit_train_batches", 5),
+    "mnist/realnvp": ("--trainer.limit_train_batches", 5, "--model.hidden", "[64]"),
 }
 """Each is trained for one epoch."""
 PLANE = ("toys/nice", "toys/iaf", "energy_u1_planar")

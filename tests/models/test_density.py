@@ -72,6 +72,9 @@ class Stub(SimpleNamespace):
     def statistics(self) -> tuple[Tensor, Tensor]:
         return self.x.double().mean(0), self.x.double().std(0, correction=0)
 
+    def dimension_name(self, i: int) -> str:
+        return f"column {i}"
+
     def first_batch(self) -> tuple[Tensor, Tensor, Tensor]:
         return self.x, torch.zeros(len(self.x)), torch.arange(len(self.x))
 

@@ -318,7 +318,7 @@ def test_continuous_data_come_back_in_their_units() -> None:
 
 def statistics(mean: torch.Tensor, scale: torch.Tensor) -> SimpleNamespace:
     """What a data module knows of its training data."""
-    return SimpleNamespace(statistics=lambda: (mean, scale))
+    return SimpleNamespace(statistics=lambda: (mean, scale), dimension_name="column {}".format)
 
 
 def test_data_far_from_zero_keep_their_digits() -> None:
