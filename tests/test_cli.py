@@ -887,10 +887,15 @@ def test_why_a_training_has_ended_is_said(run: Run) -> None:
              "--trainer.check_val_every_n_epoch", 1)  # fmt: skip
     code, output = run(*short, "--trainer.max_time", "00:00:00:02")
     assert code == 0, output
-    assert re.search(r"^training ended after epoch \d+, step \d+: its time was over\.$", output, re.MULTILINE)
+    assert re.search(r"^training ended after epoch \d+, step \d+: the time limit was reached\.$", output, re.MULTILINE)
     assert re.search(r"^checkpoint  runs/vae/version_0/checkpoints/(best|last)\.ckpt$", output, re.MULTILINE)
     stopping = {"monitor": "val/nll", "stopping_threshold": 1e9, "check_on_train_epoch_end": "false"}
     options = [word for name, value in stopping.items() for word in (f"--trainer.callbacks.{name}", value)]
     code, output = run(*short, "--trainer.callbacks", "EarlyStopping", *options, "--trainer.min_epochs", 2)
     assert code == 0, output
-    assert "training ended after epoch 2, step 20: EarlyStopping saw val/nll improve no longer." in output
+    assert "training ended after epoch 2, step 20: EarlyStopping: Stopping threshold reached: val/nll = " in output
+    code, output = run(*short, "--trainer.max_epochs", 2, "--trainer.callbacks", "EarlyStopping", *options,
+                       "--trainer.min_epochs", 2)  # fmt: skip
+    assert (code, "training ended" in output) == (0, False), output
+    code, output = run(*short, "--trainer.callbacks", "EarlyStopping", *options)
+    assert (code, "training ended after epoch 1, step 10: EarlyStopping: Stopping" in output) == (0, True), output

@@ -15,7 +15,7 @@ import torch
 from pytorch_lightning.loggers import CSVLogger
 
 from tests.test_cli import Run
-from vaeflow.checkpoint import read
+from vaeflow.checkpoint import keep_weights, read
 from vaeflow.curves import continue_curves
 
 EPOCH = ("train", "--config", "vae", "--trainer.accelerator", "cpu", "--trainer.check_val_every_n_epoch", 1,
@@ -196,7 +196,6 @@ def test_what_was_best_comes_along_into_another_experiment(run: Run, tmp_path: P
     code, output = run(*EPOCH, 3, "--ckpt_path", late)
     assert code == 0, output
     assert json.loads((best.parents[1] / "results.json").read_text())["weights"] == "best.ckpt, epoch 3"
-    assert read(late)["callbacks"]
 
 
 @pytest.mark.parametrize(
@@ -295,3 +294,38 @@ def test_lines_of_curves_outlast_a_process_that_ends_while_they_are_taken_up(
     assert run(*EPOCH, 2, *logged, "--ckpt_path", "last")[0] == 0
     assert metrics.read_text().startswith(before.rstrip("\n").rpartition("\n")[0])
     assert not list(tmp_path.glob("curves/**/*.kept"))
+
+
+def test_a_run_is_resumed_from_a_checkpoint_of_ones_own(run: Run, tmp_path: Path) -> None:
+    """Which lies in a folder below that of the best: it comes along, also where nothing is left to train."""
+    own = ("--trainer.callbacks", "ModelCheckpoint", "--trainer.callbacks.save_top_k", -1)
+    assert run(*EPOCH, 2, *own)[0] == 0
+    (last,) = (tmp_path / "runs/vae/version_0/checkpoints/ModelCheckpoint").glob("epoch=1-*.ckpt")
+    code, output = run(*EPOCH, 2, *own, "--ckpt_path", last)
+    assert code == 0, output
+    assert "there was nothing left to train" in output
+    results = json.loads((tmp_path / "runs/vae/version_1/results.json").read_text())
+    assert results["checkpoint"] == "runs/vae/version_1/checkpoints/best.ckpt"
+
+
+@pytest.mark.parametrize("damage", ["weights alone", "cut off"])
+def test_a_best_checkpoint_that_cannot_be_read_is_forgotten(damage: str, run: Run, tmp_path: Path) -> None:
+    assert run(*EPOCH, 1)[0] == 0
+    best = tmp_path / "runs/vae/version_0/checkpoints/best.ckpt"
+    if damage == "weights alone":
+        keep_weights(best, tmp_path / "weights.ckpt")
+        (tmp_path / "weights.ckpt").replace(best)
+    else:
+        best.write_bytes(best.read_bytes()[:1000])
+    code, output = run(*EPOCH, 2, "--ckpt_path", "last")
+    assert code == 0, output
+    assert json.loads((best.parents[1] / "results.json").read_text())["weights"] == "best.ckpt, epoch 2"
+
+
+def test_a_finished_run_without_validation_goes_on_elsewhere(run: Run, tmp_path: Path) -> None:
+    blind = ("--trainer.limit_val_batches", 0)
+    assert run(*EPOCH, 1, *blind)[0] == 0
+    last = tmp_path / "runs/vae/version_0/checkpoints/last.ckpt"
+    code, output = run(*EPOCH, 1, *blind, "--experiment", "again", "--ckpt_path", last)
+    assert code == 0, output
+    assert json.loads((tmp_path / "runs/again/version_0/results.json").read_text())["weights"] == "last.ckpt, epoch 1"

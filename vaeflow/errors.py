@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import math
+import operator
 import signal
-from numbers import Integral
 from typing import Any
 
 import torch
@@ -97,8 +97,8 @@ def check_values(name: str, x: Tensor, levels: int | None = None) -> None:
     check_finite(name, x, f": {advice}")
     if levels is None or not x.numel():
         return
-    if not x.is_floating_point() and not x.is_signed():
-        x = x.to(torch.int64)  # torch has no order of those of more than 8 bits
+    if x.dtype in (torch.uint16, torch.uint32, torch.uint64):
+        x = x.to(torch.int64)  # torch has no order of those
     low, high = (bound.item() for bound in torch.aminmax(x))
     fractions = x.is_floating_point() and not torch.equal(x, x.floor())
     if low < 0 or high >= levels:
@@ -144,6 +144,15 @@ def check_mapped(name: str, output: Any, like: Tensor) -> tuple[Tensor, Tensor]:
     return output
 
 
+def is_integer(value: object) -> bool:
+    """Whether a value counts something: an int, or a scalar of numpy's or torch's."""
+    try:
+        operator.index(value)  # type: ignore[arg-type]
+    except TypeError:
+        return False
+    return True
+
+
 def check_positive(**sizes: int) -> None:
     """Raise a :class:`VaeflowError` unless every size is an integer of at least 1.
 
@@ -153,7 +162,7 @@ def check_positive(**sizes: int) -> None:
     vaeflow.errors.VaeflowError: steps is 0, expected at least 1.
     """
     for name, size in sizes.items():
-        if not isinstance(size, Integral):
+        if not is_integer(size):
             raise VaeflowError(f"{name} is {size!r}, expected an integer.")
         if size < 1:
             raise VaeflowError(f"{name} is {size}, expected at least 1.")

@@ -17,7 +17,6 @@ FEW = 2**10
 """Up to how many numbers one slow operation takes less time than many fast ones."""
 
 _LEAST = {dtype: -math.log(torch.finfo(dtype).max) for dtype in (torch.float32, torch.float64)}
-"""Below this exp(−x) overflows, and the second derivative of torch's logaddexp is NaN."""
 
 
 def softplus(x: Tensor) -> Tensor:
@@ -26,9 +25,14 @@ def softplus(x: Tensor) -> Tensor:
         return F.softplus(x)
     if not is_eager():
         return _softplus(x)
-    if 0 < x.numel() <= FEW and x.detach().min().item() > _LEAST.get(x.dtype, 0.0):
+    if x.numel() <= FEW and not (x.requires_grad and torch.is_grad_enabled() and _reaches_far(x)):
         return torch.logaddexp(x, torch.zeros_like(x))
     return _Softplus.apply(x)
+
+
+def _reaches_far(x: Tensor) -> bool:
+    """Whether a number is so low that exp(−x) overflows, and the second derivative of torch's logaddexp is NaN."""
+    return x.numel() > 0 and x.detach().min().item() <= _LEAST.get(x.dtype, 0.0)
 
 
 def log_sigmoid(x: Tensor) -> Tensor:

@@ -16,13 +16,12 @@ from __future__ import annotations
 import math
 import zlib
 from dataclasses import dataclass, replace
-from numbers import Integral
 
 import torch
 from torch import Tensor
 
 from vaeflow.compiled import attempt, is_eager
-from vaeflow.errors import VaeflowError
+from vaeflow.errors import VaeflowError, is_integer
 
 
 def _signed(word: int) -> int:
@@ -89,7 +88,7 @@ class Noise:
 
     def __post_init__(self) -> None:
         for name in ("seed", "epoch", "first_sample"):
-            if not isinstance(value := getattr(self, name), Integral):
+            if not is_integer(value := getattr(self, name)):
                 raise VaeflowError(f"{name} of Noise is {value!r}, expected an integer.")
         if self.index is None:
             return

@@ -145,3 +145,15 @@ def test_a_split_alone_is_no_training_data(name: str, tmp_path: Path) -> None:
     np.savez(tmp_path / "t.npz", **{name: np.random.default_rng(0).normal(size=(50, 2))})
     with pytest.raises(VaeflowError, match=f"holds {name} alone, expected train as well"):
         Arrays(str(tmp_path / "t.npz"))
+
+
+def test_commas_between_semicolons_are_decimal_signs(tmp_path: Path) -> None:
+    (tmp_path / "t.csv").write_text("temp;mass\n37,125;12,500\n36,900;11,250\n")
+    assert read_table(tmp_path / "t.csv").values.tolist() == [[37.125, 12.5], [36.9, 11.25]]
+
+
+@pytest.mark.parametrize("first", ["1999,2000", "1850,1851"])
+def test_intervals_of_years_are_no_header(first: str, tmp_path: Path) -> None:
+    (tmp_path / "t.csv").write_text(f"{first}\n1985,2003\n1990,1995\n")
+    table = read_table(tmp_path / "t.csv")
+    assert (len(table.values), table.column_names) == (3, None)

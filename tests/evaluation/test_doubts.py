@@ -14,7 +14,7 @@ from tests.test_cli import Run
 from vaeflow.data import Arrays, Toy
 from vaeflow.data.toys import TOYS
 from vaeflow.evaluation.data_doubts import doubts_about_data, lie_on_a_surface
-from vaeflow.evaluation.doubts import doubts_about_density
+from vaeflow.evaluation.doubts import dominant_example, doubts_about_density
 from vaeflow.models import Gaussian, NeuralSplineFlow
 
 RNG = np.random.default_rng
@@ -85,14 +85,56 @@ def test_few_values_are_doubted_by_name(tmp_path: Path) -> None:
     assert "column 1 of mine.npy takes only 5 distinct values in 800 examples" in doubt
 
 
-@pytest.mark.parametrize(("count", "digits"), [(500, 1), (4000, 1), (20_000, 1), (20_000, 2), (30_000, 2)])
-def test_rounded_columns_are_doubted_with_their_step(count: int, digits: int, tmp_path: Path) -> None:
-    """However many examples there are, and wherever zero is."""
-    x = RNG(0).normal(size=(count, 4))
-    x[:, 2] = 273.15 + (20 * RNG(1).normal(size=count)).round(digits)
-    (doubt,) = doubts(tmp_path, x)
-    assert f"column 2 of mine.npy goes in steps of {10.0**-digits:g} (" in doubt
-    assert f"Add noise between 0 and {10.0**-digits:g} to it" in doubt
+@pytest.mark.parametrize("dtype", [np.float64, np.float32])
+@pytest.mark.parametrize("count", [500, 4000, 20_000, 30_000])
+@pytest.mark.parametrize("step", [0.5, 0.1, 0.02])
+def test_rounded_columns_are_doubted_with_their_step(step: float, count: int, dtype: type, tmp_path: Path) -> None:
+    """However many examples there are, in either precision, and wherever zero is."""
+    x = RNG(0).normal(size=(count, 2))
+    x[:, 1] = 273.15 + step * (RNG(1).normal(size=count) / step).round()
+    (doubt,) = doubts(tmp_path, x.astype(dtype))
+    assert f"column 1 of mine.npy goes in steps of {step:g} (" in doubt
+    assert f"Add noise between 0 and {step:g} to it" in doubt
+
+
+def test_columns_are_rounded_to_steps_of_their_own(tmp_path: Path) -> None:
+    x = RNG(0).normal(size=(20_000, 4))
+    x[:, 0], x[:, 2:] = x[:, 0].round(1), x[:, 2:].round(2)
+    first, second = doubts(tmp_path, x)
+    assert "column 0 of mine.npy goes in steps of 0.1 (" in first
+    assert "likewise" not in first
+    assert "column 2 of mine.npy goes in steps of 0.01 (" in second
+    assert "(likewise column 3)" in second
+
+
+def test_missing_values_among_rounded_ones_are_doubted(tmp_path: Path) -> None:
+    x = RNG(0).normal(size=(4000, 2))
+    x[:, 1] = np.where(RNG(1).random(4000) < 0.3, -999.0, x[:, 1].round(1))
+    found = doubts(tmp_path, x)
+    assert any("column 1 of mine.npy has the value -999" in doubt for doubt in found)
+
+
+def test_fine_steps_change_nothing(tmp_path: Path) -> None:
+    """The nll of a thousandth of a standard deviation is that of real numbers."""
+    x = RNG(0).normal(size=(30_000, 3))
+    assert doubts(tmp_path, x.round(3)) == []
+    nlls = []
+    for values in (x, x.round(3)):
+        np.save(tmp_path / "mine.npy", values)
+        data, model = Arrays(str(tmp_path / "mine.npy")), Gaussian(shape=(3,)).eval()
+        model.initialise(data)
+        nlls.append(-model.log_prob(data.examples("test", torch.arange(3000))[0]).mean().item())
+    assert nlls[1] == pytest.approx(nlls[0], abs=1e-3)
+
+
+@pytest.mark.parametrize("count", [50, 200, 1000])
+def test_a_dominant_example_is_one_far_from_all_others(count: int) -> None:
+    for seed in range(50):
+        nll = 3 + RNG(seed).chisquare(4, size=count) / 2
+        assert dominant_example(nll) is None
+        nll[7] = 300
+        assert dominant_example(nll) == {"index": 7, "nll": 300.0, "nll_of_others": np.delete(nll, 7).mean()}
+    assert dominant_example(np.full(count, 181.326) + 1e-13 * RNG(0).normal(size=count)) is None
 
 
 @pytest.mark.parametrize("levels", [30, 1000, 20_000])

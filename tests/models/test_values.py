@@ -17,7 +17,7 @@ from vaeflow.bijections import Chain, Coupling, Standardise, UnitInterval
 from vaeflow.checkpoint import load
 from vaeflow.data import Digits, Toy
 from vaeflow.distributions import Gaussian
-from vaeflow.errors import VaeflowError
+from vaeflow.errors import VaeflowError, check_values
 from vaeflow.evaluation import evaluate
 from vaeflow.noise import Noise
 
@@ -236,8 +236,6 @@ def test_codes_and_contexts_are_of_any_type(name: str, dtype: torch.dtype) -> No
         (ONE_HOT.numpy(), "context is of type ndarray, expected a tensor"),
         (ONE_HOT[:, :2], r"context has shape \(3, 2\), expected \(..., batch, 3\)"),
         (ONE_HOT[:2], r"context has shape \(2, 3\), expected \(3, 3\), a row for each example"),
-        (ONE_HOT[:1], r"context has shape \(1, 3\), expected \(3, 3\), a row for each example"),
-        (ONE_HOT[None], r"context has shape \(1, 3, 3\), expected \(3, 3\), a row for each example"),
         (ONE_HOT.log(), "example 0 of context holds NaN or infinity"),
     ],
 )
@@ -280,8 +278,8 @@ def test_noise_is_what_it_should_be(name: str) -> None:
 def test_numbers_that_are_asked_for() -> None:
     model = OF_INTEGERS["VAE"]().eval()
     for ask, message in {
-        lambda: model.sample(-1, Noise()): "n is -1, expected at least 1",
-        lambda: model.sample(2.5, Noise()): r"n is 2\.5, expected an integer",
+        lambda: model.sample(-1, Noise()): "n is -1, expected an integer of 0 or more",
+        lambda: model.sample(2.5, Noise()): r"n is 2\.5, expected an integer of 0 or more",
         lambda: model.sample(2, Noise(), temperature="a"): "temperature is 'a', expected a number of 0 or more",
         lambda: model.log_prob(X, num_samples=2.5): r"num_samples is 2\.5, expected an integer",
         lambda: model.log_weights(X, Noise(), 0): "num_samples is 0, expected at least 1",
@@ -292,10 +290,18 @@ def test_numbers_that_are_asked_for() -> None:
         lambda: load(None): "None is no path",  # type: ignore[arg-type]
         lambda: Digits().examples("test", "a"): "index is 'a', expected a tensor of integers",  # type: ignore[arg-type]
         lambda: Digits().examples("test", [0.5]): r"index is of torch\.float32 and shape",  # type: ignore[arg-type]
-        lambda: Digits().examples("test", 3): r"and shape \(\), expected integers \(count,\)",  # type: ignore[arg-type]
+        lambda: Digits().examples("test", 3): "index is 3, expected a tensor of integers",  # type: ignore[arg-type]
     }.items():
         with pytest.raises(VaeflowError, match=message):
             ask()
+    assert len(model.sample(0, Noise())) == 0
+    draw = model.sample(3, Noise(), temperature=0.5)
+    assert torch.equal(model.sample(torch.tensor(3), Noise(), temperature=torch.tensor(0.5)), draw)
+    assert torch.equal(model.sample(np.int64(3), Noise(seed=np.int32(0)), temperature=np.float32(0.5)), draw)
+    assert torch.equal(model.log_prob(X, num_samples=torch.tensor(3)), model.log_prob(X, num_samples=3))
+    mask = torch.arange(300) < 2
+    assert torch.equal(Digits().examples("test", mask)[0], Digits().examples("test", torch.arange(2))[0])
+    assert len(Digits().examples("test", [])[0]) == 0  # type: ignore[arg-type]
     x, y = Digits().examples("test", [1, 2])  # type: ignore[arg-type]
     assert torch.equal(x, Digits().examples("test", torch.tensor([1, 2]))[0])
     assert len(y) == 2
@@ -318,3 +324,38 @@ def test_labels_and_examples_of_unsigned_types(dtype: torch.dtype) -> None:
     torch.testing.assert_close(model.encode(X.to(dtype), ONE_HOT), model.encode(X, ONE_HOT))
     with pytest.raises(VaeflowError, match="y has values from 1 to 3, expected integers 0 to 2"):
         model.context_of(torch.arange(1, 4).to(dtype))
+
+
+def test_a_model_within_another_module_follows_its_moves() -> None:
+    model = GIVEN["VAE"]().eval()
+    outer = torch.nn.ModuleList([model]).double()
+    assert outer[0].decode(Z, ONE_HOT).dtype == torch.float64
+    assert torch.nn.ModuleList([model]).to("meta")[0].device == torch.device("meta")
+
+
+@pytest.mark.parametrize("name", GIVEN)
+def test_one_context_is_of_many_codes_and_each_code_may_have_its_own(name: str) -> None:
+    model = GIVEN[name]().eval()
+    one, all_alike = model.decode(Z, ONE_HOT[:1]), model.decode(Z, ONE_HOT[[0, 0, 0]])
+    torch.testing.assert_close(one, all_alike)
+    both = model.decode(torch.stack([Z, -Z]), torch.stack([ONE_HOT, ONE_HOT.flip(0)]))
+    torch.testing.assert_close(both[1], model.decode(-Z, ONE_HOT.flip(0)))
+
+
+def test_a_grid_of_codes_is_of_every_example() -> None:
+    model = OF_INTEGERS["VAE"]().eval()
+    grid, noise = torch.linspace(-1, 1, 14).view(7, 1, 2), Noise(index=torch.arange(3))
+    for found, expected in zip(
+        model.log_joint(X, grid, noise), model.log_joint(X, grid.expand(-1, 3, -1), noise), strict=True
+    ):
+        torch.testing.assert_close(found.expand(7, 3), expected)
+    along, _ = model.log_joint(X[:1], grid.transpose(0, 1), Noise(index=torch.arange(1)))
+    torch.testing.assert_close(along[0], model.log_joint(X, grid.expand(-1, 3, -1), noise)[0][:, 0])
+
+
+def test_bytes_are_looked_at_as_they_are() -> None:
+    """In no more memory than they take, however many there are."""
+    x = torch.zeros(2**20, dtype=torch.uint8)
+    with torch.profiler.profile(profile_memory=True) as profile:
+        check_values("x", x, 256)
+    assert max(event.cpu_memory_usage for event in profile.key_averages()) < 2**16

@@ -43,7 +43,8 @@ class Standardise(Bijection):
         """
         constant = (scale <= 0).flatten().nonzero().flatten().tolist()
         if constant:
-            others = f", and so are {len(constant) - 1:,} others" if len(constant) > 1 else ""
+            count = len(constant) - 1
+            others = f", and so {'are' if count > 1 else 'is'} {count:,} other{'s' * (count > 1)}" if count else ""
             raise VaeflowError(
                 f"{name(constant[0])} is constant in the training data{others}: a constant has no density, so leave it "
                 "out, or give integers (images as uint8), whose likelihood is of integers."

@@ -6,6 +6,7 @@ import math
 import os
 import signal
 import threading
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -103,6 +104,7 @@ class Checkpoints(ModelCheckpoint):
         paths = {"dirpath": self.dirpath, "best_model_path": best, "kth_best_model_path": best}
         scores = {"best_model_score": score if best else None, "best_k_models": {best: score} if best else {}}
         last = os.path.join(str(self.dirpath), "last.ckpt")
+        last = last if os.path.isfile(last) else str(self.resumed or "")
         super().load_state_dict({**state_dict, **paths, **scores, "last_model_path": last})
         self._metrics = state_dict.get("metrics", {})
 
@@ -110,12 +112,14 @@ class Checkpoints(ModelCheckpoint):
         """Whether the best checkpoint so far, of this score, is there; one in another folder is copied."""
         if self.resumed is None or score is None:
             return False
-        mine, theirs = (Path(str(folder), "best.ckpt") for folder in (self.dirpath, self.resumed.resolve().parent))
-        found = next((path for path in (mine, theirs) if path.is_file() and _score_of(path) == score.item()), None)
-        if found == theirs != mine and getattr(rank_zero_only, "rank", 0) == 0:
+        beside = self.resumed.resolve().parent
+        folders = (Path(str(self.dirpath)), beside, beside.parent)  # the last is of a ModelCheckpoint of the user's own
+        mine, *theirs = (folder / "best.ckpt" for folder in folders)
+        found = next((path for path in (mine, *theirs) if path.is_file() and _score_of(path) == score.item()), None)
+        if found not in (None, mine) and getattr(rank_zero_only, "rank", 0) == 0:
             mine.parent.mkdir(parents=True, exist_ok=True)
             with whole(mine) as file:
-                file.write(theirs.read_bytes())
+                file.write(found.read_bytes())
         return found is not None
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
@@ -217,9 +221,12 @@ class Checkpoints(ModelCheckpoint):
 
 
 def _score_of(best: Path) -> float | None:
-    """The score for which a checkpoint is the best of its run."""
-    states = (state for name, state in read(best)["callbacks"].items() if name.startswith(Checkpoints.__name__))
-    return next((state["best_model_score"].item() for state in states if state["best_model_score"] is not None), None)
+    """The score for which a checkpoint is the best of its run; None if it is damaged, or holds weights alone."""
+    with suppress(VaeflowError):
+        for name, state in read(best).get("callbacks", {}).items():
+            if name.startswith(Checkpoints.__name__) and isinstance(score := state.get("best_model_score"), Tensor):
+                return score.item()
+    return None
 
 
 class Unchanged(Callback):

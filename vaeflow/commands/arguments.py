@@ -61,7 +61,7 @@ def add_checkpoint(parser: Parser, several: bool = False) -> None:
         "--experiment",
         type=str,
         default=None,
-        help=f"instead: what was evaluated of the newest run{s} of this name",
+        help=f"instead: the checkpoint{s} that the newest run{s} of this name was evaluated with",
         **many,
     )
     add("--runs", type=str, default="runs", help="folder of all runs")

@@ -100,13 +100,15 @@ def _train(cli: TrainingCLI, folder: Path) -> None:
 
 
 def _why_stopped(trainer: Any) -> str | None:
-    """Why a training has ended before its last epoch, if a limit of the user's has ended it."""
+    """Why a training has ended before its last epoch, if a callback has asked for it."""
+    if not trainer.should_stop or trainer.current_epoch == trainer.max_epochs:
+        return None
     for callback in trainer.callbacks:
-        if isinstance(callback, EarlyStopping) and callback.stopped_epoch:
-            return f"EarlyStopping saw {callback.monitor} improve no longer"
         if isinstance(callback, Timer) and (left := callback.time_remaining()) is not None and left <= 0:
-            return "its time was over"
-    return None
+            return "the time limit was reached"
+        if isinstance(callback, EarlyStopping) and (reason := getattr(callback, "stopping_reason_message", None)):
+            return f"EarlyStopping: {reason.partition(' Signaling')[0].strip(' .')}"
+    return "a callback asked for it"
 
 
 def _check_same(cli: TrainingCLI, path: str) -> int:

@@ -222,9 +222,11 @@ class DataModule(LightningDataModule, ABC):
         x, y = self._split(split)
         if not isinstance(index, Tensor) or index.dim() != 1 or index.dtype != torch.int64:
             try:
-                index = torch.as_tensor(index)
+                index = torch.as_tensor(index, dtype=None if len(index) else torch.int64)
             except (TypeError, ValueError, RuntimeError):
                 raise VaeflowError(f"index is {index!r}, expected a tensor of integers.") from None
+            if index.dtype == torch.bool and index.shape == (len(x),):
+                index = index.nonzero().flatten()
             if index.dim() != 1 or index.is_floating_point() or index.is_complex() or index.dtype == torch.bool:
                 raise VaeflowError(
                     f"index is of {index.dtype} and shape {tuple(index.shape)}, expected integers (count,)."

@@ -18,6 +18,8 @@ from vaeflow.errors import VaeflowError
 TABLE_ENDINGS = (".csv", ".tsv", ".txt")
 MISSING = ("", "na", "n/a", "nan", "null", "none", "?", "-")
 """How files mark missing values, in lower case: beside numbers these are no names of columns."""
+FIRST_YEAR, LAST_YEAR = 1800, 2100
+"""Successive numbers between these, above others, are the names of columns."""
 UNNAMED = re.compile(r"(Unnamed: \d+(\.\d+)?)?")
 """What pandas and R write above row numbers, and what pandas calls such a column when it has read and written it."""
 
@@ -112,7 +114,7 @@ def read_table(path: Path) -> NumericTable:
         raise VaeflowError(f"{path} cannot be read as a table ({error}).") from None
     if len(commas.signs) > 1:
         raise VaeflowError(f"{path} has numbers with decimal commas and others with points: use points for all.")
-    if commas.ambiguous and not commas.are_decimal:
+    if commas.ambiguous and not commas.are_decimal and layout.separator != ";":  # which stands for decimal commas
         raise VaeflowError(
             f"{path} holds {commas.ambiguous}, and each number with a comma has three digits behind it: write decimal "
             "points, or leave out what parts thousands."
@@ -225,7 +227,8 @@ def _is_header(cells: Sequence[str], below: Sequence[Sequence[str]], separator: 
         return True
     if not any(value is not None and math.isfinite(value) for value in values):
         return True
-    if _are_years(values) and not any(_are_years([_value(cell, separator) for cell in row]) for row in below):
+    numbers_below = [value for row in below for cell in row if (value := _value(cell, separator)) is not None]
+    if _are_years(values) and not any(FIRST_YEAR <= value <= LAST_YEAR for value in numbers_below):
         return True
     has_index = cells[0] == ""
     if list(cells[has_index:]) != [str(i) for i in range(len(cells) - has_index)]:
@@ -237,7 +240,8 @@ def _are_years(values: Sequence[float | None]) -> bool:
     """Whether numbers are successive years, with nothing or one other cell before them."""
     years = [value for value in values[values[0] is None :] if value is not None]
     steps = {later - year for year, later in itertools.pairwise(years)}
-    return len(years) >= len(values) - 1 and steps in ({1.0}, {-1.0}) and min(years) >= 1800 and max(years) <= 2100
+    is_range = len(years) > 1 and min(years) >= FIRST_YEAR and max(years) <= LAST_YEAR
+    return is_range and len(years) >= len(values) - 1 and steps in ({1.0}, {-1.0})
 
 
 def _names_in_comment(path: Path, separator: str | None) -> list[str] | None:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
-from numbers import Real
 
 import torch
 from torch import Tensor, nn
@@ -203,6 +202,10 @@ class FlowDensity(Density):
 
 def check_temperature(temperature: float) -> float:
     """The temperature, if it is one."""
-    if not isinstance(temperature, Real) or not 0 <= temperature < math.inf:
+    try:
+        is_valid = 0 <= float(temperature) < math.inf
+    except (TypeError, ValueError):
+        is_valid = False
+    if not is_valid:
         raise VaeflowError(f"temperature is {temperature!r}, expected a number of 0 or more.")
     return temperature

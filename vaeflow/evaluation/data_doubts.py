@@ -16,6 +16,8 @@ COMMON, ATOMS = 0.005, 0.03
 """A value that more than the first share of the examples have is an atom; atoms of more than the second are doubted."""
 MOST_DEVIATIONS = 100.0
 """Standard deviations of the training data beyond which a value of another split is an outlier."""
+COARSE = 0.01
+"""Standard deviations between neighbouring values from which on a flow may put a peak on each."""
 NO_BOUND = "a density of real numbers has no bound there, and its nll means nothing"
 
 
@@ -29,25 +31,30 @@ def doubts_about_data(data: Any) -> Iterator[str]:
     count, dimension = data.count("train"), math.prod(data.shape)
     rows = min(count, 20_000, max(1000, VALUES // dimension))
     x = data.examples("train", torch.arange(rows))[0].flatten(1).double()
-    few, atoms = _columns_of_few_values(x), _atoms(x)
-    whole = [column for column in _columns_of_integers(x) if column not in few]
-    steps = {column: step for column in sorted({*few, *atoms} - {*whole}) if (step := _step_of(x[:, column])) != 1}
-    rounded = [column for column, step in steps.items() if step]
-    few = [column for column in few if column not in rounded]
-    atoms = {column: atom for column, atom in atoms.items() if column not in {*few, *whole, *rounded}}
+    repeated, atoms = _columns_that_repeat(x), _atoms(x)
+    whole = [column for column in _columns_of_integers(x) if column not in repeated]
+    steps = {column: _step_of(x[:, column]) for column in repeated}
+    coarse = {c: step for c, step in steps.items() if step not in (0.0, 1.0) and step >= COARSE * x[:, c].std()}
+    few = [column for column in repeated if steps[column] in (0.0, 1.0)]
+    rounded = [column for column in repeated if column not in few]
+    atoms = {
+        column: atom
+        for column, atom in atoms.items()
+        if column not in {*few, *whole} and (column not in rounded or _stands_out(x[:, column]))
+    }
     if whole:
         yield (
             f"{data.dimension_name(whole[0])} of {data.label} holds whole numbers alone{_others(data, whole)}: "
             f"{NO_BOUND}. Leave it out, or add noise between 0 and 1 if it counts something."
         )
-    if rounded:
-        step = steps[rounded[0]]
-        are_grey = len(rounded) == x.shape[1] and len(x[:, rounded[0]].unique()) <= 256
+    for step in dict.fromkeys(f"{step:.4g}" for step in coarse.values()):
+        columns = [column for column in coarse if f"{coarse[column]:.4g}" == step]
+        distinct = len(x[:, columns[0]].unique())
+        are_grey = len(columns) == x.shape[1] and distinct <= 256
         yield (
-            f"{data.dimension_name(rounded[0])} of {data.label} goes in steps of {step:.4g} "
-            f"({len(x[:, rounded[0]].unique()):,} distinct values in {rows:,} examples){_others(data, rounded)}: "
-            f"{NO_BOUND}. Add noise between 0 and {step:.4g} to it, or leave it out"
-            f"{'; give integers as integers, with --data.levels' if are_grey else ''}."
+            f"{data.dimension_name(columns[0])} of {data.label} goes in steps of {step} ({distinct:,} distinct values "
+            f"in {rows:,} examples){_others(data, columns)}: {NO_BOUND}. Add noise between 0 and {step} to it, or "
+            f"leave it out{'; give integers as integers, with --data.levels' if are_grey else ''}."
         )
     if few:
         yield (
@@ -70,7 +77,7 @@ def doubts_about_data(data: Any) -> Iterator[str]:
             f"some dimensions of {data.label} are a linear function of the others: {NO_BOUND}; leave those dimensions "
             "out."
         )
-    elif not (few or whole or atoms or outliers) and lie_on_a_surface(x):
+    elif not (repeated or whole or atoms or outliers) and lie_on_a_surface(x):
         yield (
             f"the examples of {data.label} lie on a curve or surface of fewer than {dimension} dimensions: {NO_BOUND}; "
             "leave out what is a function of other dimensions, or add noise of the size of the measurements' error."
@@ -80,12 +87,12 @@ def doubts_about_data(data: Any) -> Iterator[str]:
 def _others(data: Any, columns: list[int]) -> str:
     """That the same is true of other columns than the first."""
     names = [data.dimension_name(column) for column in columns[1:4]]
-    more = len(columns) - 4
-    listed = f"{', '.join(names[:-1])} and {names[-1]}" if len(names) > 1 and more <= 0 else ", ".join(names)
-    return f" (likewise {listed}{f' and {more:,} others' if more > 0 else ''})" if names else ""
+    if (more := len(columns) - 4) > 0:
+        names.append(f"{more:,} more")
+    return f" (likewise {', '.join(names)})" if names else ""
 
 
-def _columns_of_few_values(x: Tensor) -> list[int]:
+def _columns_that_repeat(x: Tensor) -> list[int]:
     """The columns of examples ``(N, D)`` in which at least half of the values occur before; no constants, which models
     refuse."""
     ordered = x.sort(0).values
@@ -98,9 +105,18 @@ def _step_of(x: Tensor) -> float:
     values = x.unique()
     if len(values) < 10:
         return 0.0
-    step = values.diff().min()
-    steps = (values - values[0]) / step
-    return step.item() if bool(((steps - steps.round()).abs() < 1e-3).all()) else 0.0
+    eps = torch.finfo(torch.float32 if torch.equal(values, values.float().double()) else torch.float64).eps
+    gaps, width = values.diff(), (values[-1] - values[0]).item()
+    near = gaps[gaps < 1.5 * gaps.min()].mean().item()  # of neighbours, whose errors cancel
+    step = width / round(width / near)
+    error = ((values - values[0]) / step - ((values - values[0]) / step).round()).abs().max().item()
+    return step if error < min(0.1, 1e-3 + 4 * eps * values.abs().max().item() / step) else 0.0
+
+
+def _stands_out(x: Tensor) -> bool:
+    """Whether the most common of values ``(N,)`` stands more than three times as often as any other."""
+    counts = x.unique(return_counts=True)[1].sort(descending=True).values
+    return len(counts) > 1 and int(counts[0]) > 3 * int(counts[1])
 
 
 def _columns_of_integers(x: Tensor) -> list[int]:

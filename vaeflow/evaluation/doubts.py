@@ -19,6 +19,12 @@ from vaeflow.noise import Noise
 
 Results = dict[str, Any]
 _of_data = WeakKeyDictionary[Any, list[str]]()  # a training asks before and after
+COPIES = {
+    "num_in_training": "are training examples as well",
+    "num_in_validation": "are validation examples as well, by which the best checkpoint is chosen",
+    "num_repeated": "repeat others, so that fewer are independent than the standard error takes for granted",
+}
+"""What results count of examples that are others as well, and what is said of them."""
 MOVED = 500
 """Examples whose density is compared with that of points nearby."""
 
@@ -134,26 +140,32 @@ def doubts_about_copies(model: Any, results: Results) -> Iterator[str]:
             yield sentence
 
 
-def doubts_about_single_examples(results: Results) -> Iterator[str]:
-    """A sentence if one of at least 20 examples has more than half of the variance of their nll, and is 40 times as
-    far from the median as half of them are: such as one far from all others, by which the mean is made."""
-    nll = results["nll_by_example"]
+def dominant_example(nll: np.ndarray | None) -> Results | None:
+    """The one of at least 20 examples that has more than half of the variance of their nll, and is 40 times as far from
+    the median as half of them are, if there is one: such as one far from all others. A model of lighter tails than the
+    data have such examples, too.
+
+    Returns:
+        its index, its nll, and the mean nll of the others.
+    """
     if nll is None or len(nll) < 20:
-        return
+        return None
     squares, distances = np.square(nll - nll.mean()), np.abs(nll - np.median(nll))
     i = int(squares.argmax())
-    if squares[i] > 0.5 * squares.sum() and distances[i] > max(40 * np.median(distances), 1e-3 * np.abs(nll).max()):
-        others = np.delete(nll, i).mean()
-        yield (
-            f"Example {i} of the {results['split']} split has an nll of {nll[i]:.4g} nats, without which that of all "
-            f"would be {others:.4g}, not {results['nll']:.4g}, and more than half of the variance: look at it."
-        )
+    if squares[i] <= 0.5 * squares.sum() or distances[i] <= max(40 * np.median(distances), 1e-3 * np.abs(nll).max()):
+        return None
+    return {"index": i, "nll": float(nll[i]), "nll_of_others": float(np.delete(nll, i).mean())}
 
 
 def remarks_on(results: Results) -> Iterator[str]:
     """Sentences on results: why not to believe them, and whether they are loose."""
     yield from doubts_about(results)
     yield from (sentence for copies, sentence in _copies(results) if copies and sentence not in results["doubts"])
+    if one := results.get("dominant_example"):
+        yield (
+            f"Example {one['index']} of the {results['split']} split, whose nll is {one['nll']:.4g}, has more than "
+            f"half of the variance: without it the nll would be {one['nll_of_others']:.4g}, not {results['nll']:.4g}."
+        )
     samples = results.get("effective_sample_size")
     if results["kind"] == "importance-sampled" and samples is not None and samples < 2:
         yield "Fewer than two effective samples for each example: the bound is loose, take more samples."
@@ -178,11 +190,7 @@ def doubts_about(results: Results) -> Iterator[str]:
 def _copies(results: Results) -> Iterator[tuple[int, str]]:
     """How many of the examples that were evaluated are others as well, and a sentence on it."""
     count = results["num_examples"]
-    for name, what in {
-        "num_in_training": "are training examples as well",
-        "num_in_validation": "are validation examples as well, by which the best checkpoint is chosen",
-        "num_repeated": "repeat others, so that fewer are independent than the standard error takes for granted",
-    }.items():
+    for name, what in COPIES.items():
         copies = results.get(name) or 0
         yield copies, f"{copies:,} of the {count:,} {results['split']} examples ({copies / count:.1%}) {what}."
 

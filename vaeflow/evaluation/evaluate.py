@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 import torch
-from pytorch_lightning import LightningDataModule, LightningModule, Trainer
+from pytorch_lightning import LightningModule, Trainer
 from torch import Tensor
 from torch.backends import cudnn
 from torchmetrics.utilities.distributed import gather_all_tensors
@@ -17,9 +17,10 @@ import vaeflow
 from vaeflow.checkpoint import describe
 from vaeflow.errors import VaeflowError, check_positive
 from vaeflow.evaluation.doubts import (
+    COPIES,
+    dominant_example,
     doubts_about_copies,
     doubts_about_density,
-    doubts_about_single_examples,
     doubts_before,
 )
 from vaeflow.evaluation.log_likelihood import rows_within
@@ -218,7 +219,7 @@ def evaluate(
         What ``results.json`` holds: nll ± stderr in nats for each example, bpd, elbo, kl, reconstruction, what kind
         of number nll is, and of what data; and what is beside it in ``results.npy``, ``nll_by_example``, an array.
     """
-    if not (issubclass(type(model), LightningModule) and issubclass(type(data), LightningDataModule)):
+    if not (hasattr(model, "log_weights_of") and hasattr(data, "evaluate_on")):
         raise VaeflowError(
             f"evaluate was given {type(model).__name__} and {type(data).__name__}, expected a model and its data, such "
             "as vaeflow.load(checkpoint) and vaeflow.load_data(checkpoint)."
@@ -280,10 +281,9 @@ def evaluate(
         "training_seconds": None,
     }
     if not trainer.is_global_zero:
-        return {**results, "doubts": []}
-    results |= data.count_copies()
+        return {**results, **dict.fromkeys(COPIES), "dominant_example": None, "doubts": []}
+    results |= {**data.count_copies(), "dominant_example": dominant_example(loop.results["nll_by_example"])}
     doubts += [*doubts_about_density(model, data), *doubts_about_copies(model, results)]
-    doubts += doubts_about_single_examples(results)
     return {**results, "doubts": doubts}
 
 
@@ -338,7 +338,7 @@ def check_fits(model: Any, data: Any) -> None:
 
 @torch.no_grad()
 def sampling_seconds(model: Any, n: int = 64) -> float:
-    """Wall time of drawing n samples, after two draws to warm up: machine code is compiled with the first."""
+    """Wall time of drawing n samples, after one or two draws to warm up: machine code is compiled with the first."""
 
     def draw(n: int) -> float:
         context = model.context_of(torch.zeros(n, dtype=torch.int64, device=model.device))

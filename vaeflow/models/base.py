@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Callable, Iterable, Iterator
-from typing import Any
+from typing import Any, NoReturn
 
 import torch
 from torch import Tensor, nn
@@ -21,6 +21,7 @@ from vaeflow.errors import (
     check_shape,
     check_tensor,
     check_values,
+    is_integer,
 )
 from vaeflow.evaluation.log_likelihood import LogWeights, log_likelihood, log_mean_exp, rows_within
 from vaeflow.latents import LatentSpace
@@ -87,7 +88,7 @@ class LikelihoodModel(TrainedModel):
         """
         check_positive(num_samples=num_samples)
         log_weights = self.log_weights_of(x, context)
-        return log_weights(self._checked_noise(noise, len(x)), num_samples)
+        return log_weights(self._checked_noise(noise, len(x), x.device), num_samples)
 
     def log_prob(
         self, x: Tensor, context: Tensor | None = None, num_samples: int | None = None, noise: Noise | None = None
@@ -110,7 +111,7 @@ class LikelihoodModel(TrainedModel):
         x, context = self._checked_given(x, context)
         num_samples = self.evaluation_samples if num_samples is None else num_samples
         check_positive(num_samples=num_samples)
-        noise = self._checked_noise(Noise() if noise is None else noise, len(x))
+        noise = self._checked_noise(Noise() if noise is None else noise, len(x), x.device)
         training = self.training
         self.eval()  # batch normalisation is that of the training set
         try:
@@ -140,18 +141,18 @@ class LikelihoodModel(TrainedModel):
             mean: the mean of p(x|z) instead of a draw from it.
         """
 
-    def noise_of_samples(self, n: int, noise: Noise, context: Tensor | None) -> Noise:
-        """The noise of n samples, after a look at their context; with no indices, they are 0 … n − 1."""
-        check_positive(n=n)
-        self._checked_context(context, n)
-        return self._checked_noise(noise, n)
+    def _checked_draw(self, n: int, noise: Noise, context: Tensor | None) -> tuple[Noise, Tensor | None]:
+        """The noise of n samples, and their context."""
+        if not is_integer(n) or n < 0:
+            raise VaeflowError(f"n is {n!r}, expected an integer of 0 or more.")
+        return self._checked_noise(noise, n, self.device), self._checked_context(context, n)
 
-    def _checked_noise(self, noise: Noise, batch: int) -> Noise:
-        """A source of noise for so many examples; with no indices, they are 0 … batch − 1."""
+    def _checked_noise(self, noise: Noise, batch: int, device: torch.device) -> Noise:
+        """A source of noise for so many examples on a device; with no indices, they are 0 … batch − 1."""
         if not isinstance(noise, Noise):
             raise VaeflowError(f"noise is {noise!r}, expected a source of it, such as vaeflow.Noise(seed=1).")
         if noise.index is None:
-            return noise.at(torch.arange(batch, device=self.device))
+            return noise.at(torch.arange(batch, device=device))
         if len(noise.index) != batch:
             raise VaeflowError(f"noise has {len(noise.index)} indices, expected {batch}, one for each example.")
         return noise
@@ -159,17 +160,34 @@ class LikelihoodModel(TrainedModel):
     def _checked_context(self, context: Tensor | None, batch: int) -> Tensor | None:
         """A context ``(batch, context_features)`` in the model's number type, None for a model that has none."""
         check_context(context, self.context_features)
+        if context is not None and context.shape[:-1] != (batch,):
+            self._refuse_context(context, batch)
+        return None if context is None else self._checked_numbers("context", context)
+
+    def _checked_context_of(self, z: Tensor, context: Tensor | None) -> Tensor | None:
+        """A context of codes ``(..., batch, D)``: a row for each of the batch, for each code, or one for all."""
+        check_context(context, self.context_features)
         if context is None:
             return None
-        if len(context) != batch or context.dim() != 2:
-            raise VaeflowError(
-                f"context has shape {tuple(context.shape)}, expected ({batch}, {self.context_features}), a row for "
-                "each example."
-            )
-        context = context.to(self.dtype)
-        if self._can_look_at(context):
-            check_finite("context", unwrapped(context))
-        return context
+        if context.shape[:-1] == (1,):
+            context = context.expand(z.shape[-2], -1)
+        if context.shape[:-1] not in (z.shape[:-1], z.shape[-2:-1]):
+            self._refuse_context(context, z.shape[-2])
+        return self._checked_numbers("context", context)
+
+    def _refuse_context(self, context: Tensor, batch: int) -> NoReturn:
+        raise VaeflowError(
+            f"context has shape {tuple(context.shape)}, expected ({batch}, {self.context_features}), a row for each "
+            "example."
+        )
+
+    def _checked_numbers(self, name: str, value: Tensor) -> Tensor:
+        """Finite numbers ``(..., features)`` in the model's number type; on a GPU, which would wait for it, nothing is
+        looked at."""
+        value = value.to(self.dtype)
+        if value.device.type == "cpu" and self._can_look_at(value):
+            check_finite(name, unwrapped(value.flatten(0, -2)))
+        return value
 
     def _checked_given(self, x: Tensor, context: Tensor | None) -> tuple[Tensor, Tensor | None]:
         """Data that the model can be of, and their context."""
@@ -179,17 +197,15 @@ class LikelihoodModel(TrainedModel):
     def _checked_code(self, z: Tensor, features: int) -> Tensor:
         """Finite codes ``(..., batch, features)`` in the model's number type."""
         check_shape("z", z, features)
-        z = z.to(self.dtype)
-        if self._can_look_at(z):
-            check_finite("z", unwrapped(z.flatten(0, -2)))
-        return z
+        return self._checked_numbers("z", z)
 
     def _checked_cube(self, u: Tensor) -> Tensor:
-        """Points ``(..., batch, code_features)`` strictly inside the unit cube, of whatever type: few fit into float32
-        near 1."""
+        """Points ``(..., code_features)`` strictly inside the unit cube; of any type, as float32 has few near 1."""
+        check_tensor("u", u)
         if self.code_features:  # else there is something else to say
-            check_shape("u", u, self.code_features)
-            if u.numel() and self._can_look_at(u):
+            if u.shape[-1:] != (self.code_features,):
+                raise VaeflowError(f"u has shape {tuple(u.shape)}, expected (..., {self.code_features}).")
+            if u.numel() and u.device.type == "cpu" and self._can_look_at(u):
                 low, high = (bound.item() for bound in unwrapped(u).aminmax())
                 if not (low > 0 and high < 1):
                     raise VaeflowError(f"u has values from {low:g} to {high:g}, expected some between 0 and 1.")

@@ -94,8 +94,7 @@ class DensityModel(LikelihoodModel):
             temperature: what the standard deviation of the base is multiplied by.
             mean: changes nothing here: a sample is the value itself, without noise to average.
         """
-        noise = self.noise_of_samples(n, noise, context)
-        context = self._checked_context(context, n)
+        noise, context = self._checked_draw(n, noise, context)
         return self._in_units_of_data(self.density.sample(noise, context, temperature))
 
     def encode(self, x: Tensor, context: Tensor | None = None) -> Tensor:
@@ -113,17 +112,17 @@ class DensityModel(LikelihoodModel):
                 have no derivative: asking for one raises a :class:`VaeflowError`, so pass False to differentiate.
         """
         z = self._checked_code(z, self.dimension)
-        context = self._checked_context(context, z.shape[-2])
+        context = self._checked_context_of(z, context)
         return self._in_units_of_data(self.density.decode(z, context), floor)
 
     def trajectory(self, z: Tensor, context: Tensor | None = None) -> Iterator[Tensor]:
         z = self._checked_code(z, self.dimension)
-        context = self._checked_context(context, z.shape[-2])
+        context = self._checked_context_of(z, context)
         for y in self.density.trajectory(z, context):
             yield self._in_units_of_data(y, floor=False)
 
     def icdf(self, u: Tensor) -> Tensor:
-        return self.density.icdf(self._checked_cube(u)).to(self.dtype)
+        return self.density.icdf(self._checked_cube(u))
 
     @property
     def latent_slices(self) -> dict[str, slice]:

@@ -101,7 +101,8 @@ class ReverseKL(LikelihoodModel):
     def sample(
         self, n: int, noise: Noise, context: Tensor | None = None, temperature: float = 1.0, mean: bool = False
     ) -> Tensor:
-        return self.density.sample(self.noise_of_samples(n, noise, context), None, temperature)
+        noise, _ = self._checked_draw(n, noise, context)
+        return self.density.sample(noise, None, temperature)
 
     def encode(self, x: Tensor, context: Tensor | None = None) -> Tensor:
         return self.density.encode(self._checked(x))
@@ -113,7 +114,7 @@ class ReverseKL(LikelihoodModel):
         return self.density.trajectory(self._checked_code(z, self.dimension))
 
     def icdf(self, u: Tensor) -> Tensor:
-        return self.density.icdf(self._checked_cube(u)).to(self.dtype)
+        return self.density.icdf(self._checked_cube(u))
 
     @property
     def latent_slices(self) -> dict[str, slice]:

@@ -56,6 +56,8 @@ class TrainedModel(LightningModule, ABC):
     """The callback whose averages of weights the checkpoint holds that is just being written."""
     started: Tensor
     """Whether :meth:`initialise` has been called."""
+    zero: Tensor
+    """Knows the device and the number type also where another module holds the model, whose moves Lightning misses."""
 
     def __init__(
         self,
@@ -70,8 +72,19 @@ class TrainedModel(LightningModule, ABC):
         self.dimension = math.prod(self.shape)
         self.optimizer, self.lr_scheduler, self.seed = optimizer, lr_scheduler, seed
         self.register_buffer("started", torch.tensor(False))
+        self.register_buffer("zero", torch.zeros(()), persistent=False)
         self.train_means, self.val_means = Means(self.logged), Means(self.logged)
         self.gradient_means = Means(["gradient_norm", "clipped"])
+
+    @property  # type: ignore[misc]
+    def dtype(self) -> Any:
+        """The number type of the parameters."""
+        return self.zero.dtype
+
+    @property
+    def device(self) -> torch.device:
+        """Where the parameters are."""
+        return self.zero.device
 
     @abstractmethod
     def context_of(self, y: Tensor) -> Tensor | None:

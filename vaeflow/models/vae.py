@@ -195,12 +195,12 @@ class VAE(LikelihoodModel):
         """log p(x|z) and log p(z), both ``(num_samples, batch)`` in nats, of z ``(num_samples, batch, D)``."""
         x, context = self._checked_given(x, context)
         z = self._checked_code(z, self.latent_features)
-        if z.dim() != 3 or z.shape[1] != len(x):
+        if z.dim() != 3 or (z.shape[1] != len(x) and 1 not in (z.shape[1], len(x))):
             raise VaeflowError(
                 f"z has shape {tuple(z.shape)}, expected (num_samples, {len(x)}, {self.latent_features}), codes for "
-                "each example."
+                "each example, or for all."
             )
-        return self._log_joint(x, z, self._checked_noise(noise, len(x)), context)
+        return self._log_joint(x, z, self._checked_noise(noise, len(x), x.device), context)
 
     def _log_joint(self, x: Tensor, z: Tensor, noise: Noise, context: Tensor | None) -> tuple[Tensor, Tensor]:
         x, log_det = (x, 0.0) if self.standardise is None else self._standardised(x)
@@ -254,8 +254,7 @@ class VAE(LikelihoodModel):
     def sample(
         self, n: int, noise: Noise, context: Tensor | None = None, temperature: float = 1.0, mean: bool = False
     ) -> Tensor:
-        noise = self.noise_of_samples(n, noise, context)
-        context = self._checked_context(context, n)
+        noise, context = self._checked_draw(n, noise, context)
         output = self.decoder(self.prior.sample(noise, context, temperature), context)
         return self._in_units_of_data(self.likelihood.mean(output) if mean else self.likelihood.sample(output, noise))
 
@@ -264,11 +263,11 @@ class VAE(LikelihoodModel):
 
     def reconstruct(self, x: Tensor, noise: Noise, context: Tensor | None = None, temperature: float = 0.0) -> Tensor:
         q = self.infer(x, context)
-        return self.decode(q.sample(self._checked_noise(noise, len(x)), temperature), context)
+        return self.decode(q.sample(self._checked_noise(noise, len(x), x.device), temperature), context)
 
     def decode(self, z: Tensor, context: Tensor | None = None) -> Tensor:
         z = self._checked_code(z, self.latent_features)
-        context = self._checked_context(context, z.shape[-2])
+        context = self._checked_context_of(z, context)
         return self._in_units_of_data(self.likelihood.mean(self.decoder(z, context)))
 
     @property
