@@ -297,15 +297,29 @@ def test_lines_of_curves_outlast_a_process_that_ends_while_they_are_taken_up(
 
 
 def test_a_run_is_resumed_from_a_checkpoint_of_ones_own(run: Run, tmp_path: Path) -> None:
-    """Which lies in a folder below that of the best: it comes along, also where nothing is left to train."""
+    """Which lies in a folder below that of the best, which comes along."""
     own = ("--trainer.callbacks", "ModelCheckpoint", "--trainer.callbacks.save_top_k", -1)
     assert run(*EPOCH, 2, *own)[0] == 0
     (last,) = (tmp_path / "runs/vae/version_0/checkpoints/ModelCheckpoint").glob("epoch=1-*.ckpt")
-    code, output = run(*EPOCH, 2, *own, "--ckpt_path", last)
+    for path in (last, tmp_path / "runs/vae/version_0/checkpoints/best.ckpt"):
+        make_unbeatable(path)
+    code, output = run(*EPOCH, 3, *own, "--ckpt_path", last)
     assert code == 0, output
-    assert "there was nothing left to train" in output
     results = json.loads((tmp_path / "runs/vae/version_1/results.json").read_text())
     assert results["checkpoint"] == "runs/vae/version_1/checkpoints/best.ckpt"
+    assert results["weights"] == "best.ckpt, epoch 2"
+
+
+def test_a_finished_run_does_not_go_on_in_another_folder(run: Run, tmp_path: Path) -> None:
+    assert run(*EPOCH, 1)[0] == 0
+    last = "runs/vae/version_0/checkpoints/last.ckpt"
+    for end in ((), ("--trainer.max_steps", 2, "--trainer.max_epochs", 5)):
+        code, output = run(*EPOCH, 1, *end, "--experiment", "again", "--ckpt_path", last)
+        assert code == 1, output
+        assert f"{last} is at the end of this run, at step 2: nothing is left to train in another folder" in output
+    assert not list((tmp_path / "runs").glob("again/*"))
+    code, output = run(*EPOCH, 1, "--ckpt_path", last)
+    assert (code, "there was nothing left to train" in output) == (0, True), output
 
 
 @pytest.mark.parametrize("damage", ["weights alone", "cut off"])
@@ -320,12 +334,3 @@ def test_a_best_checkpoint_that_cannot_be_read_is_forgotten(damage: str, run: Ru
     code, output = run(*EPOCH, 2, "--ckpt_path", "last")
     assert code == 0, output
     assert json.loads((best.parents[1] / "results.json").read_text())["weights"] == "best.ckpt, epoch 2"
-
-
-def test_a_finished_run_without_validation_goes_on_elsewhere(run: Run, tmp_path: Path) -> None:
-    blind = ("--trainer.limit_val_batches", 0)
-    assert run(*EPOCH, 1, *blind)[0] == 0
-    last = tmp_path / "runs/vae/version_0/checkpoints/last.ckpt"
-    code, output = run(*EPOCH, 1, *blind, "--experiment", "again", "--ckpt_path", last)
-    assert code == 0, output
-    assert json.loads((tmp_path / "runs/again/version_0/results.json").read_text())["weights"] == "last.ckpt, epoch 1"

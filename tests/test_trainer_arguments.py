@@ -429,3 +429,13 @@ def test_what_lightning_raises_and_what_it_stumbles_over(arguments: dict[str, An
     with pytest.raises(TypeError) as caught:
         Trainer(accelerator="cpu", logger=False, **arguments)
     assert _is_refused_by_lightning(caught.value) == is_refusal
+
+
+def test_averages_that_never_began_are_missed(run: Run, tmp_path: Path) -> None:
+    end = ("--trainer.max_steps", 5, "--trainer.max_epochs", 10)
+    average = ("--trainer.callbacks", "StochasticWeightAveraging", "--trainer.callbacks.swa_lrs", 1e-3,
+               "--trainer.callbacks.swa_epoch_start", 5)  # fmt: skip
+    code, output = run("train", "--config", "vae", *SHORT, *end, *average, "--model.lr_scheduler", "null")
+    assert code == 0, output
+    assert "warning: StochasticWeightAveraging has averaged nothing: training ended before it." in output
+    assert results(tmp_path)["weights"].startswith("best.ckpt, epoch ")

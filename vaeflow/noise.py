@@ -90,6 +90,10 @@ class Noise:
         for name in ("seed", "epoch", "first_sample"):
             if not is_integer(value := getattr(self, name)):
                 raise VaeflowError(f"{name} of Noise is {value!r}, expected an integer.")
+        if self.first_sample < 0:
+            raise VaeflowError(f"first_sample of Noise is {self.first_sample}, expected 0 or more.")
+        if not isinstance(self.stage, str):
+            raise VaeflowError(f"stage of Noise is {self.stage!r}, expected a word such as 'sample'.")
         if self.index is None:
             return
         if not isinstance(self.index, Tensor) or self.index.dim() != 1 or self.index.dtype != torch.int64:

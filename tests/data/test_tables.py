@@ -40,6 +40,7 @@ READ: dict[str, tuple[str | bytes, list[str] | None]] = {
     "years, the last first": ("2020;2019\n0,5;-2\n3,25;4e-3\n", ["2020", "2019"]),
     "pandas' index and years": (",2019,2020\n0,0.5,-2\n1,3.25,4e-3\n", ["2019", "2020"]),
     "three decimals, one below 1": ("0,500\t-2\n3,250\t0,004\n", None),
+    "quoted numbers above others": ('"400","410"\n0.5,-2\n3.25,4e-3\n', ["400", "410"]),
     "R's write.csv": ('"","u","v"\n"1",0.5,-2\n"2",3.25,4e-3\n', ["u", "v"]),
     "R's write.csv2": ('"";"u";"v"\n"1";0,5;-2\n"2";3,25;0,004\n', ["u", "v"]),
     "R's write.table": ('"u" "v"\n"1" 0.5 -2\n"2" 3.25 4e-3\n', ["u", "v"]),
@@ -77,6 +78,8 @@ REFUSED = {
     "u;v\n1.234;0,5\n1;2\n": "decimal commas and others with points",
     "u\tv\n8,217\t300\n-1,500\t4\n": "t.csv holds 8,217, and each number with a comma has three digits behind it",
     "8,217;0.5\n1,500;4\n": "decimal commas and others with points",
+    "a\n1,5\n2,25\n": "has one name in line 1 but two cells in line 2: if its commas are decimal signs, write",
+    '"1,5","2,5"\n"1,7","2,9"\n': "expected a finite number: write decimal points, and nothing between thousands",
     ",u\n3,0.5\n3,0.7\n": "column 1 of 2 in t.csv has no name and holds whole numbers: delete it",
     ",u\n3,0.5\n900,0.7\n": "column 1 of 2 in t.csv has no name and holds whole numbers: delete it",
     "u,v\n": "t.csv holds no line of numbers",
@@ -157,3 +160,13 @@ def test_intervals_of_years_are_no_header(first: str, tmp_path: Path) -> None:
     (tmp_path / "t.csv").write_text(f"{first}\n1985,2003\n1990,1995\n")
     table = read_table(tmp_path / "t.csv")
     assert (len(table.values), table.column_names) == (3, None)
+
+
+@pytest.mark.parametrize("names", ["400,410,420", "2015,2018,2021", "3,2,1"])
+def test_equally_spaced_numbers_above_fractions_are_names(names: str, tmp_path: Path) -> None:
+    (tmp_path / "t.csv").write_text(f"{names}\n0.5,0.25,0.125\n1.5,1.25,1.125\n")
+    table = read_table(tmp_path / "t.csv")
+    assert (len(table.values), table.column_names) == (2, names.split(","))
+    assert "though numbers are among them" in table.notes[0]
+    (tmp_path / "t.csv").write_text(f"{names}\n5,2,1\n6,7,7\n")
+    assert len(read_table(tmp_path / "t.csv").values) == 3

@@ -13,8 +13,9 @@ import torch
 from tests.test_cli import Run
 from vaeflow.data import Arrays, Toy
 from vaeflow.data.toys import TOYS
+from vaeflow.evaluation import evaluate
 from vaeflow.evaluation.data_doubts import doubts_about_data, lie_on_a_surface
-from vaeflow.evaluation.doubts import dominant_example, doubts_about_density
+from vaeflow.evaluation.doubts import dominant_example, doubts_about_density, remarks_on
 from vaeflow.models import Gaussian, NeuralSplineFlow
 
 RNG = np.random.default_rng
@@ -28,6 +29,8 @@ def doubts(tmp_path: Path, x: np.ndarray) -> list[str]:
 CLEAN = {
     "normal": RNG(0).normal(size=(2000, 4)),
     "correlated": RNG(0).multivariate_normal([0, 0], [[1, 0.9999], [0.9999, 1]], 2000),
+    "heavier tails": np.exp(2.5 * RNG(0).normal(size=(5000, 8))),
+    "large float32": 1e6 * np.exp(2 * RNG(0).normal(size=(5000, 2))).astype(np.float32),
     "heavy tails": RNG(0).standard_t(3, size=(3000, 3)),
     "log-normal": np.exp(2 * RNG(0).normal(size=(2000, 2))),
     "uniform": RNG(0).uniform(size=(3000, 2)).astype(np.float32),
@@ -133,7 +136,7 @@ def test_a_dominant_example_is_one_far_from_all_others(count: int) -> None:
         nll = 3 + RNG(seed).chisquare(4, size=count) / 2
         assert dominant_example(nll) is None
         nll[7] = 300
-        assert dominant_example(nll) == {"index": 7, "nll": 300.0, "nll_of_others": np.delete(nll, 7).mean()}
+        assert dominant_example(nll) == 7
     assert dominant_example(np.full(count, 181.326) + 1e-13 * RNG(0).normal(size=count)) is None
 
 
@@ -163,12 +166,53 @@ def test_an_outlier_is_found_beside_others_that_are_farther_out(tmp_path: Path) 
     assert "column 0 of mine.npz has the value 1e+12, so far from the others that of 1,999 distinct values 2" in doubt
 
 
-def test_an_outlier_in_the_test_split_is_doubted(tmp_path: Path) -> None:
+@pytest.mark.parametrize(("value", "is_doubted"), [(-1e7, True), (300.0, True), (60.0, False)])
+def test_an_outlier_in_the_test_split_is_named(value: float, is_doubted: bool, tmp_path: Path) -> None:
     x = RNG(0).normal(size=(3000, 2))
-    x[2700, 0] = -1e7
+    x[2700, 0] = value
     np.savez(tmp_path / "mine.npz", train=x[:2000], val=x[2000:2500], test=x[2500:])
-    (doubt,) = doubts_about_data(Arrays(str(tmp_path / "mine.npz")))
-    assert "column 0 of mine.npz has the value -1e+07 in the test split" in doubt
+    data, model = Arrays(str(tmp_path / "mine.npz")), Gaussian(shape=(2,))
+    assert list(doubts_about_data(data)) == []
+    model.initialise(data)
+    results = evaluate(model, data)
+    (sentence,) = remarks_on(results)
+    assert "Example 200 of the test split, whose nll is " in sentence
+    assert f" and whose column 0 is {value:g}, " in sentence
+    assert results["doubts"] == ([sentence] if is_doubted else [])
+
+
+def test_sums_of_rounded_readings_are_no_outliers(tmp_path: Path) -> None:
+    x = RNG(0).normal(size=(5000, 3))
+    x[:, 0] = np.round(20 + RNG(1).normal(size=(3, 5000)), 1).mean(0)
+    (doubt,) = doubts(tmp_path, x)
+    assert "column 0 of mine.npy goes in steps of 0.0333" in doubt
+
+
+def test_significant_digits_are_no_steps(tmp_path: Path) -> None:
+    """Noise of the size of the smallest would leave the others."""
+    x = RNG(0).normal(size=(5000, 2))
+    x[:, 0] = [float(f"{value:.2g}") for value in np.exp(RNG(1).normal(size=5000))]
+    (doubt,) = doubts(tmp_path, x)
+    assert "column 0 of mine.npy takes only " in doubt
+    assert "add noise of the size of their rounding" in doubt
+
+
+def test_numbers_that_are_mostly_whole_are_doubted(tmp_path: Path) -> None:
+    x = RNG(0).normal(size=(5000, 2))
+    x[:, 1] = np.where(RNG(1).random(5000) < 0.5, np.round(1000 * x[:, 1]), 1000 * x[:, 1])
+    (doubt,) = doubts(tmp_path, x)
+    assert "column 1 of mine.npy holds whole numbers in 5" in doubt
+
+
+def test_copies_of_examples_are_no_columns_of_few_values(tmp_path: Path) -> None:
+    assert not any(
+        "distinct values" in doubt for doubt in doubts(tmp_path, np.tile(RNG(0).normal(size=(500, 3)), (6, 1)))
+    )
+
+
+def test_measurements_of_four_digits_have_no_missing_values(tmp_path: Path) -> None:
+    values = np.round(12 + 3 * RNG(0).normal(size=(500, 3)), 2)
+    assert doubts(tmp_path, values) == []
 
 
 SURFACES = {

@@ -11,7 +11,7 @@ from shlex import quote
 from typing import Any
 
 from pytorch_lightning import Trainer
-from pytorch_lightning.callbacks import EarlyStopping, Timer
+from pytorch_lightning.callbacks import EarlyStopping, StochasticWeightAveraging, Timer
 from pytorch_lightning.loggers import CSVLogger, TensorBoardLogger
 from pytorch_lightning.plugins import DoublePrecision
 from pytorch_lightning.utilities.exceptions import MisconfigurationException, SIGTERMException
@@ -89,6 +89,9 @@ def _train(cli: TrainingCLI, folder: Path) -> None:
             raise
     if trainer.is_global_zero and (reason := _why_stopped(trainer)):
         print(f"training ended after epoch {trainer.current_epoch}, step {trainer.global_step}: {reason}.")
+    averaging = [c for c in trainer.callbacks if isinstance(c, StochasticWeightAveraging)]
+    if trainer.is_global_zero and not trainer.fast_dev_run and any(not callback.n_averaged for callback in averaging):
+        print("warning: StochasticWeightAveraging has averaged nothing: training ended before it.", file=sys.stderr)
     if resume_from and trainer.global_step == steps_before and trainer.is_global_zero:
         print(f"{resume_from} is at step {steps_before}, the end of this run: there was nothing left to train.")
     if trainer.fast_dev_run:
@@ -119,6 +122,15 @@ def _check_same(cli: TrainingCLI, path: str) -> int:
     done, epochs = checkpoint["loops"]["fit_loop"]["epoch_progress"]["current"]["completed"], cli.trainer.max_epochs
     if epochs is not None and 0 < epochs < done:
         raise VaeflowError(f"{path} was trained for {done} epochs, more than trainer.max_epochs, {epochs}.")
+    loop = checkpoint["loops"]["fit_loop"]
+    if loop["epoch_loop.batch_progress"]["is_last_batch"]:  # a validation comes before the epoch counts as completed
+        done = loop["epoch_progress"]["current"]["started"]
+    is_done = (epochs is not None and 0 < epochs == done) or 0 < cli.trainer.max_steps <= checkpoint["global_step"]
+    if is_done and not cli.folder.is_resumed:
+        raise VaeflowError(
+            f"{path} is at the end of this run, at step {checkpoint['global_step']}: nothing is left to train in "
+            f"another folder. Train longer, or evaluate it: evaluate.py --ckpt {quote(str(path))}"
+        )
     begun = checkpoint["callbacks"].get("StochasticWeightAveraging", {}).get("n_averaged", 0) > 0
     if begun and not cli.checkpoints.is_averaged(checkpoint["global_step"]):
         raise VaeflowError(

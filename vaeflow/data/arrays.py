@@ -174,17 +174,19 @@ def _sort(arrays: dict[str, np.ndarray], path: Path) -> tuple[dict[str, np.ndarr
     Raises:
         VaeflowError: if one would be left over, or the training split is missing.
     """
+
+    def are_labels(name: str) -> bool:
+        return name.lower() == "y" or name.lower().startswith("y_")
+
     examples: dict[str, np.ndarray] = {}
     labels: dict[str, np.ndarray] = {}
-    only = [name for name in arrays if name != "y"]
-    if len(only) == 1 and split_called(only[0].removeprefix("x_")) in ("val", "test"):
+    only = [name for name in arrays if not are_labels(name)]
+    if len(only) == 1 and split_called(only[0].lower().removeprefix("x_")) in ("val", "test"):
         raise VaeflowError(f"{path} holds {only[0]} alone, expected train as well; call it x to train on it.")
-    for name, array in arrays.items():
-        are_labels = name == "y" or name.startswith("y_")
-        split = (
-            "x" if name in ("x", "y") or only == [name] else split_called(name.removeprefix("y_").removeprefix("x_"))
-        )
-        kind = labels if are_labels else examples
+    for given, array in arrays.items():
+        name, kind = given.lower(), labels if are_labels(given) else examples
+        is_only = [given] == only and not any(map(split_called, (other.lower()[2:] for other in arrays)))
+        split = "x" if name in ("x", "y") or is_only else split_called(name.removeprefix("y_").removeprefix("x_"))
         if split is not None and split not in kind:
             kind[split] = array
     is_split = "train" in examples and len(examples) > 1 and "x" not in examples

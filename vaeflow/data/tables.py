@@ -184,7 +184,7 @@ def _find_layout(path: Path) -> _Layout:
         raise VaeflowError(f"{path} cannot be read as a table: it holds bytes that are no text.")
     separator = _find_separator(lines) if lines else ","
     rows = [_cells(line, separator) for line in lines]
-    has_names = bool(rows) and _is_header(rows[0], rows[1:], separator)
+    has_names = bool(rows) and (_is_header(rows[0], rows[1:], separator) or _is_quoted_alone(lines, rows[0]))
     if len(rows) <= has_names:
         raise VaeflowError(f"{path} holds no line of numbers, expected one line for each example.")
     row, names = rows[has_names], rows[0] if has_names else _names_in_comment(path, separator)
@@ -193,6 +193,14 @@ def _find_layout(path: Path) -> _Layout:
         surplus = max(0, min(surplus, len(row) - (len(names) - _count_empty_at_end(names))))
         names = names[: max(len(row) - surplus, len(names) - _count_empty_at_end(names))]
     num_columns = len(row) - surplus
+    text = lines[has_names]
+    first_is_quoted = text.startswith('"') and text.count('"') == 2
+    is_pair = separator == "," and num_columns == 2 and not first_is_quoted
+    if has_names and is_pair and names is not None and len(names) == 1:
+        raise VaeflowError(
+            f"{path} has one name in line {head[0][0]} but two cells in line {head[1][0]}: if its commas are decimal "
+            "signs, write points instead."
+        )
     if has_names and names is not None and len(names) == num_columns - 1:
         names = ["", *names]  # R's write.table gives row names no header
     if names is not None and len(names) != num_columns:
@@ -203,8 +211,7 @@ def _find_layout(path: Path) -> _Layout:
                 "name for each column."
             )
         names = None
-    text = lines[has_names]
-    return _Layout(separator, names, num_columns, surplus, has_names, text.startswith('"') and text.count('"') == 2)
+    return _Layout(separator, names, num_columns, surplus, has_names, first_is_quoted)
 
 
 def _find_separator(lines: Sequence[str]) -> str | None:
@@ -230,10 +237,24 @@ def _is_header(cells: Sequence[str], below: Sequence[Sequence[str]], separator: 
     numbers_below = [value for row in below for cell in row if (value := _value(cell, separator)) is not None]
     if _are_years(values) and not any(FIRST_YEAR <= value <= LAST_YEAR for value in numbers_below):
         return True
+    if _go_in_steps(values) and numbers_below and not any(value.is_integer() for value in numbers_below):
+        return True
     has_index = cells[0] == ""
     if list(cells[has_index:]) != [str(i) for i in range(len(cells) - has_index)]:
         return False
     return has_index or len(cells) >= 8 or any(not re.fullmatch(r"-?\d+", cell) for row in below for cell in row)
+
+
+def _go_in_steps(values: Sequence[float | None]) -> bool:
+    """Whether three numbers or more are whole and equally far apart, as wavelengths are."""
+    whole = [value for value in values if value is not None and value.is_integer()]
+    steps = {later - first for first, later in itertools.pairwise(whole)}
+    return len(values) == len(whole) >= 3 and len(steps) == 1 and 0.0 not in steps
+
+
+def _is_quoted_alone(lines: Sequence[str], cells: Sequence[str]) -> bool:
+    """Whether all cells of the first line are quoted, and none below: names, even if they are numbers."""
+    return len(lines) > 1 and lines[0].count('"') >= 2 * len(cells) and '"' not in lines[1]
 
 
 def _are_years(values: Sequence[float | None]) -> bool:
@@ -305,9 +326,12 @@ def _refuse_bad_cell(path: Path, layout: _Layout, reason: str) -> NoReturn:
             value = _value(cell, layout.separator)
             if value is None or not math.isfinite(value):
                 found = repr(cell[:40]) if cell else "nothing"
+                advice = "correct it, or leave out the line or the column"
+                if re.fullmatch(r"[+-]?[\d.,]+", cell):
+                    advice = "write decimal points, and nothing between thousands"
                 raise VaeflowError(
-                    f"line {number} of {path} holds {found} in {layout.describe(j)}, expected a finite number: correct "
-                    "it, or leave out the line or the column."
+                    f"line {number} of {path} holds {found} in {layout.describe(j)}, expected a finite number: "
+                    f"{advice}."
                 )
     raise VaeflowError(f"{path} cannot be read as a table ({reason.splitlines()[0][:120]}).")
 

@@ -14,8 +14,6 @@ VALUES = 2 * 10**7
 """How many numbers are looked at, at most."""
 COMMON, ATOMS = 0.005, 0.03
 """A value that more than the first share of the examples have is an atom; atoms of more than the second are doubted."""
-MOST_DEVIATIONS = 100.0
-"""Standard deviations of the training data beyond which a value of another split is an outlier."""
 COARSE = 0.01
 """Standard deviations between neighbouring values from which on a flow may put a peak on each."""
 NO_BOUND = "a density of real numbers has no bound there, and its nll means nothing"
@@ -31,8 +29,11 @@ def doubts_about_data(data: Any) -> Iterator[str]:
     count, dimension = data.count("train"), math.prod(data.shape)
     rows = min(count, 20_000, max(1000, VALUES // dimension))
     x = data.examples("train", torch.arange(rows))[0].flatten(1).double()
+    if 1 < dimension <= 64:
+        x = x.unique(dim=0)  # else copies of examples would pass for values that repeat
     repeated, atoms = _columns_that_repeat(x), _atoms(x)
     whole = [column for column in _columns_of_integers(x) if column not in repeated]
+    partly = {c: share for c, share in _shares_of_integers(x).items() if c not in {*repeated, *whole, *atoms}}
     steps = {column: _step_of(x[:, column]) for column in repeated}
     coarse = {c: step for c, step in steps.items() if step not in (0.0, 1.0) and step >= COARSE * x[:, c].std()}
     few = [column for column in repeated if steps[column] in (0.0, 1.0)]
@@ -47,6 +48,13 @@ def doubts_about_data(data: Any) -> Iterator[str]:
             f"{data.dimension_name(whole[0])} of {data.label} holds whole numbers alone{_others(data, whole)}: "
             f"{NO_BOUND}. Leave it out, or add noise between 0 and 1 if it counts something."
         )
+    if partly:
+        column, share = max(partly.items(), key=lambda item: item[1])
+        yield (
+            f"{data.dimension_name(column)} of {data.label} holds whole numbers in {share:.0%} of the training examples"
+            f"{_others(data, [column, *(i for i in partly if i != column)])}: {NO_BOUND}. Add noise between 0 and 1 to "
+            "those, or leave the dimension out."
+        )
     for step in dict.fromkeys(f"{step:.4g}" for step in coarse.values()):
         columns = [column for column in coarse if f"{coarse[column]:.4g}" == step]
         distinct = len(x[:, columns[0]].unique())
@@ -59,8 +67,8 @@ def doubts_about_data(data: Any) -> Iterator[str]:
     if few:
         yield (
             f"{data.dimension_name(few[0])} of {data.label} takes only {len(x[:, few[0]].unique()):,} distinct values "
-            f"in {rows:,} examples{_others(data, few)}: {NO_BOUND}. Give integers as integers, with --data.levels, or "
-            "leave such dimensions out."
+            f"in {rows:,} examples{_others(data, few)}: {NO_BOUND}. Give integers as integers, with --data.levels; "
+            "leave other such dimensions out, or add noise of the size of their rounding."
         )
     if atoms:
         column, (value, others, share) = max(atoms.items(), key=lambda item: item[1][2])
@@ -77,7 +85,7 @@ def doubts_about_data(data: Any) -> Iterator[str]:
             f"some dimensions of {data.label} are a linear function of the others: {NO_BOUND}; leave those dimensions "
             "out."
         )
-    elif not (repeated or whole or atoms or outliers) and lie_on_a_surface(x):
+    elif not (repeated or whole or partly or atoms or outliers) and lie_on_a_surface(x):
         yield (
             f"the examples of {data.label} lie on a curve or surface of fewer than {dimension} dimensions: {NO_BOUND}; "
             "leave out what is a function of other dimensions, or add noise of the size of the measurements' error."
@@ -101,16 +109,21 @@ def _columns_that_repeat(x: Tensor) -> list[int]:
 
 
 def _step_of(x: Tensor) -> float:
-    """The step by whose multiples the values ``(N,)``, at least ten different ones, differ; 0 if there is none."""
+    """The step by whose multiples the values ``(N,)``, at least ten different ones, differ; 0 if there is none, or if
+    values in the middle mostly lie farther apart, as of numbers with as many digits each."""
     values = x.unique()
+    eps = torch.finfo(torch.float32 if torch.equal(values, values.float().double()) else torch.float64).eps
+    error = 4 * eps * values.abs().max().item()
+    values = values[torch.cat([values.diff() > error, torch.tensor([True])])]
     if len(values) < 10:
         return 0.0
-    eps = torch.finfo(torch.float32 if torch.equal(values, values.float().double()) else torch.float64).eps
     gaps, width = values.diff(), (values[-1] - values[0]).item()
     near = gaps[gaps < 1.5 * gaps.min()].mean().item()  # of neighbours, whose errors cancel
     step = width / round(width / near)
-    error = ((values - values[0]) / step - ((values - values[0]) / step).round()).abs().max().item()
-    return step if error < min(0.1, 1e-3 + 4 * eps * values.abs().max().item() / step) else 0.0
+    off = ((values - values[0]) / step - ((values - values[0]) / step).round()).abs().max().item()
+    middle = values[(values >= x.quantile(0.25)) & (values <= x.quantile(0.75))].diff()
+    is_even = len(middle) == 0 or middle.median().item() < 1.5 * step
+    return step if is_even and off < min(0.1, 1e-3 + error / step) else 0.0
 
 
 def _stands_out(x: Tensor) -> bool:
@@ -126,11 +139,22 @@ def _columns_of_integers(x: Tensor) -> list[int]:
     return ((x == x.round()).all(0) & (spread < 100 * len(x))).nonzero().flatten().tolist()
 
 
+def _shares_of_integers(x: Tensor) -> dict[int, float]:
+    """Of the columns of examples ``(N, D)`` that hold more than ten whole numbers among others, in more than 3 % of the
+    examples, this share; numbers so large that few fractions are left to them do not count."""
+    is_float32 = (x == x.float().double()).all(0)
+    largest = torch.where(is_float32, 2.0**13, 2.0**42)
+    is_whole = (x == x.round()) & (x.abs() < largest) & (x != 0)
+    shares = is_whole.double().mean(0)
+    columns = ((shares > ATOMS) & (shares < 1)).nonzero().flatten().tolist()
+    return {i: shares[i].item() for i in columns if len(x[is_whole[:, i], i].unique()) > 10}
+
+
 def _atoms(x: Tensor) -> dict[int, tuple[float, int, float]]:
     """Of the columns of examples ``(N, D)`` that have atoms, the most common value, how many other atoms there are, and
     the share of examples that have any of them."""
     ordered = x.sort(0).values
-    apart = max(2, int(COMMON * len(x)))
+    apart = max(9, int(COMMON * len(x)))
     same = ordered[apart:] == ordered[:-apart]  # of a value that stands more than `apart` times
     found = {}
     for column in same.any(0).nonzero().flatten().tolist():
@@ -143,43 +167,34 @@ def _atoms(x: Tensor) -> dict[int, tuple[float, int, float]]:
 
 
 def _outliers(data: Any, train: Tensor) -> Iterator[str]:
-    """Sentences on values so far out that float32 tells others apart no longer, or that dominate the nll.
+    """A sentence on a value so far out that float32 tells others apart no longer.
 
     Args:
         train: training examples ``(N, D)``.
     """
     mean, scale = (part.flatten() for part in data.statistics())
-    for split in ("train", "val", "test"):
-        farthest, at = torch.zeros_like(mean), torch.zeros(len(mean), dtype=torch.int64)
-        for index in torch.arange(data.count(split)).split(4096):
-            x = data.examples(split, index)[0].flatten(1).double()
-            distance, row = ((x - mean) / scale).abs().max(0)
-            is_farther = distance > farthest
-            farthest = torch.where(is_farther, distance, farthest)
-            at = torch.where(is_farther, index[row], at)
-        if split == "train":
-            before, after = _count_distinct(train), _count_distinct(((train - mean) / scale).float())
-            column = int((after / before).argmin())
-        else:
-            column = int(farthest.nan_to_num().argmax())
-        value = data.examples(split, at[column : column + 1])[0].flatten(1)[0, column].item()
-        what = f"{data.dimension_name(column)} of {data.label} has the value {value:g}"
-        if split == "train":
-            if after[column] < 0.9 * before[column]:
-                yield (
-                    f"{what}, so far from the others that of {before[column]:,} distinct values {after[column]:,} are "
-                    "left in float32 once they are standardised: leave such examples out, or take logarithms."
-                )
-        elif farthest[column] > MOST_DEVIATIONS:
-            yield (
-                f"{what} in the {split} split, {farthest[column]:.3g} standard deviations of the training data from "
-                "their mean: the nll is of that value alone."
-            )
+    before, after = _count_distinct(train), _count_distinct(((train - mean) / scale).float())
+    column = int((after / before).argmin())
+    if after[column] >= 0.9 * before[column]:
+        return
+    farthest = 0.0, 0.0
+    for index in torch.arange(data.count("train")).split(4096):
+        x = data.examples("train", index)[0].flatten(1)[:, column].double()
+        distance, row = (x - mean[column]).abs().max(0)
+        farthest = max(farthest, (distance.item(), x[row].item()))
+    yield (
+        f"{data.dimension_name(column)} of {data.label} has the value {farthest[1]:g}, so far from the others that of "
+        f"{before[column]:,} distinct values {after[column]:,} are left in float32 once they are standardised: leave "
+        "such examples out, or take logarithms."
+    )
 
 
 def _count_distinct(x: Tensor) -> Tensor:
-    """How many values each column of examples ``(N, D)`` has, ``(D,)``."""
-    return (x.sort(0).values.diff(dim=0) != 0).sum(0) + 1
+    """How many values each column of examples ``(N, D)`` has, ``(D,)``; those that differ in the last three of the 16
+    digits of float64 are one, which sums of rounded numbers make several."""
+    ordered = x.sort(0).values
+    error = 1e-13 * ordered[1:].abs() if x.dtype == torch.float64 else 0.0
+    return (ordered.diff(dim=0) > error).sum(0) + 1
 
 
 def _are_dependent(x: Tensor) -> bool:

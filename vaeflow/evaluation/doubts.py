@@ -140,32 +140,55 @@ def doubts_about_copies(model: Any, results: Results) -> Iterator[str]:
             yield sentence
 
 
-def dominant_example(nll: np.ndarray | None) -> Results | None:
+def dominant_example(nll: np.ndarray | None) -> int | None:
     """The one of at least 20 examples that has more than half of the variance of their nll, and is 40 times as far from
-    the median as half of them are, if there is one: such as one far from all others. A model of lighter tails than the
-    data have such examples, too.
-
-    Returns:
-        its index, its nll, and the mean nll of the others.
-    """
+    the median as half of them are, if there is one: such as one far from all others."""
     if nll is None or len(nll) < 20:
         return None
     squares, distances = np.square(nll - nll.mean()), np.abs(nll - np.median(nll))
     i = int(squares.argmax())
-    if squares[i] <= 0.5 * squares.sum() or distances[i] <= max(40 * np.median(distances), 1e-3 * np.abs(nll).max()):
-        return None
-    return {"index": i, "nll": float(nll[i]), "nll_of_others": float(np.delete(nll, i).mean())}
+    is_far = distances[i] > max(40 * np.median(distances), 1e-3 * np.abs(nll).max())
+    return i if squares[i] > 0.5 * squares.sum() and is_far else None
+
+
+def describe_example(data: Any, results: Results, i: int) -> Results:
+    """What results say of an example: its index, its nll, the mean nll of the others, and, of real numbers, the value
+    that is the most standard deviations of the training data from their mean."""
+    nll = results["nll_by_example"]
+    found = {"index": i, "nll": float(nll[i]), "nll_of_others": float(np.delete(nll, i).mean())}
+    if data.levels is not None:
+        return found
+    mean, scale = (part.flatten() for part in data.statistics())
+    x = data.examples(results["split"], torch.tensor([i]))[0].flatten().double()
+    deviations = ((x - mean) / scale).abs().nan_to_num()
+    column = int(deviations.argmax())
+    return {**found, "dimension": data.dimension_name(column), "value": x[column].item(),
+            "deviations": deviations[column].item()}  # fmt: skip
+
+
+def doubts_about_outliers(results: Results) -> Iterator[str]:
+    """A sentence if an example that dominates the nll is 100 standard deviations from the training data, or more."""
+    one = results["dominant_example"]
+    if one and one.get("deviations", 0) > 100:
+        yield _dominance(results)
+
+
+def _dominance(results: Results) -> str:
+    one = results["dominant_example"]
+    far = f", {one['deviations']:.3g} standard deviations of the training data from their mean"
+    value = f" and whose {one['dimension']} is {one['value']:g}{far}," if one.get("deviations", 0) > 10 else ""
+    return (
+        f"Example {one['index']} of the {results['split']} split, whose nll is {one['nll']:.4g}{value or ','} has more "
+        f"than half of the variance: without it the nll would be {one['nll_of_others']:.4g}, not {results['nll']:.4g}."
+    )
 
 
 def remarks_on(results: Results) -> Iterator[str]:
     """Sentences on results: why not to believe them, and whether they are loose."""
     yield from doubts_about(results)
     yield from (sentence for copies, sentence in _copies(results) if copies and sentence not in results["doubts"])
-    if one := results.get("dominant_example"):
-        yield (
-            f"Example {one['index']} of the {results['split']} split, whose nll is {one['nll']:.4g}, has more than "
-            f"half of the variance: without it the nll would be {one['nll_of_others']:.4g}, not {results['nll']:.4g}."
-        )
+    if results.get("dominant_example") and (sentence := _dominance(results)) not in results["doubts"]:
+        yield sentence
     samples = results.get("effective_sample_size")
     if results["kind"] == "importance-sampled" and samples is not None and samples < 2:
         yield "Fewer than two effective samples for each example: the bound is loose, take more samples."

@@ -18,9 +18,11 @@ from vaeflow.checkpoint import describe
 from vaeflow.errors import VaeflowError, check_positive
 from vaeflow.evaluation.doubts import (
     COPIES,
+    describe_example,
     dominant_example,
     doubts_about_copies,
     doubts_about_density,
+    doubts_about_outliers,
     doubts_before,
 )
 from vaeflow.evaluation.log_likelihood import rows_within
@@ -54,6 +56,7 @@ class Evaluation(LightningModule):
         if num_samples is None:
             num_samples = model.evaluation_samples
         check_positive(num_samples=num_samples)
+        num_samples = int(num_samples)
         self.model = model.eval()
         self.num_samples = 1 if model.kind in ("exact", "reverse-kl") else num_samples
         self.seed, self.memory_mb = seed, memory_mb
@@ -282,8 +285,11 @@ def evaluate(
     }
     if not trainer.is_global_zero:
         return {**results, **dict.fromkeys(COPIES), "dominant_example": None, "doubts": []}
-    results |= {**data.count_copies(), "dominant_example": dominant_example(loop.results["nll_by_example"])}
+    one = dominant_example(loop.results["nll_by_example"])
+    results |= data.count_copies()
+    results["dominant_example"] = None if one is None else describe_example(data, results, one)
     doubts += [*doubts_about_density(model, data), *doubts_about_copies(model, results)]
+    doubts += doubts_about_outliers(results)
     return {**results, "doubts": doubts}
 
 

@@ -87,6 +87,7 @@ class LikelihoodModel(TrainedModel):
             context: ``(batch, context_features)``; :meth:`context_of` makes it of labels.
         """
         check_positive(num_samples=num_samples)
+        num_samples = int(num_samples)
         log_weights = self.log_weights_of(x, context)
         return log_weights(self._checked_noise(noise, len(x), x.device), num_samples)
 
@@ -111,6 +112,7 @@ class LikelihoodModel(TrainedModel):
         x, context = self._checked_given(x, context)
         num_samples = self.evaluation_samples if num_samples is None else num_samples
         check_positive(num_samples=num_samples)
+        num_samples = int(num_samples)
         noise = self._checked_noise(Noise() if noise is None else noise, len(x), x.device)
         training = self.training
         self.eval()  # batch normalisation is that of the training set
@@ -209,7 +211,7 @@ class LikelihoodModel(TrainedModel):
                 low, high = (bound.item() for bound in unwrapped(u).aminmax())
                 if not (low > 0 and high < 1):
                     raise VaeflowError(f"u has values from {low:g} to {high:g}, expected some between 0 and 1.")
-        return u
+        return u if u.dtype in (torch.float32, torch.float64) else u.to(self.dtype)
 
     @abstractmethod
     def encode(self, x: Tensor, context: Tensor | None = None) -> Tensor:

@@ -14,7 +14,7 @@ from torch.optim.lr_scheduler import LRScheduler
 from vaeflow.bijections import Bijection, Logit, Standardise
 from vaeflow.bijections.base import Statistics
 from vaeflow.distributions import Density, FlowDensity, StandardNormal
-from vaeflow.errors import VaeflowError
+from vaeflow.errors import VaeflowError, check_positive
 from vaeflow.evaluation.log_likelihood import LogWeights
 from vaeflow.functional import floored
 from vaeflow.models.base import LikelihoodModel
@@ -76,6 +76,7 @@ class DensityModel(LikelihoodModel):
         x, context = self._checked_given(x, context)
 
         def log_weights(noise: Noise, num_samples: int) -> Tensor:
+            noise = self._checked_noise(noise, len(x), x.device)
             with torch.autocast(x.device.type, enabled=False):
                 y, log_det = self._preprocessed(x, noise, num_samples)
                 return self.density.log_prob(y, context) + log_det
@@ -131,6 +132,8 @@ class DensityModel(LikelihoodModel):
     # -------------------------------------------------------------------------------------------------- training
 
     def losses(self, x: Tensor, noise: Noise, context: Tensor | None) -> tuple[Tensor, dict[str, Tensor]]:
+        x = self._checked(x)
+        noise = self._checked_noise(noise, len(x), x.device)
         if self.noise_once and noise.stage == "train":
             noise = replace(noise, stage="train, once", epoch=0)
         nll = -self.log_weights_of(x, context)(noise, 1)[0]
@@ -138,7 +141,9 @@ class DensityModel(LikelihoodModel):
 
     def report(self, x: Tensor, noise: Noise, num_samples: int, context: Tensor | None = None) -> dict[str, Tensor]:
         """log |det ∂y/∂x|, which tells nats of y from those of x."""
-        return {"log_det": self._preprocessed(self._checked(x), noise, num_samples)[1].mean(0)}
+        x = self._checked(x)
+        check_positive(num_samples=num_samples)
+        return {"log_det": self._preprocessed(x, self._checked_noise(noise, len(x), x.device), num_samples)[1].mean(0)}
 
     def initialise(self, data: Any) -> None:
         if isinstance(self.preprocess, Standardise):

@@ -24,7 +24,7 @@ from tqdm import tqdm
 import vaeflow
 from vaeflow.checkpoint import KEY, class_of
 from vaeflow.compiled import unwrapped
-from vaeflow.errors import VaeflowError, check_shape, check_tensor, check_values
+from vaeflow.errors import VaeflowError, check_tensor, check_values
 from vaeflow.evaluation.metrics import Means
 from vaeflow.identity import Identity
 from vaeflow.models.finite import is_finite, where, whose
@@ -184,7 +184,14 @@ class TrainedModel(LightningModule, ABC):
         """Data ``(batch, *shape)`` that the model can be of; integers as floating-point numbers, real ones as they are,
         since they are standardised in float64 first."""
         check_tensor("x", x)
-        check_shape("x", x, *self.shape)
+        if x.shape[1:] != self.shape or not x.dim():
+            expected = ", ".join(["batch", *map(str, self.shape)])
+            raise VaeflowError(f"x has shape {tuple(x.shape)}, expected ({expected}).")
+        if self.dtype in (torch.float16, torch.bfloat16):
+            raise VaeflowError(
+                f"the model's numbers are {self.dtype}, too coarse for a likelihood: call model.float(), and "
+                "torch.autocast for speed."
+            )
         x = x if self.levels is None else x.to(self.dtype)
         if self._can_look_at(x):
             check_values("x", unwrapped(x), self.levels)

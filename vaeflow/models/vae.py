@@ -130,6 +130,7 @@ class VAE(LikelihoodModel):
 
     def losses(self, x: Tensor, noise: Noise, context: Tensor | None) -> tuple[Tensor, dict[str, Tensor]]:
         x, context = self._checked_given(x, context)
+        noise = self._checked_noise(noise, len(x), x.device)
         q = self._inferred(x, context)
         epsilon = q.epsilon(noise, self.num_samples)
         has_gradient = torch.is_grad_enabled()
@@ -212,6 +213,8 @@ class VAE(LikelihoodModel):
 
     def report(self, x: Tensor, noise: Noise, num_samples: int, context: Tensor | None = None) -> dict[str, Tensor]:
         x, context = self._checked_given(x, context)
+        check_positive(num_samples=num_samples)
+        noise = self._checked_noise(noise, len(x), x.device)
         q = self._inferred(x, context)
         reconstruction, log_ratio = self.terms(x, q, noise, num_samples, context)
         terms = _elbo_terms(reconstruction, self._kl_by_group(q, log_ratio))
@@ -245,6 +248,7 @@ class VAE(LikelihoodModel):
         q = self._inferred(x, context)
 
         def log_weights(noise: Noise, num_samples: int) -> Tensor:
+            noise = self._checked_noise(noise, len(x), x.device)
             reconstruction, log_ratio = self.terms(x, q, noise, num_samples, context)
             return -reconstruction - log_ratio
 
