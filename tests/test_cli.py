@@ -287,7 +287,10 @@ def test_mixed_precision_is_for_training_alone(run: Run, tmp_path: Path) -> None
     assert again["nll"] == results["nll"]
 
 
-@pytest.mark.parametrize("options", [["--config", "vae", "--model.free_bits", "0.1"], ["--config", "realnvp"]])
+@pytest.mark.parametrize(
+    "options",
+    [["--config", "realnvp"], pytest.param(["--config", "vae", "--model.free_bits", "0.1"], marks=pytest.mark.slow)],
+)
 def test_two_processes_train_and_evaluate_as_one(options: list[str], run: Run, tmp_path: Path) -> None:
     """Noise, order, averages and batch normalisation are those of the global batch, so the numbers agree up to
     rounding. Validation is one batch, so that the second process has none, and of test it has the second."""

@@ -222,6 +222,7 @@ def test_what_is_not_there_is_said(run: Run, tmp_path: Path) -> None:
     assert (tmp_path / "RESULTS.md").read_text() == "<!-- digits -->\nMine.\n"
 
 
+@pytest.mark.slow
 def test_a_row_that_fails_keeps_no_other_from_its_turn(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("VAEFLOW_DATA", "no_such_folder")
     code, output = run("reproduce", "--table", "freyfaces", "--row", "vae", "vae_iaf", "--seeds", "123")

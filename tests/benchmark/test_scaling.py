@@ -73,6 +73,7 @@ def test_an_all_reduce_is_timed() -> None:
     assert 1e-7 < link.latency < 1
 
 
+@pytest.mark.slow
 def test_a_training_is_timed() -> None:
     seconds, parameters = time_training(["--config", "vae", "--trainer.accelerator", "cpu"], 100, 1, 40)
     assert 1e-4 < seconds < 1

@@ -395,7 +395,11 @@ def test_fit_passes_the_data_on(name: str) -> None:
     torch.testing.assert_close(fitted, bijection.inverse(x, context)[0], rtol=1e-9, atol=1e-9)
 
 
-@every
+def is_slow(name: str) -> bool:
+    return name.startswith(("MAF step, spline", "MAF step, affine,", "Inverse of a", "Composition"))
+
+
+@pytest.mark.parametrize("name", [pytest.param(n, marks=pytest.mark.slow) if is_slow(n) else n for n in EXAMPLES])
 def test_compiles_as_one_graph(name: str) -> None:
     conditional = name not in UNCONDITIONAL
     bijection, (z, context) = make(name, conditional, 2.0), inputs(name, conditional)

@@ -62,7 +62,11 @@ def check(model: LikelihoodModel, x: Tensor) -> None:
         assert model.compile_losses
 
 
-@pytest.mark.parametrize("name", NAMES)
+SLOW = ("IAF", "MAF, mixture", "NeuralSplineFlow, autoregressive", "GaussianMixture", "DeepGMM", "Flow", "IWAE",
+        "VAE, radial", "VAE, sylvester")  # fmt: skip
+
+
+@pytest.mark.parametrize("name", [pytest.param(n, marks=pytest.mark.slow) if n in SLOW else n for n in NAMES])
 def test_traced_losses_are_the_same(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(training, "_compiled", lambda model: torch.compile(model.losses, backend="aot_eager"))
     monkeypatch.setattr(training._compiled, "cache_clear", lambda: None, raising=False)

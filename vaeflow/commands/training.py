@@ -122,15 +122,6 @@ def _check_same(cli: TrainingCLI, path: str) -> int:
     done, epochs = checkpoint["loops"]["fit_loop"]["epoch_progress"]["current"]["completed"], cli.trainer.max_epochs
     if epochs is not None and 0 < epochs < done:
         raise VaeflowError(f"{path} was trained for {done} epochs, more than trainer.max_epochs, {epochs}.")
-    loop = checkpoint["loops"]["fit_loop"]
-    if loop["epoch_loop.batch_progress"]["is_last_batch"]:  # a validation comes before the epoch counts as completed
-        done = loop["epoch_progress"]["current"]["started"]
-    is_done = (epochs is not None and 0 < epochs == done) or 0 < cli.trainer.max_steps <= checkpoint["global_step"]
-    if is_done and not cli.folder.is_resumed:
-        raise VaeflowError(
-            f"{path} is at the end of this run, at step {checkpoint['global_step']}: nothing is left to train in "
-            f"another folder. Train longer, or evaluate it: evaluate.py --ckpt {quote(str(path))}"
-        )
     begun = checkpoint["callbacks"].get("StochasticWeightAveraging", {}).get("n_averaged", 0) > 0
     if begun and not cli.checkpoints.is_averaged(checkpoint["global_step"]):
         raise VaeflowError(
@@ -147,6 +138,15 @@ def _check_same(cli: TrainingCLI, path: str) -> int:
                 raise VaeflowError(
                     f"{path} was trained with {key} = {before}, now it is {now}: resume with the same, or start anew."
                 )
+    loop = checkpoint["loops"]["fit_loop"]
+    if loop["epoch_loop.batch_progress"]["is_last_batch"]:  # a validation comes before the epoch counts as completed
+        done = loop["epoch_progress"]["current"]["started"]
+    is_done = (epochs is not None and 0 < epochs == done) or 0 < cli.trainer.max_steps <= checkpoint["global_step"]
+    if is_done and not cli.folder.is_resumed:
+        raise VaeflowError(
+            f"{path} is at the end of this run, at step {checkpoint['global_step']}: nothing is left to train in "
+            f"another folder. Train longer, or evaluate it: evaluate.py --ckpt {quote(str(path))}"
+        )
     return int(checkpoint["global_step"])
 
 
