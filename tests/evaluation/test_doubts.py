@@ -272,3 +272,19 @@ def test_a_doubtful_number_has_no_rank(run: Run, tmp_path: Path) -> None:
         results = json.loads((tmp_path / f"runs/{model}/version_0/results.json").read_text())
         assert any("has the value 0.5" in doubt for doubt in results["doubts"])
     assert run("compare", "runs")[1].count("doubtful") == 2
+
+
+def test_an_outlier_among_the_validation_data_is_doubted(tmp_path: Path) -> None:
+    x = RNG(0).normal(size=(300, 2))
+    x[210, 1] = 2.1e14
+    np.savez(tmp_path / "mine.npz", train=x[:200], val=x[200:250], test=x[250:])
+    (doubt,) = doubts_about_data(Arrays(str(tmp_path / "mine.npz")))
+    assert "column 1 of mine.npz has the value 2.1e+14 in the validation split" in doubt
+    assert "it alone decides which checkpoint is the best" in doubt
+
+
+def test_an_atom_among_few_examples_is_doubted(tmp_path: Path) -> None:
+    x = RNG(0).normal(size=(100, 2))
+    x[RNG(1).permutation(100)[:7], 0] = 0.0123
+    (doubt,) = doubts(tmp_path, x)
+    assert "column 0 of mine.npy has the value 0.0123 in" in doubt

@@ -16,6 +16,8 @@ COMMON, ATOMS = 0.005, 0.03
 """A value that more than the first share of the examples have is an atom; atoms of more than the second are doubted."""
 COARSE = 0.01
 """Standard deviations between neighbouring values from which on a flow may put a peak on each."""
+MOST_DEVIATIONS = 1e4
+"""Standard deviations of the training data beyond which a value of the validation data is an outlier."""
 NO_BOUND = "a density of real numbers has no bound there, and its nll means nothing"
 
 
@@ -152,14 +154,17 @@ def _shares_of_integers(x: Tensor) -> dict[int, float]:
 
 def _atoms(x: Tensor) -> dict[int, tuple[float, int, float]]:
     """Of the columns of examples ``(N, D)`` that have atoms, the most common value, how many other atoms there are, and
-    the share of examples that have any of them."""
+    the share of examples that have any of them. Where other values repeat, too, as rounded ones do, it takes ten equal
+    ones to make an atom."""
     ordered = x.sort(0).values
-    apart = max(9, int(COMMON * len(x)))
+    apart = max(2, int(COMMON * len(x)))
     same = ordered[apart:] == ordered[:-apart]  # of a value that stands more than `apart` times
     found = {}
     for column in same.any(0).nonzero().flatten().tolist():
         values, counts = ordered[:, column].unique_consecutive(return_counts=True)
-        is_atom = counts > apart
+        others = counts[counts <= apart]
+        repeat = others[others > 1].sum().item() > 0.01 * len(x)
+        is_atom = counts > (max(9, apart) if repeat else apart)
         share = counts[is_atom].sum().item() / len(x)
         if share > ATOMS:
             found[column] = (values[counts.argmax()].item(), int(is_atom.sum()) - 1, share)
@@ -167,7 +172,8 @@ def _atoms(x: Tensor) -> dict[int, tuple[float, int, float]]:
 
 
 def _outliers(data: Any, train: Tensor) -> Iterator[str]:
-    """A sentence on a value so far out that float32 tells others apart no longer.
+    """Sentences on a value so far out that float32 tells others apart no longer, and on one among the validation data
+    that alone decides which checkpoint is best; in the test data results name it.
 
     Args:
         train: training examples ``(N, D)``.
@@ -175,18 +181,34 @@ def _outliers(data: Any, train: Tensor) -> Iterator[str]:
     mean, scale = (part.flatten() for part in data.statistics())
     before, after = _count_distinct(train), _count_distinct(((train - mean) / scale).float())
     column = int((after / before).argmin())
-    if after[column] >= 0.9 * before[column]:
-        return
-    farthest = 0.0, 0.0
-    for index in torch.arange(data.count("train")).split(4096):
-        x = data.examples("train", index)[0].flatten(1)[:, column].double()
-        distance, row = (x - mean[column]).abs().max(0)
-        farthest = max(farthest, (distance.item(), x[row].item()))
-    yield (
-        f"{data.dimension_name(column)} of {data.label} has the value {farthest[1]:g}, so far from the others that of "
-        f"{before[column]:,} distinct values {after[column]:,} are left in float32 once they are standardised: leave "
-        "such examples out, or take logarithms."
-    )
+    if after[column] < 0.9 * before[column]:
+        _, value = _farthest(data, "train", mean)
+        yield (
+            f"{data.dimension_name(column)} of {data.label} has the value {value[column]:g}, so far from the others "
+            f"that of {before[column]:,} distinct values {after[column]:,} are left in float32 once they are "
+            "standardised: leave such examples out, or take logarithms."
+        )
+    distance, value = _farthest(data, "val", mean)
+    deviations = (distance / scale).nan_to_num(0, 0)
+    column = int(deviations.argmax())
+    if deviations[column] > MOST_DEVIATIONS:
+        yield (
+            f"{data.dimension_name(column)} of {data.label} has the value {value[column]:g} in the validation split, "
+            f"{deviations[column]:.3g} standard deviations of the training data from their mean: it alone decides "
+            "which checkpoint is the best."
+        )
+
+
+def _farthest(data: Any, split: str, mean: Tensor) -> tuple[Tensor, Tensor]:
+    """Of each dimension, how far the farthest value of a split is from the mean, and that value, ``(D,)``."""
+    farthest, value = torch.zeros_like(mean), mean.clone()
+    for index in torch.arange(data.count(split)).split(4096):
+        x = data.examples(split, index)[0].flatten(1).double()
+        distance, row = (x - mean).abs().max(0)
+        is_farther = distance > farthest
+        farthest = torch.where(is_farther, distance, farthest)
+        value = torch.where(is_farther, x.gather(0, row[None])[0], value)
+    return farthest, value
 
 
 def _count_distinct(x: Tensor) -> Tensor:
