@@ -15,6 +15,11 @@ class VaeflowError(Exception):
     """Something the user can mend: one sentence with what was found, what was expected and what to do."""
 
 
+class NoAnswer(VaeflowError, AttributeError):
+    """A model was asked what it has no answer to, such as for codes of data that have none. It is an AttributeError, so
+    that ``hasattr`` works."""
+
+
 class VaeflowWarning(UserWarning):
     """Something the user should know of that stops nothing: one sentence."""
 

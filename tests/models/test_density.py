@@ -34,8 +34,8 @@ from vaeflow.callbacks import Checkpoints
 from vaeflow.data import Digits, Toy
 from vaeflow.distributions import FlowDensity, GaussianDensity, GaussianMixture, StandardNormal
 from vaeflow.errors import VaeflowError
+from vaeflow.estimate import log_mean_exp, rows_within
 from vaeflow.evaluation import evaluate
-from vaeflow.evaluation.log_likelihood import log_mean_exp, rows_within
 from vaeflow.noise import Noise
 
 IMAGE: dict[str, Any] = {"shape": (1, 4, 4), "levels": 17}

@@ -18,7 +18,7 @@ from tests.evaluation.linear_gaussian import LinearGaussian, all_binary, binary_
 from vaeflow.bijections import Bijection
 from vaeflow.distributions import Bernoulli, Categorical, DiscretisedLogistic, FlowDensity, Gaussian, Likelihood
 from vaeflow.errors import VaeflowError
-from vaeflow.evaluation import log_mean_exp
+from vaeflow.estimate import log_mean_exp
 from vaeflow.models import VAE
 from vaeflow.models.vae import _picked
 from vaeflow.nets import GatedConvDecoder, GatedConvEncoder

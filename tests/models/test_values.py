@@ -19,6 +19,7 @@ from vaeflow.data import Digits, Toy
 from vaeflow.distributions import Gaussian
 from vaeflow.errors import VaeflowError, check_values
 from vaeflow.evaluation import evaluate
+from vaeflow.latents import has_codes
 from vaeflow.noise import Noise
 
 IMAGE = {"shape": (1, 2, 2), "levels": 17}
@@ -50,10 +51,10 @@ def questions(model: Any) -> dict[str, Callable[[Tensor], object]]:
     }
     if model.kind != "reverse-kl":
         asked["losses"] = lambda x: model.losses(x, noise, None)
-    if model.latent_spaces:
+    if has_codes(model):
         asked |= {"encode": model.encode, "reconstruct": lambda x: model.reconstruct(x, noise)}
         asked |= {f"encode to {name}": lambda x, s=s: s.encode(x, None) for name, s in model.latent_spaces.items()}
-    if model.has_posterior:
+    if hasattr(model, "infer"):
         asked["infer"] = model.infer
         asked["log_joint"] = lambda x: model.log_joint(x, torch.zeros(2, 3, model.latent_features), noise)
     if model.reported and model.kind != "reverse-kl":
@@ -187,7 +188,7 @@ X, ONE_HOT, Z = torch.arange(12.0).view(3, 1, 2, 2), torch.eye(3), torch.linspac
 def takes_codes(model: Any) -> dict[str, Callable[[Any, Any], Any]]:
     """All that may be asked of codes with a context."""
     asked: dict[str, Callable[[Any, Any], Any]] = {"decode": model.decode}
-    if model.has_posterior:
+    if hasattr(model, "infer"):
         noise = Noise(index=torch.arange(3))
         asked["log_joint"] = lambda z, context: model.log_joint(X, z[None], noise, context)[0]
     else:

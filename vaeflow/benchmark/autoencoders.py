@@ -25,7 +25,7 @@ from vaeflow.benchmark.work import (
     without_gradient,
 )
 from vaeflow.distributions.heads import Bernoulli
-from vaeflow.evaluation.log_likelihood import log_likelihood
+from vaeflow.estimate import log_likelihood
 from vaeflow.models import VAE
 from vaeflow.nets import MLPDecoder, MLPEncoder
 from vaeflow.noise import Noise

@@ -15,7 +15,7 @@ from vaeflow.benchmark.autoencoders import vae_model
 from vaeflow.benchmark.report import duration, mebibytes
 from vaeflow.benchmark.timing import slope, take_turns
 from vaeflow.benchmark.work import ROWS
-from vaeflow.evaluation.log_likelihood import log_likelihood
+from vaeflow.estimate import log_likelihood
 from vaeflow.figures.style import WIDTH, styled
 from vaeflow.noise import Noise
 

@@ -23,6 +23,7 @@ from vaeflow.figures.images import grid, limits_of, rows_in_turn
 from vaeflow.figures.interpolation import interpolate
 from vaeflow.figures.samples import reconstruct
 from vaeflow.figures.style import pixels, styled
+from vaeflow.latents import has_codes
 from vaeflow.noise import Noise
 
 
@@ -98,11 +99,11 @@ def pictures_of(model: Any, data: Any, count: int = 64) -> dict[str, Callable[[]
     makers: dict[str, Callable[[Any, Any, int], np.ndarray]] = {}
     if len(model.shape) == 3:
         makers["samples"] = _samples
-        if model.latent_spaces:
+        if has_codes(model):
             makers["reconstructions"] = _reconstructions
             if min(count, len(data.splits["val"][0])) > 1:
                 makers["interpolation"] = _interpolation
-    if model.code_features == 2 and model.dimension > 2:
+    if has_codes(model) and model.code_features == 2 and model.dimension > 2:
         makers["latents"] = lambda model, data, count: pixels(_latents(model, data))
     if model.shape == (2,) and model.levels is None and not model.context_features:
         makers["density"] = lambda model, data, count: pixels(density.draw(model, data))

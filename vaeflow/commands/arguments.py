@@ -23,7 +23,7 @@ from vaeflow.errors import VaeflowError
 from vaeflow.evaluation.evaluate import check_fits
 from vaeflow.figures.style import FIGURES, check_outputs, shortened
 from vaeflow.files import find_files
-from vaeflow.latents import LatentSpace
+from vaeflow.latents import LatentSpace, has_codes
 from vaeflow.messages import Parser
 from vaeflow.models import LikelihoodModel
 from vaeflow.runs import BEST, runs_of
@@ -126,7 +126,7 @@ def space_of(model: LikelihoodModel, name: str = "z") -> LatentSpace:
     Raises:
         VaeflowError: if it has none, or no such.
     """
-    spaces = model.latent_spaces
+    spaces = model.latent_spaces if has_codes(model) else {}
     if not spaces:
         raise VaeflowError(
             f"{type(model).__name__} has no latent space to go through: its data are no function of one code."

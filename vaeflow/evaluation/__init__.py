@@ -1,16 +1,6 @@
 """Evaluation against log-weights: no model is imported here."""
 
 from vaeflow.evaluation.evaluate import Evaluation, evaluate
-from vaeflow.evaluation.log_likelihood import RunningLogSum, log_likelihood, log_mean_exp
-from vaeflow.evaluation.metrics import ActiveUnits, LogLikelihood, Means
+from vaeflow.evaluation.metrics import ActiveUnits, LogLikelihood
 
-__all__ = [
-    "ActiveUnits",
-    "Evaluation",
-    "LogLikelihood",
-    "Means",
-    "RunningLogSum",
-    "evaluate",
-    "log_likelihood",
-    "log_mean_exp",
-]
+__all__ = ["ActiveUnits", "Evaluation", "LogLikelihood", "evaluate"]

@@ -109,7 +109,7 @@ def doubts_about_density(model: Any, data: Any) -> Iterator[str]:
     """A sentence if an exact density of real numbers is concentrated on the very values that the examples have, as
     where it falls without bound: moving the examples by a thousandth of a standard deviation, which changes nothing of
     the data, lowers the density of a few per cent of them by more than 1 + D/100 nats."""
-    if model.kind != "exact":
+    if model.kind != "exact" or model.levels is not None:
         return
     split = data.evaluation_split
     index = torch.arange(min(MOVED, data.num_evaluated))

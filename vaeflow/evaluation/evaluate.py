@@ -16,6 +16,7 @@ from torchmetrics.utilities.distributed import gather_all_tensors
 import vaeflow
 from vaeflow.checkpoint import describe
 from vaeflow.errors import VaeflowError, check_positive
+from vaeflow.estimate import Means, rows_within, stderr
 from vaeflow.evaluation.doubts import (
     COPIES,
     describe_example,
@@ -25,11 +26,11 @@ from vaeflow.evaluation.doubts import (
     doubts_about_outliers,
     doubts_before,
 )
-from vaeflow.evaluation.log_likelihood import rows_within
-from vaeflow.evaluation.metrics import ActiveUnits, ByExample, LogLikelihood, Means, stderr
+from vaeflow.evaluation.metrics import ActiveUnits, ByExample, LogLikelihood
 from vaeflow.evaluation.partial import Partial
 from vaeflow.evaluation.progress import EvaluationProgress
 from vaeflow.evaluation.results import score_of
+from vaeflow.latents import has_codes
 from vaeflow.launch import cluster_environment
 from vaeflow.noise import Noise
 from vaeflow.provenance import git_commit
@@ -58,12 +59,12 @@ class Evaluation(LightningModule):
         check_positive(num_samples=num_samples)
         num_samples = int(num_samples)
         self.model = model.eval()
-        self.num_samples = 1 if model.kind in ("exact", "reverse-kl") else num_samples
+        self.num_samples = 1 if model.combining == "exact" else num_samples
         self.seed, self.memory_mb = seed, memory_mb
         self.likelihood = LogLikelihood(self.num_samples, size)
         self.terms = Means(model.reported)
         self.log_det = ByExample(size)
-        self.features = max((part.stop for part in model.latent_slices.values()), default=0)
+        self.features = model.code_features if has_codes(model) else 0
         self.active = ActiveUnits(self.features)
         self.results: dict[str, Any] = {}
         self.partial: Partial | None = None
@@ -173,7 +174,7 @@ class Evaluation(LightningModule):
         results["nll_stderr"] = _or_none(computed["nll_stderr"])
         results["num_examples"] = int(values["num_examples"])
         if self.num_samples > 1:
-            results["effective_sample_size"] = values["effective_sample_size"]
+            results["effective_sample_size"] = _or_none(computed["effective_sample_size"])
             if results["kind"] == "dequantised":  # the noise is the latent variable
                 results["elbo"] = values["elbo"]
         elif results["kind"] == "importance-sampled":
@@ -183,7 +184,7 @@ class Evaluation(LightningModule):
 
 
 def _or_none(value: Tensor) -> float | None:
-    """None for the standard error of a single example."""
+    """None for what is not defined: the standard error of a single example, effective samples of a mean."""
     return None if value.isnan() else value.item()
 
 

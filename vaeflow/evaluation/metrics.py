@@ -2,67 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
-
 import torch
 from torch import Tensor
 from torchmetrics import Metric
-from torchmetrics.utilities.distributed import gather_all_tensors
 
-from vaeflow.evaluation.log_likelihood import HasLogWeights, log_likelihood
+from vaeflow.estimate import HasLogWeights, Means, log_likelihood, stderr
 from vaeflow.noise import Noise
-
-
-class Means(Metric):
-    """Means and standard errors over examples of several named values.
-
-    Args:
-        names: of the values, each of which :meth:`update` takes as ``(batch,)``; a batch of no examples is no matter.
-
-    >>> metric = Means(["nll"])
-    >>> metric.update(nll=torch.tensor([1.0, 2.0]))
-    >>> metric.update(nll=torch.tensor([6.0]))
-    >>> mean, stderr = metric.compute()["nll"]
-    >>> mean.item()
-    3.0
-    """
-
-    full_state_update = False
-    total: Tensor
-    squares: Tensor
-    count: Tensor
-
-    def __init__(self, names: Iterable[str]) -> None:
-        super().__init__()
-        self.names = tuple(names)
-        for state in ("total", "squares"):
-            self.add_state(state, torch.zeros(len(self.names), dtype=torch.float64), dist_reduce_fx="sum")
-        self.add_state("count", torch.zeros((), dtype=torch.int64), dist_reduce_fx="sum")
-        self.set_dtype(torch.float64)
-
-    def update(self, **values: Tensor) -> None:
-        """Take in one ``(batch,)`` for each name. NaN stays NaN in the mean."""
-        rows = torch.stack([values[name].detach().double() for name in self.names])
-        self.total += rows.sum(1)
-        self.squares += rows.square().sum(1)
-        self.count += rows.shape[1]
-
-    def compute(self) -> dict[str, tuple[Tensor, Tensor]]:
-        """name → (mean, standard error of the mean), the latter NaN of a single example."""
-        mean = self.total / self.count
-        variance = (self.squares / self.count - mean.square()).clamp(min=0) * self.count / (self.count - 1)
-        return dict(zip(self.names, zip(mean, (variance / self.count).sqrt(), strict=True), strict=True))
-
-    def state(self) -> dict[str, Tensor]:
-        """The sums of all processes; all have to ask for them."""
-        with self.sync_context():
-            return {name: getattr(self, name).clone() for name in ("total", "squares", "count")}
-
-    def restore(self, state: Mapping[str, Tensor]) -> None:
-        """Go on from such sums."""
-        for name, value in state.items():
-            getattr(self, name).copy_(value)
-        self._update_count = int(self.count > 0)
 
 
 class ByExample(Metric):
@@ -174,16 +119,3 @@ class ActiveUnits(Metric):
     def compute(self) -> Tensor:
         mean = self.total / self.count
         return (self.squares / self.count - mean.square() > self.threshold).sum()
-
-
-def stderr(values: Tensor) -> Tensor:
-    """The standard error of a mean of values ``(size,)``, NaN of a single one."""
-    size = len(values)
-    return ((values - values.mean()).square().sum() / (size - 1) / size).sqrt()
-
-
-def mean_over_processes(values: Tensor) -> Tensor:
-    """The mean of the processes' values, all of one shape; the value itself where there is one process."""
-    if not (torch.distributed.is_available() and torch.distributed.is_initialized()):
-        return values
-    return torch.stack(gather_all_tensors(values)).mean(0)

@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from matplotlib.figure import Figure
 
-from vaeflow.evaluation.log_likelihood import log_likelihood
+from vaeflow.estimate import log_likelihood
 from vaeflow.figures.style import NAME_LENGTH, WIDTH, headline, literal, styled
 from vaeflow.noise import Noise
 

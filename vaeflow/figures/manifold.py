@@ -17,12 +17,14 @@ from vaeflow.errors import VaeflowError
 from vaeflow.figures.images import GAP, Limits, mosaic, tiles
 from vaeflow.figures.streaming import streamed
 from vaeflow.figures.style import NAME_LENGTH, WIDTH, literal, styled
+from vaeflow.latents import has_codes
 
 
 def check_plane(model: Any) -> None:
     """Raise a :class:`VaeflowError` unless a model has codes of two numbers."""
-    if model.code_features != 2:
-        space = f"a latent space of {model.code_features} dimensions" if model.code_features else "no latent space"
+    features = model.code_features if has_codes(model) else 0
+    if features != 2:
+        space = f"a latent space of {features} dimensions" if features else "no latent space"
         raise VaeflowError(
             f"{type(model).__name__} has {space}, expected one of two dimensions, such as that of --config vae_2d."
         )

@@ -1,9 +1,9 @@
-"""What all models share: the four questions, and what follows from them."""
+"""What all models share: how likely is x, what does it imagine, and what follows from the answers."""
 
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable
 from typing import Any, NoReturn
 
 import torch
@@ -14,25 +14,36 @@ from torch.optim.lr_scheduler import LRScheduler
 from vaeflow.checkpoint import describe
 from vaeflow.compiled import is_eager, unwrapped
 from vaeflow.errors import (
+    NoAnswer,
     VaeflowError,
     check_context,
     check_finite,
     check_positive,
-    check_shape,
     check_tensor,
     check_values,
     is_integer,
 )
-from vaeflow.evaluation.log_likelihood import LogWeights, log_likelihood, log_mean_exp, rows_within
-from vaeflow.latents import LatentSpace
+from vaeflow.estimate import Combining, LogWeights, combined, log_likelihood, rows_within
 from vaeflow.models.training import TrainedModel
 from vaeflow.noise import Noise
 
+UNANSWERED = {
+    **dict.fromkeys(
+        ("encode", "decode", "reconstruct", "icdf", "latent_slices", "latent_spaces", "code_features"),
+        "has no codes: its data are no function of one latent vector",
+    ),
+    "trajectory": "has no layers that lead from noise to data",
+    **dict.fromkeys(("infer", "log_joint"), "has no latent variable with an approximate posterior"),
+}
+"""The questions to which some models have no answer, and what is said then."""
+
 
 class LikelihoodModel(TrainedModel):
-    """A model that answers four questions: how likely is x, what does it imagine, where does x live, what lives at z.
+    """A model that answers two questions: how likely is x, and what does it imagine.
 
-    A subclass implements :meth:`log_weights_of`, :meth:`sample`, :meth:`encode`, :meth:`decode` and :meth:`losses`.
+    A subclass implements :meth:`log_weights_of`, :meth:`sample` and :meth:`losses`. One that also knows where x lives
+    and what lives at z is a :class:`~vaeflow.models.coded.CodedModel`. The further questions of :mod:`vaeflow.latents`
+    are answered by methods of their names; a model without one raises a :class:`~vaeflow.errors.NoAnswer`.
 
     Args:
         shape: of one example; comes from the data.
@@ -46,12 +57,12 @@ class LikelihoodModel(TrainedModel):
     """
 
     kind: str
-    """How its nll is had: exact, dequantised, importance-sampled or reverse-kl."""
+    """How its nll is computed: exact, dequantised, importance-sampled, elbo, unbiased or reverse-kl."""
+    combining: Combining
+    """How the log-weights of several draws become one estimate; see :data:`~vaeflow.estimate.Combining`."""
     objective_name: str
     evaluation_samples: int
     """How many samples of noise evaluation draws for each example where nobody says."""
-    has_posterior = False
-    """Whether z is a latent variable, with q(z|x) and p(x|z), rather than a function of x."""
     reported: tuple[str, ...] = ()
     """The further terms that :meth:`report` gives."""
 
@@ -75,7 +86,12 @@ class LikelihoodModel(TrainedModel):
         self.num_classes = num_classes
         self.context_features = num_classes if class_conditional else 0
 
-    # ---------------------------------------------------------------------------------------- the four questions
+    def __getattr__(self, name: str) -> Any:
+        if name in UNANSWERED:
+            raise NoAnswer(f"{type(self).__name__} {UNANSWERED[name]}.")
+        return super().__getattr__(name)
+
+    # ------------------------------------------------------------------------------------------------ the questions
 
     def log_weights(self, x: Tensor, noise: Noise, num_samples: int, context: Tensor | None = None) -> Tensor:
         """How likely is x? Log-weights ``(num_samples, batch)`` in nats, differentiable; log p(x) is bounded from below
@@ -100,8 +116,8 @@ class LikelihoodModel(TrainedModel):
         and all K samples are in memory at once. Otherwise it is computed in chunks and has no gradient: to train,
         differentiate :meth:`log_weights`.
 
-        Exact for continuous data and an exact likelihood. Else a bound from below in expectation,
-        log (1/K) Σ_k w_k, with w the log-weights' exponentials.
+        Exact where the likelihood is. Else an estimate, mostly a bound from below in expectation, log (1/K) Σ_k w_k,
+        with w the log-weights' exponentials.
 
         Args:
             x: ``(batch, *shape)``, as the user gave it.
@@ -112,14 +128,14 @@ class LikelihoodModel(TrainedModel):
         x, context = self._checked_given(x, context)
         num_samples = self.evaluation_samples if num_samples is None else num_samples
         check_positive(num_samples=num_samples)
-        num_samples = int(num_samples)
+        num_samples = 1 if self.combining == "exact" else int(num_samples)
         noise = self._checked_noise(Noise() if noise is None else noise, len(x), x.device)
         training = self.training
         self.eval()  # batch normalisation is that of the training set
         try:
             inputs = [x] if context is None else [x, context]
             if not is_eager() or (torch.is_grad_enabled() and any(value.requires_grad for value in inputs)):
-                return log_mean_exp(self.log_weights_of(x, context)(noise, num_samples).double())
+                return combined(self.log_weights_of(x, context)(noise, num_samples).double(), self.combining)
             rows = rows_within(256.0, self, x, noise, context)
             return log_likelihood(self, x, noise, num_samples, context, rows).log_likelihood
         finally:
@@ -195,76 +211,6 @@ class LikelihoodModel(TrainedModel):
         """Data that the model can be of, and their context."""
         x = self._checked(x)
         return x, self._checked_context(context, len(x))
-
-    def _checked_code(self, z: Tensor, features: int) -> Tensor:
-        """Finite codes ``(..., batch, features)`` in the model's number type."""
-        check_shape("z", z, features)
-        return self._checked_numbers("z", z)
-
-    def _checked_cube(self, u: Tensor) -> Tensor:
-        """Points ``(..., code_features)`` strictly inside the unit cube; of any type, as float32 has few near 1."""
-        check_tensor("u", u)
-        if self.code_features:  # else there is something else to say
-            if u.shape[-1:] != (self.code_features,):
-                raise VaeflowError(f"u has shape {tuple(u.shape)}, expected (..., {self.code_features}).")
-            if u.numel() and u.device.type == "cpu" and self._can_look_at(u):
-                low, high = (bound.item() for bound in unwrapped(u).aminmax())
-                if not (low > 0 and high < 1):
-                    raise VaeflowError(f"u has values from {low:g} to {high:g}, expected some between 0 and 1.")
-        return u if u.dtype in (torch.float32, torch.float64) else u.to(self.dtype)
-
-    @abstractmethod
-    def encode(self, x: Tensor, context: Tensor | None = None) -> Tensor:
-        """Where does x live? A code ``(batch, code_features)``, without noise. Differentiable: call it within
-        ``torch.no_grad()`` where no gradient is wanted."""
-
-    @abstractmethod
-    def decode(self, z: Tensor, context: Tensor | None = None) -> Tensor:
-        """What lives at z? ``(batch, code_features)`` → ``(batch, *shape)``, in the data's units. Differentiable, as
-        :meth:`encode` is."""
-
-    @property
-    @abstractmethod
-    def latent_slices(self) -> dict[str, slice]:
-        """The levels of a code, by name; empty for a model without a latent space."""
-
-    @property
-    def code_features(self) -> int:
-        """The dimension of a code, 0 for a model without a latent space."""
-        return max((level.stop for level in self.latent_slices.values()), default=0)
-
-    @property
-    def latent_spaces(self) -> dict[str, LatentSpace]:
-        """The spaces that the data have codes in, by name: ``z``, that of :meth:`encode`, and others."""
-        return {"z": LatentSpace("z", self.encode, self.decode, self.latent_slices)} if self.latent_slices else {}
-
-    def icdf(self, u: Tensor) -> Tensor:
-        """Points of the unit cube ``(batch, code_features)`` → codes: uniform points become codes of the prior."""
-        raise VaeflowError(f"{type(self).__name__} has no latent space with a cumulative distribution.")
-
-    def reconstruct(self, x: Tensor, noise: Noise, context: Tensor | None = None, temperature: float = 0.0) -> Tensor:
-        """x ``(batch, *shape)`` once more, from a code: that of :meth:`encode` at temperature 0, else a draw from
-        q(z|x) whose noise has its standard deviation multiplied by the temperature. A model whose code is a function
-        of x has no such draws, and raises a :class:`VaeflowError` at other temperatures."""
-        if temperature:
-            raise VaeflowError(
-                f"{type(self).__name__} draws no codes, they are functions of x: leave temperature at 0."
-            )
-        return self.decode(self.encode(x, context), context)
-
-    def trajectory(self, z: Tensor, context: Tensor | None = None) -> Iterator[Tensor]:
-        """Codes ``(batch, code_features)`` on their way to data, layer by layer, each value ``(batch, *shape)`` and in
-        the data's units: first the code as if it were data, last what :meth:`decode` gives before flooring."""
-        raise VaeflowError(f"{type(self).__name__} has no layers that lead from noise to data, only a decoder.")
-
-    def infer(self, x: Tensor, context: Tensor | None = None) -> Any:
-        """q(z|x) for each example of a batch ``(batch, *shape)``: a
-        :class:`~vaeflow.distributions.ConditionedPosterior`. A model whose code is a function of x has none."""
-        raise VaeflowError(f"{type(self).__name__} has no approximate posterior: its code is a function of x.")
-
-    def log_joint(self, x: Tensor, z: Tensor, noise: Noise, context: Tensor | None = None) -> tuple[Tensor, Tensor]:
-        """log p(x|z) and log p(z), both ``(num_samples, batch)`` in nats, of z ``(num_samples, batch, D)``."""
-        raise VaeflowError(f"{type(self).__name__} has no latent variable: its code is a function of x.")
 
     def context_of(self, y: Tensor) -> Tensor | None:
         """Labels ``(batch,)`` → the context ``(batch, context_features)``, None for a model that has none."""

@@ -15,13 +15,13 @@ from vaeflow.bijections import Bijection, Logit, Standardise
 from vaeflow.bijections.base import Statistics
 from vaeflow.distributions import Density, FlowDensity, StandardNormal
 from vaeflow.errors import VaeflowError, check_positive
-from vaeflow.evaluation.log_likelihood import LogWeights
+from vaeflow.estimate import LogWeights
 from vaeflow.functional import floored
-from vaeflow.models.base import LikelihoodModel
+from vaeflow.models.coded import CodedModel
 from vaeflow.noise import Noise
 
 
-class DensityModel(LikelihoodModel):
+class DensityModel(CodedModel):
     """log p(x) = log p(y) + log |det ∂y/∂x| of continuous data x, y being x pre-processed.
 
     For integers it is
@@ -62,6 +62,7 @@ class DensityModel(LikelihoodModel):
         super().__init__(shape, levels, num_classes, class_conditional, optimizer, lr_scheduler, seed)
         self.noise_once = noise_once
         self.kind = "exact" if levels is None else "dequantised"
+        self.combining = "exact" if levels is None else "log_mean_exp"
         default = Standardise if levels is None else type(self).default_preprocess
         self.preprocess = (preprocess or default)(self.dimension, levels or 0)
         if list(self.preprocess.parameters()):

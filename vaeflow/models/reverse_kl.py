@@ -13,12 +13,13 @@ from vaeflow.bijections import Bijection, Planar
 from vaeflow.distributions import Density, FlowDensity, StandardNormal
 from vaeflow.distributions.energies import U1, Energy
 from vaeflow.errors import VaeflowError, check_mapped
-from vaeflow.evaluation.log_likelihood import LogWeights
-from vaeflow.models.base import LikelihoodModel, refuse_statistics
+from vaeflow.estimate import LogWeights
+from vaeflow.models.base import refuse_statistics
+from vaeflow.models.coded import CodedModel
 from vaeflow.noise import Noise
 
 
-class ReverseKL(LikelihoodModel):
+class ReverseKL(CodedModel):
     """q(z), the density of a flow, fitted to p(z) = exp(−U(z))/Z from its own samples alone.
 
         KL(q ‖ p) = E_q[log q(z) + U(z)] + log Z,    z = f(z₀),    log q(z) = log q₀(z₀) − log |det ∂f/∂z₀|,
@@ -35,6 +36,7 @@ class ReverseKL(LikelihoodModel):
     """
 
     kind = "reverse-kl"
+    combining = "exact"
     objective_name = "reverse KL"
     evaluation_samples = 1
     logged = ("objective", "kl")

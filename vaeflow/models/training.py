@@ -25,7 +25,7 @@ import vaeflow
 from vaeflow.checkpoint import KEY, class_of
 from vaeflow.compiled import unwrapped
 from vaeflow.errors import VaeflowError, check_tensor, check_values
-from vaeflow.evaluation.metrics import Means
+from vaeflow.estimate import Means
 from vaeflow.identity import Identity
 from vaeflow.models.finite import is_finite, where, whose
 from vaeflow.noise import Noise

@@ -15,15 +15,15 @@ from vaeflow.bijections import Bijection, Standardise
 from vaeflow.distributions import ConditionedPosterior, Density, Gaussian, Likelihood, Posterior, StandardNormal
 from vaeflow.distributions.heads import likelihood_for
 from vaeflow.errors import VaeflowError, check_positive
-from vaeflow.evaluation.log_likelihood import LogWeights, log_mean_exp
-from vaeflow.evaluation.metrics import mean_over_processes
+from vaeflow.estimate import LogWeights, log_mean_exp, mean_over_processes
 from vaeflow.latents import LatentSpace
-from vaeflow.models.base import LikelihoodModel, refuse_statistics
+from vaeflow.models.base import refuse_statistics
+from vaeflow.models.coded import CodedModel
 from vaeflow.nets import Decoder, Encoder, MLPDecoder, MLPEncoder
 from vaeflow.noise import Noise
 
 
-class VAE(LikelihoodModel):
+class VAE(CodedModel):
     """p(x) = ∫ p(x|z) p(z) dz, trained through an approximate posterior q(z|x), a Gaussian that a flow may refine.
 
         z₀ = μ(x) + σ(x) ⊙ ε,  ε ~ N(0, I),    z = f(z₀; x),
@@ -62,7 +62,7 @@ class VAE(LikelihoodModel):
     """
 
     kind = "importance-sampled"
-    has_posterior = True
+    combining = "log_mean_exp"
     evaluation_samples = 1000
     data_mean: Tensor
 

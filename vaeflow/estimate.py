@@ -1,24 +1,33 @@
-"""log p(x) from log-weights, streamed: nothing here knows what kind of model it evaluates."""
+"""Estimates of log p(x) from log-weights, streamed, and means over examples: nothing here knows what it evaluates."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Sequence
-from typing import Any, Protocol, TypeAlias
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from typing import Any, Literal, Protocol, TypeAlias
 
 import torch
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
+from torchmetrics import Metric
 from torchmetrics.utilities.distributed import gather_all_tensors
 
 from vaeflow.noise import Noise
 
 LogWeights: TypeAlias = Callable[[Noise, int], Tensor]
 """(noise, num_samples) → log-weights ``(num_samples, batch)`` in nats, of examples that are fixed."""
+Combining: TypeAlias = Literal["exact", "log_mean_exp", "mean"]
+"""How the log-weights of K draws become one estimate. ``exact``: there is one row, log p(x) itself. ``log_mean_exp``:
+weights w with E w = p(x); the logarithm of their mean bounds log p(x) from below in expectation. ``mean``: numbers
+whose expectation is log p(x) or a bound of it, such as terms at random times of a diffusion; their exponentials mean
+nothing."""
 
 
 class HasLogWeights(Protocol):
     """All that an estimate of log p(x) asks of a model."""
+
+    @property
+    def combining(self) -> Combining: ...
 
     def log_weights_of(self, x: Tensor, context: Tensor | None = None) -> LogWeights: ...
 
@@ -28,30 +37,39 @@ def log_mean_exp(log_weights: Tensor) -> Tensor:
     return torch.logsumexp(log_weights, 0) - math.log(len(log_weights))
 
 
-class RunningLogSum:
+def combined(log_weights: Tensor, combining: Combining) -> Tensor:
+    """The estimate ``(batch,)`` of log p(x) that log-weights ``(K, batch)`` make."""
+    return log_weights.mean(0) if combining == "mean" else log_mean_exp(log_weights)
+
+
+class RunningEstimate:
     """log Σ w, log Σ w² and Σ log w of log-weights that come in chunks, in float64.
 
     Chunks are ``(samples, batch)``; the result does not depend on how the samples are cut into chunks, beyond
     rounding.
+
+    Args:
+        combining: how the log-weights become an estimate.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, combining: Combining = "log_mean_exp") -> None:
+        self.combining = combining
         self.num_samples = 0
         self._log_sum: Tensor | None = None
         self._log_squares: Tensor
         self._total: Tensor
 
     @classmethod
-    def cat(cls, parts: Sequence[RunningLogSum]) -> RunningLogSum:
+    def cat(cls, parts: Sequence[RunningEstimate]) -> RunningEstimate:
         """The sums of several batches, each of the same number of samples, as those of one."""
-        joined = cls()
+        joined = cls(parts[0].combining)
         joined.num_samples = parts[0].num_samples
         joined._log_sum = torch.cat([part._log_sum for part in parts if part._log_sum is not None])
         joined._log_squares = torch.cat([part._log_squares for part in parts])
         joined._total = torch.cat([part._total for part in parts])
         return joined
 
-    def over_processes(self, num_samples: int) -> RunningLogSum:
+    def over_processes(self, num_samples: int) -> RunningEstimate:
         """The sums of the samples of all processes, ``num_samples`` together; all have to ask for them.
 
         log Σ_r exp(log Σ_k w_rk) is exact: it takes no average of logarithms.
@@ -59,7 +77,7 @@ class RunningLogSum:
         assert self._log_sum is not None
         parts = gather_all_tensors(torch.stack([self._log_sum, self._log_squares, self._total]))
         log_sums, log_squares, totals = torch.stack(parts).unbind(1)
-        joined = type(self)()
+        joined = type(self)(self.combining)
         joined.num_samples = num_samples
         joined._log_sum, joined._log_squares = torch.logsumexp(log_sums, 0), torch.logsumexp(log_squares, 0)
         joined._total = totals.sum(0)
@@ -78,9 +96,10 @@ class RunningLogSum:
 
     @property
     def log_likelihood(self) -> Tensor:
-        """log (1/K) Σ_k w_k, ``(batch,)``: the estimate of log p(x), a lower bound in expectation."""
+        """The estimate of log p(x), ``(batch,)``: log (1/K) Σ_k w_k, a lower bound in expectation, or of a ``mean``
+        (1/K) Σ_k log w_k."""
         assert self._log_sum is not None
-        return self._log_sum - math.log(self.num_samples)
+        return self.elbo if self.combining == "mean" else self._log_sum - math.log(self.num_samples)
 
     @property
     def elbo(self) -> Tensor:
@@ -89,9 +108,10 @@ class RunningLogSum:
 
     @property
     def effective_sample_size(self) -> Tensor:
-        """(Σ w)² / Σ w², ``(batch,)``, between 1 and K."""
+        """(Σ w)² / Σ w², ``(batch,)``, between 1 and K; NaN of a ``mean``, which has no weights."""
         assert self._log_sum is not None
-        return torch.exp(2 * self._log_sum - self._log_squares)
+        ratio = torch.exp(2 * self._log_sum - self._log_squares)
+        return torch.full_like(ratio, torch.nan) if self.combining == "mean" else ratio
 
 
 @torch.no_grad()
@@ -104,8 +124,8 @@ def log_likelihood(
     rows: int | None = None,
     rank: int = 0,
     world_size: int = 1,
-) -> RunningLogSum:
-    """Estimate log p(x) = log (1/K) Σ_k p(x, z_k)/q(z_k|x), in chunks.
+) -> RunningEstimate:
+    """Estimate log p(x), such as by log (1/K) Σ_k p(x, z_k)/q(z_k|x), in chunks.
 
     Args:
         x: ``(batch, *shape)``. What depends on x alone (an encoder, amortised parameters) is computed once.
@@ -121,7 +141,7 @@ def log_likelihood(
         assert noise.index is not None
         log_weights = model.log_weights_of(x[part], None if context is None else context[part])
         source = noise.at(noise.index[part])
-        running = RunningLogSum()
+        running = RunningEstimate(model.combining)
         chunk = max(1, rows // max(1, len(x[part])))
         if num_samples <= chunk * (world_size - 1):  # some would have none
             chunk = -(-num_samples // world_size)
@@ -130,7 +150,7 @@ def log_likelihood(
         if not running.num_samples:
             running.add(x.new_empty(0, len(x[part])))
         pieces.append(running if world_size == 1 else running.over_processes(num_samples))
-    return RunningLogSum.cat(pieces)
+    return RunningEstimate.cat(pieces)
 
 
 @torch.no_grad()
@@ -174,3 +194,68 @@ def _tensors(out: Any) -> Iterator[Tensor]:
     for value in out if isinstance(out, (tuple, list)) else (out,):
         if isinstance(value, Tensor):
             yield value
+
+
+class Means(Metric):
+    """Means and standard errors over examples of several named values.
+
+    Args:
+        names: of the values, each of which :meth:`update` takes as ``(batch,)``; a batch of no examples is no matter.
+
+    >>> metric = Means(["nll"])
+    >>> metric.update(nll=torch.tensor([1.0, 2.0]))
+    >>> metric.update(nll=torch.tensor([6.0]))
+    >>> mean, stderr = metric.compute()["nll"]
+    >>> mean.item()
+    3.0
+    """
+
+    full_state_update = False
+    total: Tensor
+    squares: Tensor
+    count: Tensor
+
+    def __init__(self, names: Iterable[str]) -> None:
+        super().__init__()
+        self.names = tuple(names)
+        for state in ("total", "squares"):
+            self.add_state(state, torch.zeros(len(self.names), dtype=torch.float64), dist_reduce_fx="sum")
+        self.add_state("count", torch.zeros((), dtype=torch.int64), dist_reduce_fx="sum")
+        self.set_dtype(torch.float64)
+
+    def update(self, **values: Tensor) -> None:
+        """Take in one ``(batch,)`` for each name. NaN stays NaN in the mean."""
+        rows = torch.stack([values[name].detach().double() for name in self.names])
+        self.total += rows.sum(1)
+        self.squares += rows.square().sum(1)
+        self.count += rows.shape[1]
+
+    def compute(self) -> dict[str, tuple[Tensor, Tensor]]:
+        """name → (mean, standard error of the mean), the latter NaN of a single example."""
+        mean = self.total / self.count
+        variance = (self.squares / self.count - mean.square()).clamp(min=0) * self.count / (self.count - 1)
+        return dict(zip(self.names, zip(mean, (variance / self.count).sqrt(), strict=True), strict=True))
+
+    def state(self) -> dict[str, Tensor]:
+        """The sums of all processes; all have to ask for them."""
+        with self.sync_context():
+            return {name: getattr(self, name).clone() for name in ("total", "squares", "count")}
+
+    def restore(self, state: Mapping[str, Tensor]) -> None:
+        """Go on from such sums."""
+        for name, value in state.items():
+            getattr(self, name).copy_(value)
+        self._update_count = int(self.count > 0)
+
+
+def stderr(values: Tensor) -> Tensor:
+    """The standard error of a mean of values ``(size,)``, NaN of a single one."""
+    size = len(values)
+    return ((values - values.mean()).square().sum() / (size - 1) / size).sqrt()
+
+
+def mean_over_processes(values: Tensor) -> Tensor:
+    """The mean of the processes' values, all of one shape; the value itself where there is one process."""
+    if not (torch.distributed.is_available() and torch.distributed.is_initialized()):
+        return values
+    return torch.stack(gather_all_tensors(values)).mean(0)

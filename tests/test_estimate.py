@@ -13,8 +13,8 @@ from tests.distributions.test_posteriors import FLOWS
 from tests.evaluation.linear_gaussian import LinearGaussian, all_binary, binary_vae
 from vaeflow.bijections import Inverse, InverseAutoregressive, Planar
 from vaeflow.distributions import FlowDensity
-from vaeflow.evaluation import ActiveUnits, LogLikelihood, Means, RunningLogSum, log_likelihood, log_mean_exp
-from vaeflow.evaluation.log_likelihood import rows_within
+from vaeflow.estimate import Combining, Means, RunningEstimate, combined, log_likelihood, log_mean_exp, rows_within
+from vaeflow.evaluation import ActiveUnits, LogLikelihood
 from vaeflow.noise import Noise
 
 
@@ -109,7 +109,10 @@ def test_class_conditional_p_of_all_x_sums_to_one() -> None:
 class Counted:
     """Log-weights 0, −1, −2, … for every example; remembers how it was asked."""
 
-    def __init__(self) -> None:
+    combining: Combining
+
+    def __init__(self, combining: Combining = "log_mean_exp") -> None:
+        self.combining = combining
         self.examples: list[int] = []
         self.chunks: list[tuple[int, int]] = []  # samples, examples
 
@@ -134,6 +137,19 @@ def test_k_is_exact_however_it_is_cut(num_samples: int, rows: int | None) -> Non
     assert sum(n * e for n, e in model.chunks) == num_samples * 3
     assert sum(model.examples) == 3
     assert max(n * e for n, e in model.chunks) <= (rows or 10**9)
+
+
+@pytest.mark.parametrize("rows", [None, 12, 7, 2])
+def test_a_mean_is_never_exponentiated(rows: int | None) -> None:
+    """0, −1, … −9: their mean is −4.5, the logarithm of the mean of their exponentials −1.84."""
+    estimate = log_likelihood(Counted("mean"), torch.zeros(3, 1), noise_for(3), 10, rows=rows)
+    torch.testing.assert_close(estimate.log_likelihood, torch.full((3,), -4.5, dtype=torch.float64))
+    torch.testing.assert_close(estimate.elbo, estimate.log_likelihood)
+    assert estimate.effective_sample_size.isnan().all()
+    log_weights = -torch.arange(10.0)[:, None]
+    assert combined(log_weights, "mean").item() == -4.5
+    assert combined(log_weights, "log_mean_exp").item() == pytest.approx(log_mean_exp(log_weights).item())
+    assert combined(log_weights[3:4], "exact").item() == -3.0
 
 
 def test_the_estimate_does_not_depend_on_chunks_or_batches() -> None:
@@ -168,7 +184,7 @@ def test_no_graph_is_kept() -> None:
 
 
 def test_sums_of_float32_weights_are_in_float64() -> None:
-    running = RunningLogSum()
+    running = RunningEstimate()
     for _ in range(1000):
         running.add(torch.full((1000, 1), 90.1))
     assert running.log_likelihood.dtype == torch.float64
@@ -177,7 +193,7 @@ def test_sums_of_float32_weights_are_in_float64() -> None:
 
 
 def test_far_apart_weights_neither_overflow_nor_vanish() -> None:
-    running = RunningLogSum()
+    running = RunningEstimate()
     for value in (-1e5, 3e4, -1e5):
         running.add(torch.tensor([[value]]))
     assert running.log_likelihood.item() == pytest.approx(3e4 - math.log(3))
