@@ -13,6 +13,7 @@ from vaeflow.data import Digits
 from vaeflow.errors import NoAnswer, VaeflowError
 from vaeflow.estimate import Combining, LogWeights
 from vaeflow.evaluation import evaluate
+from vaeflow.evaluation.results import table
 from vaeflow.latents import has_codes
 from vaeflow.models import MAF, VAE, GaussianMixture, LikelihoodModel
 from vaeflow.noise import Noise
@@ -85,6 +86,7 @@ def test_an_unbiased_estimate_is_a_mean() -> None:
     results = evaluate(model, data, num_samples=400)
     assert results["nll"] == pytest.approx(exact["nll"], abs=4 * 9 / (300 * 400) ** 0.5)
     assert (results["kind"], results["num_samples"], results["effective_sample_size"]) == ("unbiased", 400, None)
+    assert "nats (unbiased estimate, K = 400)" in table(results)
     x, _ = data.examples("test", torch.arange(300))
     assert -model.log_prob(x, num_samples=400).mean().item() == pytest.approx(exact["nll"], abs=0.3)
     assert -model.log_prob(x.requires_grad_(), num_samples=400).mean().item() == pytest.approx(exact["nll"], abs=0.3)

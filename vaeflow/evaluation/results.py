@@ -31,9 +31,12 @@ def write_results(path: Path, results: dict[str, Any]) -> None:
 
 def table(results: dict[str, Any]) -> str:
     """The results as a small table for the terminal, with a warning where the number should not be trusted."""
-    bound = {"exact": "exact", "reverse-kl": "reverse, estimated from samples of the model"}.get(
-        results["kind"], f"bound: {results['kind']}, K = {results['num_samples']}"
-    )
+    known = {
+        "exact": "exact",
+        "reverse-kl": "reverse, estimated from samples of the model",
+        "unbiased": f"unbiased estimate, K = {results['num_samples']}",
+    }
+    bound = known.get(results["kind"], f"bound: {results['kind']}, K = {results['num_samples']}")
     score = score_of(results)
     value = _number(results[score], 3 if score == "nll" else 4)
     if results[f"{score}_stderr"] is not None:
