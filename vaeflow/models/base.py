@@ -33,7 +33,8 @@ UNANSWERED = {
         "has no codes: its data are no function of one latent vector",
     ),
     "trajectory": "has no layers that lead from noise to data",
-    **dict.fromkeys(("infer", "log_joint"), "has no latent variable with an approximate posterior"),
+    "infer": "has no approximate posterior",
+    "log_joint": "has no latent variable that is not a function of x",
 }
 """The questions to which some models have no answer, and what is said then."""
 
