@@ -82,8 +82,8 @@ def test_noise_is_that_of_the_cpu() -> None:
     index = torch.tensor([5, 0, 2**40])
     here, there = Noise(3, "train", 2, index), Noise(3, "train", 2, index.cuda())
     for dtype in (torch.float32, torch.float64):
-        assert torch.equal(here.uniform("u", 4, 7, dtype), there.uniform("u", 4, 7, dtype).cpu())
-        torch.testing.assert_close(here.normal("z", 4, 7, dtype), there.normal("z", 4, 7, dtype).cpu())
+        assert torch.equal(here.uniform("u", 4, (7,), dtype), there.uniform("u", 4, (7,), dtype).cpu())
+        torch.testing.assert_close(here.normal("z", 4, (7,), dtype), there.normal("z", 4, (7,), dtype).cpu())
 
 
 def test_a_sample_of_a_maf_in_single_precision_comes_back() -> None:

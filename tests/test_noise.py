@@ -7,6 +7,7 @@ import importlib
 import pytest
 import torch
 from scipy import stats
+from torch.utils.checkpoint import checkpoint
 
 from vaeflow import noise
 from vaeflow.errors import VaeflowError
@@ -20,15 +21,15 @@ NOISE = Noise(seed=3, stage="train", epoch=2, index=INDEX)
 @pytest.mark.parametrize("draw", ["normal", "uniform"])
 class TestDraws:
     def test_a_draw_depends_on_example_and_sample_alone(self, draw: str, dtype: torch.dtype) -> None:
-        whole = getattr(NOISE, draw)("z", 6, 7, dtype)
+        whole = getattr(NOISE, draw)("z", 6, (7,), dtype)
         assert whole.shape == (6, 50, 7)
         assert whole.dtype == dtype
         order = torch.randperm(50)[:9]
-        part = getattr(NOISE.at(INDEX[order]).skip(2), draw)("z", 3, 7, dtype)
+        part = getattr(NOISE.at(INDEX[order]).skip(2), draw)("z", 3, (7,), dtype)
         assert torch.equal(part, whole[2:5, order])
 
     def test_what_it_is_for_changes_every_number(self, draw: str, dtype: torch.dtype) -> None:
-        base = getattr(NOISE, draw)("z", 2, 5, dtype)
+        base = getattr(NOISE, draw)("z", 2, (5,), dtype)
         for other in (
             Noise(4, "train", 2, INDEX),
             Noise(3, "val", 2, INDEX),
@@ -36,11 +37,31 @@ class TestDraws:
             NOISE.at(INDEX + 50),
             NOISE.skip(2),
         ):
-            assert not torch.isin(getattr(other, draw)("z", 2, 5, dtype), base).any()
-        assert not torch.isin(getattr(NOISE, draw)("u", 2, 5, dtype), base).any()
+            assert not torch.isin(getattr(other, draw)("z", 2, (5,), dtype), base).any()
+        assert not torch.isin(getattr(NOISE, draw)("u", 2, (5,), dtype), base).any()
+
+    def test_events_have_shapes(self, draw: str, dtype: torch.dtype) -> None:
+        flat = getattr(NOISE, draw)("z", 2, (12,), dtype)
+        assert torch.equal(getattr(NOISE, draw)("z", 2, (3, 2, 2), dtype).flatten(2), flat)
+        assert getattr(NOISE, draw)("z", 2, (), dtype).shape == (2, 50)
+
+    def test_single_samples_are_drawn_again(self, draw: str, dtype: torch.dtype) -> None:
+        whole = getattr(NOISE.skip(3), draw)("z", 6, (5,), dtype)
+        picked = torch.randint(0, 6, (4, 50))
+        again = getattr(NOISE.skip(3).pick(picked), draw)("z", 4, (5,), dtype)
+        assert torch.equal(again, whole.take_along_dim(picked.unsqueeze(-1), 0))
+
+    def test_scopes_are_part_of_the_name(self, draw: str, dtype: torch.dtype) -> None:
+        nested = NOISE.within("decoder").within("3")
+        assert torch.equal(
+            getattr(nested, draw)("z", 2, (5,), dtype), getattr(NOISE, draw)("decoder/3/z", 2, (5,), dtype)
+        )
+        assert not torch.isin(
+            getattr(NOISE.within("a"), draw)("z", 2, (5,), dtype), getattr(NOISE.within("b"), draw)("z", 2, (5,), dtype)
+        ).any()
 
     def test_distribution(self, draw: str, dtype: torch.dtype) -> None:
-        values = getattr(Noise(index=torch.arange(1000)), draw)("z", 20, 11, dtype)
+        values = getattr(Noise(index=torch.arange(1000)), draw)("z", 20, (11,), dtype)
         cdf = stats.norm.cdf if draw == "normal" else stats.uniform.cdf
         assert stats.kstest(values.flatten().double().numpy(), cdf).pvalue > 1e-3
         for axis in (0, 1, 2):
@@ -50,7 +71,7 @@ class TestDraws:
 
 
 def test_uniform_numbers_are_never_0_or_1() -> None:
-    values = Noise(index=torch.arange(1000)).uniform("u", 100, 40)
+    values = Noise(index=torch.arange(1000)).uniform("u", 100, (40,))
     assert values.min() > 0
     assert values.max() < 1
 
@@ -59,14 +80,34 @@ def test_noise_does_not_touch_the_global_stream() -> None:
     torch.manual_seed(0)
     wanted = torch.rand(3)
     torch.manual_seed(0)
-    NOISE.normal("z", 1, 3)
+    NOISE.normal("z", 1, (3,))
     assert torch.equal(torch.rand(3), wanted)
 
 
 def test_noise_of_no_examples_is_an_error() -> None:
     with pytest.raises(VaeflowError, match="no examples"):
-        Noise().normal("z", 1, 1)
-    assert NOISE.at(torch.arange(0)).normal("z", 2, 3).shape == (2, 0, 3)
+        Noise().normal("z", 1, (1,))
+    assert NOISE.at(torch.arange(0)).normal("z", 2, (3,)).shape == (2, 0, 3)
+
+
+def test_the_same_numbers_are_not_drawn_twice_by_two_parts() -> None:
+    watched = NOISE.watched()
+    watched.normal("z", 2, (3,))
+    watched.skip(2).normal("z", 2, (3,))
+    watched.within("decoder").normal("z", 2, (3,))
+    with pytest.raises(VaeflowError, match=r"'decoder/z'.*noise\.within"):
+        watched.within("decoder").uniform("z", 2, (3,))
+    NOISE.normal("z", 2, (3,))  # which is not watched
+
+
+def test_a_backward_pass_may_draw_again_what_its_forward_pass_drew() -> None:
+    watched, x = NOISE.watched(), torch.ones(50, 3, requires_grad=True)
+
+    def noisy(x: torch.Tensor) -> torch.Tensor:
+        return x * watched.normal("z", 1, (3,))[0]
+
+    checkpoint(noisy, x, use_reentrant=False).sum().backward()
+    assert torch.equal(x.grad, NOISE.normal("z", 1, (3,))[0])
 
 
 @pytest.mark.parametrize(
@@ -93,10 +134,10 @@ def test_the_kernel_for_gpus_draws_the_same_bits(index: torch.Tensor, key: int) 
 
 @pytest.mark.parametrize("draw", ["normal", "uniform"])
 def test_noise_inside_transforms_of_functions_is_the_same(draw: str) -> None:
-    wanted = getattr(NOISE, draw)("z", 2, 50)
+    wanted = getattr(NOISE, draw)("z", 2, (50,))
 
     def scaled(x: torch.Tensor) -> torch.Tensor:
-        return x * getattr(Noise(3, "train", 2, torch.arange(50)), draw)("z", 2, 50)
+        return x * getattr(Noise(3, "train", 2, torch.arange(50)), draw)("z", 2, (50,))
 
     assert torch.equal(torch.func.jacrev(scaled)(torch.tensor(2.0)), wanted)
     assert torch.equal(torch.func.jacfwd(scaled)(torch.tensor(2.0)), wanted)

@@ -146,7 +146,7 @@ def log_likelihood(
         if num_samples <= chunk * (world_size - 1):  # some would have none
             chunk = -(-num_samples // world_size)
         for done in range(rank * chunk, num_samples, world_size * chunk):
-            running.add(log_weights(source.skip(done), min(chunk, num_samples - done)))
+            running.add(log_weights(source.skip(done).watched(), min(chunk, num_samples - done)))
         if not running.num_samples:
             running.add(x.new_empty(0, len(x[part])))
         pieces.append(running if world_size == 1 else running.over_processes(num_samples))

@@ -15,12 +15,13 @@ from __future__ import annotations
 
 import math
 import zlib
-from dataclasses import dataclass, replace
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
 
 import torch
 from torch import Tensor
 
-from vaeflow.compiled import attempt, is_eager
+from vaeflow.compiled import attempt, is_eager, is_in_backward
 from vaeflow.errors import VaeflowError, is_integer
 
 
@@ -71,12 +72,16 @@ class Noise:
         epoch: 0 wherever the same numbers are wanted each time, as in validation.
         index: the examples' indices in their data set, int64 ``(batch,)``, on the device where noise is wanted.
         first_sample: number of the first sample to draw; evaluation in chunks moves it on by :meth:`skip`.
+        scope: what the names of all draws are within; see :meth:`within`.
 
     >>> noise = Noise(seed=0).at(torch.tensor([7, 3]))
-    >>> both = noise.normal("z", num_samples=2, features=5)
+    >>> both = noise.normal("z", num_samples=2, event_shape=(5,))
     >>> both.shape
     torch.Size([2, 2, 5])
-    >>> torch.equal(both[1:], noise.skip(1).normal("z", num_samples=1, features=5))
+    >>> torch.equal(both[1:], noise.skip(1).normal("z", num_samples=1, event_shape=(5,)))
+    True
+    >>> decoder = noise.within("decoder")
+    >>> torch.equal(decoder.within("3").normal("z", 1, (4, 8, 8)), noise.normal("decoder/3/z", 1, (4, 8, 8)))
     True
     """
 
@@ -85,6 +90,11 @@ class Noise:
     epoch: int = 0
     index: Tensor | None = None
     first_sample: int = 0
+    scope: str = ""
+    samples: Tensor | None = field(default=None, repr=False)
+    """Numbers ``(num_samples, batch)`` of the samples to draw, where they are not consecutive; see :meth:`pick`."""
+    drawn: set[tuple[str, int]] | None = field(default=None, repr=False, compare=False)
+    """What has been drawn, where draws are watched; see :meth:`watched`."""
 
     def __post_init__(self) -> None:
         for name in ("seed", "epoch", "first_sample"):
@@ -109,41 +119,76 @@ class Noise:
         """The same source with ``num_samples`` samples passed over."""
         return replace(self, first_sample=self.first_sample + num_samples)
 
+    def pick(self, samples: Tensor) -> Noise:
+        """The same source for single samples that were drawn before, others of each example.
+
+        Args:
+            samples: int64 ``(m, batch)``, counted from :attr:`first_sample`. Draws of m samples then give these.
+        """
+        return replace(self, samples=samples, drawn=None)
+
+    def within(self, scope: str) -> Noise:
+        """The same source for one part of a model: its draws are named ``scope/name``, so that two parts alike do not
+        draw the same numbers."""
+        return replace(self, scope=f"{self.scope}{scope}/")
+
+    def watched(self) -> Noise:
+        """The same source, which refuses to draw the same numbers twice: two parts of a model that use one name would
+        quietly get the same noise. What a backward pass computes again may draw it again."""
+        return replace(self, drawn=set())
+
     @torch.compiler.disable
-    def normal(self, name: str, num_samples: int, features: int, dtype: torch.dtype = torch.float32) -> Tensor:
-        """Standard normal numbers ``(num_samples, batch, features)``, by Box and Muller's transform.
+    def normal(
+        self, name: str, num_samples: int, event_shape: Sequence[int], dtype: torch.dtype = torch.float32
+    ) -> Tensor:
+        """Standard normal numbers ``(num_samples, batch, *event_shape)``, by Box and Muller's transform.
 
         Args:
             name: what the numbers are for; different names give independent numbers.
         """
+        features = math.prod(event_shape)
         bits = self._bits(name, num_samples, (features + 1) // 2)
         angle = (bits >> 32).to(dtype).mul_(math.pi * 2.0**-31)
         uniform = bits.bitwise_and_(0xFFFFFFFF).to(dtype).add_(0.5).mul_(2.0**-32)
         radius = uniform.log_().mul_(-2.0).sqrt_()
-        return torch.cat([radius * angle.cos(), angle.sin_().mul_(radius)], dim=-1)[..., :features]
+        flat = torch.cat([radius * angle.cos(), angle.sin_().mul_(radius)], dim=-1)[..., :features]
+        return flat.reshape(*flat.shape[:-1], *event_shape)
 
     @torch.compiler.disable
-    def uniform(self, name: str, num_samples: int, features: int, dtype: torch.dtype = torch.float32) -> Tensor:
-        """Numbers ``(num_samples, batch, features)`` uniform on the open interval (0, 1)."""
+    def uniform(
+        self, name: str, num_samples: int, event_shape: Sequence[int], dtype: torch.dtype = torch.float32
+    ) -> Tensor:
+        """Numbers ``(num_samples, batch, *event_shape)`` uniform on the open interval (0, 1)."""
+        features = math.prod(event_shape)
         # (k + ½) 2⁻ᵐ of m bits is exact with m one less than the mantissa has: neither 0 nor 1 can come out
         if dtype == torch.float64:
-            return _shift(self._bits(name, num_samples, features), 12).to(dtype).add_(0.5).mul_(2.0**-52)
+            flat = _shift(self._bits(name, num_samples, features), 12).to(dtype).add_(0.5).mul_(2.0**-52)
+            return flat.reshape(*flat.shape[:-1], *event_shape)
         halves = self._bits(name, num_samples, (features + 1) // 2).view(torch.int32)[..., :features]
-        return halves.bitwise_right_shift_(9).bitwise_and_((1 << 23) - 1).to(dtype).add_(0.5).mul_(2.0**-23)
+        flat = halves.bitwise_right_shift_(9).bitwise_and_((1 << 23) - 1).to(dtype).add_(0.5).mul_(2.0**-23)
+        return flat.reshape(*flat.shape[:-1], *event_shape)
 
     def _bits(self, name: str, num_samples: int, counters: int) -> Tensor:
         if self.index is None:
             raise VaeflowError("this noise source has no examples: call noise.at(index) with their indices first.")
-        device = self.index.device
+        device, name = self.index.device, self.scope + name
+        if self.drawn is not None and not torch.compiler.is_compiling() and not is_in_backward():
+            if (name, self.first_sample) in self.drawn:
+                raise VaeflowError(
+                    f"two parts of the model draw noise of the name {name!r} and would get the same numbers: give each "
+                    "a scope of its own, as in noise.within('decoder')."
+                )
+            self.drawn.add((name, self.first_sample))
         key = 0
         for part in (self.seed, zlib.crc32(self.stage.encode()), self.epoch, zlib.crc32(name.encode())):
             key = _mix_word((key ^ int(part)) + _GOLDEN)
         module = {"cpu": "noise", "cuda": "noise_gpu"}.get(device.type)
-        if module is not None and is_eager():
+        if module is not None and self.samples is None and is_eager():
             bits = attempt(module, "random_bits", self.index, key, self.first_sample, num_samples, counters)
             if bits is not None:
                 return bits
         examples = _mix(self.index * _GOLDEN + _signed(key + _GOLDEN))
-        samples = torch.arange(self.first_sample, self.first_sample + num_samples, device=device)
-        streams = _mix(_stream(examples, samples)).T  # mixed twice: the counters below use the same increment
+        samples = torch.arange(num_samples, device=device).unsqueeze(-1) if self.samples is None else self.samples
+        streams = examples + (samples + (self.first_sample + 1)) * _GOLDEN
+        streams = _mix(_mix(streams))  # twice: the counters below use the same increment
         return _stream(streams, torch.arange(counters, device=device))

@@ -484,7 +484,7 @@ def test_planar_steps_are_the_same_one_by_one_and_by_products_of_matrices() -> N
 def test_householder_and_qr_are_orthonormal() -> None:
     for kind in ("orthogonal", "householder"):
         sylvester = B.Sylvester(5, 0, kind=kind, bottleneck=3 if kind == "orthogonal" else None)  # type: ignore[arg-type]
-        (prepared,) = redraw(sylvester.double(), 4.0).condition(None)
+        prepared = redraw(sylvester.double(), 4.0).condition(None).value
         q = prepared["q"][0]
         torch.testing.assert_close(q.mT @ q, torch.eye(q.shape[-1], dtype=torch.float64))
 

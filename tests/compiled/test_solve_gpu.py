@@ -46,7 +46,7 @@ def both(
 ) -> tuple[Any, Any]:
     """What the kernel gives, and the definition in torch."""
     transformer: Transformer = step.transformer
-    (conditioned,) = step.made.condition(context)
+    conditioned = step.made.condition(context).value
     transform = transformer.inverse if inverse else transformer.forward
     with torch.no_grad():
         flat, rows = value.reshape(-1, step.made.features), context_rows(conditioned, value)

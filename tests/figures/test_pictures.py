@@ -242,7 +242,7 @@ def test_the_codes_of_a_learned_prior_are_its_own() -> None:
     """Uniform points become draws of the prior: their density by a histogram is that of the prior."""
     prior = functools.partial(FlowDensity, flow=functools.partial(MaskedAutoregressive, steps=2, hidden=[8]))
     vae = redraw(models.VAE(shape=(1, 4, 4), levels=17, latent_features=2, prior=prior), 1.0)
-    u = Noise().at(torch.arange(40_000)).uniform("u", 1, 2)[0]
+    u = Noise().at(torch.arange(40_000)).uniform("u", 1, (2,))[0]
     z = vae.icdf(u).detach()
     draws = vae.prior.sample(Noise(seed=3).at(torch.arange(40_000))).detach()
     edges = torch.quantile(draws, torch.linspace(0, 1, 11), dim=0)

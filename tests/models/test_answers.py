@@ -42,7 +42,7 @@ class Coins(LikelihoodModel):
     def sample(
         self, n: int, noise: Noise, context: Tensor | None = None, temperature: float = 1.0, mean: bool = False
     ) -> Tensor:
-        u = self._checked_draw(n, noise, context)[0].uniform("coins", 1, self.dimension)[0]
+        u = self._checked_draw(n, noise, context)[0].uniform("coins", 1, (self.dimension,))[0]
         return (u < torch.sigmoid(self.logits)).to(u).mul(self.levels - 1).unflatten(-1, self.shape)
 
 
@@ -54,7 +54,7 @@ class NoisyCoins(Coins):
 
     def log_weights_of(self, x: Tensor, context: Tensor | None = None) -> LogWeights:
         exact = super().log_weights_of(x)
-        return lambda noise, num_samples: exact(noise, 1) + 9 * noise.normal("noise", num_samples, 1)[..., 0]
+        return lambda noise, num_samples: exact(noise, 1) + 9 * noise.normal("noise", num_samples, ())
 
 
 def coins(cls: type[Coins]) -> tuple[Coins, Digits]:
@@ -104,7 +104,7 @@ def test_what_has_no_layers_or_posterior_says_so() -> None:
     for model in (coins(Coins)[0], MAF(shape=(2,))):
         for name in ("infer", "log_joint"):
             assert not hasattr(model, name)
-            with pytest.raises(VaeflowError, match="has no approximate posterior|has no latent variable that"):
+            with pytest.raises(VaeflowError, match=r"has no approximate posterior|has no latent variable that"):
                 getattr(model, name)
     with pytest.raises(VaeflowError, match="VAE has no layers that lead from noise to data"):
         VAE(shape=(2,)).trajectory(torch.zeros(1, 16))

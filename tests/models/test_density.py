@@ -265,7 +265,7 @@ def test_logit_nats_and_bits_per_dimension() -> None:
     noise = Noise(index=torch.arange(50))
     nll = -model.log_weights(x, noise, 1)[0].double()
     in_logits = nll + model.report(x, noise, 1)["log_det"].double()  # −log p(y)
-    u = noise.uniform("dequantisation", 1, 16)[0].double()
+    u = noise.uniform("dequantisation", 1, (16,))[0].double()
     v = alpha + (1 - 2 * alpha) * (x.flatten(1) + u) / 256
     y = torch.logit(v)
     torch.testing.assert_close(-in_logits, model.density.log_prob(y.float()).double(), rtol=1e-4, atol=1e-2)

@@ -12,6 +12,7 @@ from torch import Tensor
 import vaeflow.bijections as B
 from vaeflow.bijections.transformers import Transformer
 from vaeflow.nets import parallel as module
+from vaeflow.nets.conditioner import Conditioned
 from vaeflow.nets.made import MADE
 from vaeflow.nets.parallel import _by_layers, is_able, parallel
 
@@ -73,7 +74,7 @@ def sources_of(made: MADE, lead: tuple[int, ...], rows: tuple[int, ...] | None) 
 
 def apply(made: MADE, which: str, x: Tensor, conditioned: Tensor | None, *parameters: Tensor) -> tuple[Tensor, Tensor]:
     assert is_able(made, x)
-    return parallel(made, *TRANSFORMERS[which], x, (conditioned,))
+    return parallel(made, *TRANSFORMERS[which], x, Conditioned(conditioned))
 
 
 @architectures

@@ -8,10 +8,11 @@ from typing import Literal
 
 from torch import Tensor
 
-from vaeflow.bijections.base import Bijection, Composition, Context
+from vaeflow.bijections.base import Bijection, Composition
 from vaeflow.bijections.sequential import solve
 from vaeflow.bijections.transformers import IN_MACHINE_CODE, Affine, Gated, Transformer
 from vaeflow.errors import check_positive, check_shape
+from vaeflow.nets.conditioner import Context
 from vaeflow.nets.made import MADE
 from vaeflow.nets.parallel import is_able, parallel
 

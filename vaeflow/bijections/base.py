@@ -12,11 +12,9 @@ from torch import Tensor, nn
 
 from vaeflow.compiled import is_eager
 from vaeflow.errors import VaeflowError, check_context, check_positive, check_shape
+from vaeflow.nets.conditioner import Conditioned, Context, batch_of
 
 Statistics = Literal["none", "first batch", "training set"]
-Context = Any
-"""What a bijection is conditioned on: a tensor ``(batch, context_features)``, or what :meth:`Bijection.condition`
-made of it."""
 
 
 class Bijection(nn.Module, ABC):
@@ -96,26 +94,26 @@ class Composition(Bijection):
 
     def forward(self, z: Tensor, context: Context = None) -> tuple[Tensor, Tensor]:
         total = z.new_zeros(())
-        for bijection, c in zip(self.bijections, self.condition(context), strict=True):
+        for bijection, c in zip(self.bijections, self.condition(context).value, strict=True):
             z, log_det = bijection(z, c)
             total = total + log_det
         return z, total
 
     def inverse(self, x: Tensor, context: Context = None) -> tuple[Tensor, Tensor]:
         total = x.new_zeros(())
-        for bijection, c in reversed(list(zip(self.bijections, self.condition(context), strict=True))):
+        for bijection, c in reversed(list(zip(self.bijections, self.condition(context).value, strict=True))):
             x, log_det = bijection.inverse(x, c)
             total = total + log_det
         return x, total
 
-    def condition(self, context: Context) -> Context:
-        if isinstance(context, tuple):
+    def condition(self, context: Context) -> Conditioned:
+        if isinstance(context, Conditioned):
             return context
-        return tuple(bijection.condition(context) for bijection in self.bijections)
+        return Conditioned(tuple(bijection.condition(context) for bijection in self.bijections), batch_of(context))
 
     def trajectory(self, z: Tensor, context: Context = None) -> Iterator[Tensor]:
         yield z
-        for bijection, c in zip(self.bijections, self.condition(context), strict=True):
+        for bijection, c in zip(self.bijections, self.condition(context).value, strict=True):
             _, *rest = bijection.trajectory(z, c)
             yield from rest
             z = rest[-1]
@@ -178,7 +176,7 @@ class Inverse(Bijection):
             yield from super().trajectory(z, context)
             return
         yield z
-        conditioned = zip(self.bijection.bijections, self.condition(context), strict=True)
+        conditioned = zip(self.bijection.bijections, self.bijection.condition(context).value, strict=True)
         for bijection, c in reversed(list(conditioned)):
             z, _ = bijection.inverse(z, c)
             yield z
@@ -235,8 +233,8 @@ class Amortised(Bijection):
     def step_inverse(self, x: Tensor, *args: Any, **prepared: Any) -> tuple[Tensor, Tensor]:
         """The same map's inverse, x → z."""
 
-    def condition(self, context: Context) -> Context:
-        if isinstance(context, tuple):
+    def condition(self, context: Context) -> Conditioned:
+        if isinstance(context, Conditioned):
             return context
         check_context(context, self.context_features)
         flat = self.amortise(context) if self.context_features else self.parameters_of_steps
@@ -244,11 +242,12 @@ class Amortised(Bijection):
         sizes = [int(torch.Size(shape).numel()) for shape in shapes.values()]
         parts = flat.unflatten(-1, (self.steps, -1)).split(sizes, dim=-1)
         parameters = zip(shapes.items(), parts, strict=True)
-        return (self.prepare(**{name: part.unflatten(-1, shape) for (name, shape), part in parameters}),)
+        prepared = self.prepare(**{name: part.unflatten(-1, shape) for (name, shape), part in parameters})
+        return Conditioned(prepared, batch_of(context))
 
     def _of_steps(self, context: Context) -> list[dict[str, Tensor]]:
         """What :meth:`prepare` made, step by step."""
-        (prepared,) = self.condition(context)
+        prepared = self.condition(context).value
         steps = zip(*(value.unbind(1 if self.context_features else 0) for value in prepared.values()), strict=True)
         return [dict(zip(prepared, values, strict=True)) for values in steps]
 

@@ -8,10 +8,10 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import Tensor
 
-from vaeflow.bijections.base import Bijection, Context
+from vaeflow.bijections.base import Bijection
 from vaeflow.bijections.transformers import Affine, Transformer
 from vaeflow.errors import VaeflowError, check_shape
-from vaeflow.nets.conditioner import Conditioner, ConvConditioner, MLPConditioner
+from vaeflow.nets.conditioner import Conditioner, Context, ConvConditioner, MLPConditioner
 
 
 class AnyCoupling(Bijection):

@@ -7,10 +7,11 @@ import math
 import torch
 from torch import Tensor
 
-from vaeflow.bijections.base import Bijection, Context
+from vaeflow.bijections.base import Bijection
 from vaeflow.compiled import unwrapped
 from vaeflow.errors import VaeflowError, check_shape
 from vaeflow.functional import log_sigmoid
+from vaeflow.nets.conditioner import Context
 
 LOG_SCALE_BOUND = 7.0
 

@@ -6,9 +6,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from vaeflow.bijections.base import Bijection, Context
+from vaeflow.bijections.base import Bijection
 from vaeflow.bijections.elementwise import bounded
 from vaeflow.errors import check_positive, check_shape
+from vaeflow.nets.conditioner import Context
 
 
 class Permutation(Bijection):

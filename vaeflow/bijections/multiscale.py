@@ -10,11 +10,12 @@ import torch
 from einops import rearrange
 from torch import Tensor, nn
 
-from vaeflow.bijections.base import Bijection, Composition, Context
+from vaeflow.bijections.base import Bijection, Composition
 from vaeflow.bijections.coupling import ImageCoupling, channelwise, checkerboard
 from vaeflow.bijections.normalisation import BatchNorm
 from vaeflow.bijections.transformers import Affine, Transformer
 from vaeflow.errors import VaeflowError, check_positive, check_shape
+from vaeflow.nets.conditioner import Context
 
 
 class Squeeze(Bijection):
@@ -195,6 +196,6 @@ class MultiScale(Bijection):
 
     def _rows(self, vectors: Tensor, context: Context) -> tuple[Tensor, Context]:
         """Samples and examples in one dimension, and the context of each."""
-        if context is not None:
+        if isinstance(context, Tensor):
             context = context.expand(*vectors.shape[:-1], -1).flatten(0, -2)
         return vectors.flatten(0, -2), context

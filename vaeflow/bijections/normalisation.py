@@ -9,9 +9,10 @@ import torch.distributed as dist
 from torch import Tensor, nn
 from torch.distributed.nn.functional import all_reduce
 
-from vaeflow.bijections.base import Bijection, Context, require_statistics
+from vaeflow.bijections.base import Bijection, require_statistics
 from vaeflow.bijections.elementwise import bounded, unbounded
 from vaeflow.errors import VaeflowError, check_positive, check_shape
+from vaeflow.nets.conditioner import Context
 
 
 class Standardise(Bijection):

@@ -7,10 +7,11 @@ import math
 import torch
 from torch import Tensor
 
-from vaeflow.bijections.base import Amortised, Context
+from vaeflow.bijections.base import Amortised
 from vaeflow.bijections.solve import solve_tanh
 from vaeflow.errors import check_shape
 from vaeflow.functional import softplus
+from vaeflow.nets.conditioner import Context
 
 SHIFT = math.log(math.e - 1)  # softplus(SHIFT) = 1
 MARGIN = 1e-4  # how far every slope stays from zero, and so every log-determinant from −∞
@@ -72,7 +73,7 @@ class Planar(Amortised):
         if self.context_features:
             return super().forward(z, context)
         check_shape("z", z, self.features)
-        (prepared,) = self.condition(context)
+        prepared = self.condition(context).value
         w, u_hat = prepared["w"], prepared["u_hat"]
         flat = z.reshape(-1, self.features)
         projected = torch.addmm(prepared["b"], w, flat.T)  # of the steps that are left, by those that are done

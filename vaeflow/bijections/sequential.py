@@ -18,6 +18,7 @@ from torch.func import functional_call
 from vaeflow.bijections.transformers import IN_MACHINE_CODE, Transformer
 from vaeflow.compiled import attempt, is_batched, is_eager
 from vaeflow.compiled.context import context_rows
+from vaeflow.nets.conditioner import Conditioned, Context
 from vaeflow.nets.made import MADE
 from vaeflow.nets.parallel import has_machine_code
 
@@ -25,7 +26,9 @@ Transform = Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]
 """A transformer's forward or inverse."""
 
 
-def solve(made: MADE, transformer: Transformer, inverse: bool, value: Tensor, context: Any) -> tuple[Tensor, Tensor]:
+def solve(
+    made: MADE, transformer: Transformer, inverse: bool, value: Tensor, context: Context
+) -> tuple[Tensor, Tensor]:
     """The image y of v under y_i = τ(v_i; θ_i(y_<i, context)), and log |det ∂y/∂v|.
 
     With y = F(v, y) known, the implicit function theorem gives dy = (I − ∂F/∂y)⁻¹ dF|_y, where ∂F/∂y is strictly
@@ -37,7 +40,8 @@ def solve(made: MADE, transformer: Transformer, inverse: bool, value: Tensor, co
         context: of the batch, or what :meth:`MADE.condition` made of it.
     """
     transform = transformer.inverse if inverse else transformer.forward
-    (conditioned,) = context = made.condition(context)
+    context = made.condition(context)
+    conditioned = context.value
     learns = torch.is_grad_enabled() and any(parameter.requires_grad for parameter in transformer.parameters())
     if torch.compiler.is_compiling() or (learns and is_eager()):  # the steps themselves are differentiated
         return _solve_in_steps_of(transform, made, value, conditioned)
@@ -62,7 +66,7 @@ def solve(made: MADE, transformer: Transformer, inverse: bool, value: Tensor, co
     return y, transform(value, made(y, context))[1].sum(-1)
 
 
-def _solve_in_passes(transform: Transform, made: MADE, value: Tensor, context: Any) -> tuple[Tensor, Tensor]:
+def _solve_in_passes(transform: Transform, made: MADE, value: Tensor, context: Context) -> tuple[Tensor, Tensor]:
     """The definition: a pass for each feature, in operations that every transform of functions knows."""
     y, log_det = torch.zeros_like(value), value.new_zeros(value.shape[:-1])
     for i in made.order:
@@ -151,7 +155,7 @@ class _Implicit(torch.autograd.Function):
         value, conditioned, *parameters = sources
         names = [name for name, _ in ctx.made.named_parameters()]
         with torch.enable_grad():
-            theta = functional_call(ctx.made, dict(zip(names, parameters, strict=True)), (y, (conditioned,)))
+            theta = functional_call(ctx.made, dict(zip(names, parameters, strict=True)), (y, Conditioned(conditioned)))
             image, _ = ctx.transform(value, theta)
             if twice or is_batched(g):
                 u = _differentiable_cotangents(image, y, g)
@@ -187,7 +191,7 @@ def _cotangents(
     """
     *stages, out = made.stages
     with torch.enable_grad():
-        sums = [value.detach().requires_grad_() for value in made.sums(y.detach(), (conditioned,))]
+        sums = [value.detach().requires_grad_() for value in made.sums(y.detach(), Conditioned(conditioned))]
         slopes = torch.autograd.grad([made.activation(value).sum() for value in sums], sums)
         theta = made.out(made.activation(sums[-1].detach())).unflatten(-1, (made.outputs, -1)).detach().requires_grad_()
         (by_theta,) = torch.autograd.grad(

@@ -100,7 +100,7 @@ def draw_layers() -> None:
     else:
         y = torch.zeros(count, dtype=torch.int64)
     noise = Noise(args.seed).at(torch.arange(len(y)))
-    u = noise.uniform("layers", 1, model.code_features)[0].to(model.dtype)
+    u = noise.uniform("layers", 1, (model.code_features,))[0].to(model.dtype)
     z = streamed(model.icdf, u, device=model.device)
     if not data.has_examples:  # both rows start from noise
         codes = z

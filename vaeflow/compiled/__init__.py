@@ -41,6 +41,11 @@ def is_batched(*cotangents: Tensor) -> bool:
     return any(map(torch._C._functorch.is_legacy_batchedtensor, cotangents))
 
 
+def is_in_backward() -> bool:
+    """Whether autograd is running a backward pass, in which checkpoints compute their forward pass again."""
+    return torch._C._current_graph_task_id() != -1
+
+
 def unwrapped(value: Tensor) -> Tensor:
     """A tensor without the wrappers of torch.func's transforms: its numbers, which a check of values may read where
     vmap forbids branches. What vmap maps over is a further dimension of it."""

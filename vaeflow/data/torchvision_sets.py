@@ -62,7 +62,7 @@ class MNIST(DataModule):
             return super().finish(x, noise)
         if self.binarise == "threshold":
             return (x >= 128).float()
-        draw = noise.uniform("binarisation", 1, 784)[0].unflatten(-1, self.shape)
+        draw = noise.uniform("binarisation", 1, self.shape)[0]
         return draw.lt_(x / 255)  # 1 where it is less, else 0
 
     @property
@@ -100,7 +100,7 @@ class CIFAR10(DataModule):
         x = super().finish(x, noise)
         if not self.flip or noise.stage != "train":
             return x
-        mirrored = noise.uniform("flip", 1, 1)[0] < 0.5
+        mirrored = noise.uniform("flip", 1, (1,))[0] < 0.5
         return torch.where(mirrored[..., None, None], x.flip(-1), x)
 
 

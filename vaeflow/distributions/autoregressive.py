@@ -92,9 +92,9 @@ class AutoregressiveMixture(Density):
 
     def sample(self, noise: Noise, context: Tensor | None = None, temperature: float = 1.0) -> Tensor:
         dtype = self.zero.dtype
-        epsilon = check_temperature(temperature) * noise.normal("base", 1, self.features, dtype)[0]
-        uniform = noise.uniform("component", 1, self.features, dtype)[0]
-        (conditioned,) = self.made.condition(context)
+        epsilon = check_temperature(temperature) * noise.normal("base", 1, (self.features,), dtype)[0]
+        uniform = noise.uniform("component", 1, (self.features,), dtype)[0]
+        conditioned = self.made.condition(context).value
 
         def draw(i: int, theta: Tensor) -> tuple[Tensor, Tensor]:
             log_pi, mu, log_sigma = self._mixture(theta)

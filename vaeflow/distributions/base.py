@@ -98,7 +98,7 @@ class StandardNormal(Base):
         return -0.5 * (torch.linalg.vecdot(z, z) + self.features * math.log(2 * math.pi))
 
     def sample(self, noise: Noise, context: Tensor | None = None, temperature: float = 1.0) -> Tensor:
-        return check_temperature(temperature) * noise.normal("base", 1, self.features, self.zero.dtype)[0]
+        return check_temperature(temperature) * noise.normal("base", 1, (self.features,), self.zero.dtype)[0]
 
     def icdf(self, u: Tensor) -> Tensor:
         return torch.special.ndtri(u)
@@ -111,7 +111,9 @@ class StandardLogistic(Base):
         return -(softplus(z) + softplus(-z)).sum(-1)
 
     def sample(self, noise: Noise, context: Tensor | None = None, temperature: float = 1.0) -> Tensor:
-        return check_temperature(temperature) * torch.logit(noise.uniform("base", 1, self.features, self.zero.dtype)[0])
+        return check_temperature(temperature) * torch.logit(
+            noise.uniform("base", 1, (self.features,), self.zero.dtype)[0]
+        )
 
     def icdf(self, u: Tensor) -> Tensor:
         return torch.logit(u)
@@ -137,7 +139,9 @@ class Uniform(Base):
         return torch.where(inside, z.new_tensor(-self.features * math.log(self.high - self.low)), -math.inf)
 
     def sample(self, noise: Noise, context: Tensor | None = None, temperature: float = 1.0) -> Tensor:
-        centred = check_temperature(temperature) * (noise.uniform("base", 1, self.features, self.zero.dtype)[0] - 0.5)
+        centred = check_temperature(temperature) * (
+            noise.uniform("base", 1, (self.features,), self.zero.dtype)[0] - 0.5
+        )
         return 0.5 * (self.low + self.high) + (self.high - self.low) * centred
 
     def icdf(self, u: Tensor) -> Tensor:

@@ -77,7 +77,7 @@ class GaussianDensity(Density):
         return torch.linalg.solve_triangular(self.factor.mT, z.double() - self.mean, upper=True, left=False)
 
     def sample(self, noise: Noise, context: Tensor | None = None, temperature: float = 1.0) -> Tensor:
-        epsilon = noise.normal("base", 1, self.features, self.zero.dtype)[0]
+        epsilon = noise.normal("base", 1, (self.features,), self.zero.dtype)[0]
         return self.decode(check_temperature(temperature) * epsilon)
 
     def encode(self, z: Tensor, context: Tensor | None = None) -> Tensor:
@@ -141,8 +141,8 @@ class GaussianMixture(Density):
         return torch.logsumexp(log_components + self.logits.log_softmax(-1), dim=-1)
 
     def sample(self, noise: Noise, context: Tensor | None = None, temperature: float = 1.0) -> Tensor:
-        c = pick(self.logits.softmax(-1), noise.uniform("component", 1, 1, self.zero.dtype)[0])
-        epsilon = check_temperature(temperature) * noise.normal("base", 1, self.features, self.zero.dtype)[0]
+        c = pick(self.logits.softmax(-1), noise.uniform("component", 1, (1,), self.zero.dtype)[0])
+        epsilon = check_temperature(temperature) * noise.normal("base", 1, (self.features,), self.zero.dtype)[0]
         return self.means[c] + bounded(self.log_scales[c]).exp() * epsilon
 
 
@@ -201,10 +201,10 @@ class DeepGaussianMixture(Density):
         return torch.logsumexp(log_base + log_weights, dim=0).reshape(z.shape[:-1])
 
     def sample(self, noise: Noise, context: Tensor | None = None, temperature: float = 1.0) -> Tensor:
-        h = check_temperature(temperature) * noise.normal("base", 1, self.features, self.zero.dtype)[0]
+        h = check_temperature(temperature) * noise.normal("base", 1, (self.features,), self.zero.dtype)[0]
         for layer in range(len(self.logits)):
             lower, upper, _ = self._factors(layer)
-            uniform = noise.uniform(f"component {layer}", 1, 1, self.zero.dtype)[0]
+            uniform = noise.uniform(f"component {layer}", 1, (1,), self.zero.dtype)[0]
             c = pick(self.logits[layer].softmax(-1), uniform)
             h = ((lower @ upper)[c] @ h.unsqueeze(-1)).squeeze(-1) + self.biases[layer][c]
         return h

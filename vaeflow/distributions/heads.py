@@ -92,7 +92,7 @@ class Likelihood(nn.Module, ABC):
 
     def _uniform(self, output: Tensor, noise: Noise) -> Tensor:
         """(batch, *shape)"""
-        return noise.uniform("data", 1, math.prod(self.shape), output.dtype)[0].unflatten(-1, self.shape)
+        return noise.uniform("data", 1, self.shape, output.dtype)[0]
 
     def _fill(self, bias: Tensor, *parameters: Tensor) -> None:
         """Set the bias to the parameters, averaged where one entry of it serves many dimensions."""
@@ -324,8 +324,8 @@ class Gaussian(Likelihood):
     def log_prob(self, x: Tensor, output: Tensor, noise: Noise) -> Tensor:
         mu, sigma = self._location_and_scale(output)
         if self.dequantises:
-            u = noise.uniform("dequantisation", output.shape[0], math.prod(self.shape), output.dtype)
-            x = x + u.unflatten(-1, self.shape)
+            u = noise.uniform("dequantisation", output.shape[0], self.shape, output.dtype)
+            x = x + u
         return _sum(-0.5 * (((x - mu) / sigma).square() + math.log(2 * math.pi)) - sigma.log(), self.shape)
 
     def mean(self, output: Tensor) -> Tensor:
@@ -334,7 +334,7 @@ class Gaussian(Likelihood):
 
     def sample(self, output: Tensor, noise: Noise) -> Tensor:
         mu, sigma = self._location_and_scale(output)
-        y = mu + sigma * noise.normal("data", 1, math.prod(self.shape), output.dtype)[0].unflatten(-1, self.shape)
+        y = mu + sigma * noise.normal("data", 1, self.shape, output.dtype)[0]
         return y if self.levels is None else y.floor().clamp(0, self.levels - 1)
 
     def start(self, mean: Tensor, scale: Tensor, bias: Tensor) -> None:

@@ -10,10 +10,10 @@ import torch
 from torch import Tensor, nn
 
 from vaeflow.bijections import Bijection
-from vaeflow.bijections.base import Context
 from vaeflow.bijections.elementwise import bounded
 from vaeflow.distributions.base import check_temperature
 from vaeflow.errors import VaeflowError, check_mapped
+from vaeflow.nets.conditioner import Context
 from vaeflow.noise import Noise
 
 
@@ -71,7 +71,7 @@ class ConditionedPosterior:
 
     def epsilon(self, noise: Noise, num_samples: int) -> Tensor:
         """ε ~ N(0, I) ``(num_samples, batch, features)``, from which z comes by :meth:`at`."""
-        return noise.normal("posterior", num_samples, self.mean.shape[-1], self.mean.dtype)
+        return noise.normal("posterior", num_samples, self.mean.shape[-1:], self.mean.dtype)
 
     def at(self, epsilon: Tensor, path_weights: list[Tensor] | None = None) -> tuple[Tensor, Tensor]:
         """z = f(μ + σ ⊙ ε) and log q(z|x), of ε ``(..., batch, features)``.
@@ -108,7 +108,7 @@ class ConditionedPosterior:
 
     def sample(self, noise: Noise, temperature: float = 1.0) -> Tensor:
         """One z for each example, ``(batch, features)``, σ multiplied by the temperature."""
-        epsilon = noise.normal("posterior", 1, self.mean.shape[-1], self.mean.dtype)[0]
+        epsilon = noise.normal("posterior", 1, self.mean.shape[-1:], self.mean.dtype)[0]
         return self._pushed(self.mean + check_temperature(temperature) * self.log_scale.exp() * epsilon)
 
     def centre(self) -> Tensor:

@@ -115,7 +115,7 @@ def doubts_about_density(model: Any, data: Any) -> Iterator[str]:
     index = torch.arange(min(MOVED, data.num_evaluated))
     x, y = (part.to(model.device) for part in data.examples(split, index))
     scale = data.examples("train", torch.arange(min(1000, data.count("train"))))[0].double().std(0).to(x.device)
-    noise = Noise(0, "moved", 0, index.to(x.device)).normal("moved", 1, model.dimension, torch.float64)[0]
+    noise = Noise(0, "moved", 0, index.to(x.device)).normal("moved", 1, (model.dimension,), torch.float64)[0]
     moved = x.double() + 1e-3 * scale * noise.view(x.shape)
     context = model.context_of(y)
     lower = model.log_prob(x.double(), context, 1) - model.log_prob(moved, context, 1)

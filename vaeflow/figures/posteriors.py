@@ -108,7 +108,7 @@ def posteriors(
     log_p_x = torch.logsumexp(joint, (1, 2)) + log_cell
     log_p = joint - log_p_x[:, None, None]
     _check_grid(log_p, log_q, samples, log_cell, half_width)
-    uniform = noise.at(torch.arange(num_samples, device=model.device)).uniform("prior", 1, 2)[0].to(model.dtype)
+    uniform = noise.at(torch.arange(num_samples, device=model.device)).uniform("prior", 1, (2,))[0].to(model.dtype)
     return ModelPosteriors(
         name=name,
         samples=samples.cpu(),

@@ -106,7 +106,7 @@ class LikelihoodModel(TrainedModel):
         check_positive(num_samples=num_samples)
         num_samples = int(num_samples)
         log_weights = self.log_weights_of(x, context)
-        return log_weights(self._checked_noise(noise, len(x), x.device), num_samples)
+        return log_weights(self._checked_noise(noise, len(x), x.device).watched(), num_samples)
 
     def log_prob(
         self, x: Tensor, context: Tensor | None = None, num_samples: int | None = None, noise: Noise | None = None
@@ -164,7 +164,7 @@ class LikelihoodModel(TrainedModel):
         """The noise of n samples, and their context."""
         if not is_integer(n) or n < 0:
             raise VaeflowError(f"n is {n!r}, expected an integer of 0 or more.")
-        return self._checked_noise(noise, n, self.device), self._checked_context(context, n)
+        return self._checked_noise(noise, n, self.device).watched(), self._checked_context(context, n)
 
     def _checked_noise(self, noise: Noise, batch: int, device: torch.device) -> Noise:
         """A source of noise for so many examples on a device; with no indices, they are 0 … batch − 1."""

@@ -182,7 +182,7 @@ class DensityModel(CodedModel):
         """y ``(num_samples, batch, D)`` and log |det ∂y/∂x| ``(num_samples, batch)``; one row of continuous data."""
         flat = x.flatten(1).double().unsqueeze(0)
         if self.levels is not None:
-            flat = flat + noise.uniform("dequantisation", num_samples, self.dimension)
+            flat = flat + noise.uniform("dequantisation", num_samples, (self.dimension,))
         y, log_det = self.preprocess.inverse(flat)
         return y.to(self.dtype), log_det.to(self.dtype)
 

@@ -9,6 +9,7 @@ import sys
 import warnings
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable
+from dataclasses import replace
 from typing import Any, Literal
 
 import torch
@@ -109,12 +110,12 @@ class TrainedModel(LightningModule, ABC):
 
     def training_step(self, batch: tuple[Tensor, Tensor, Tensor], batch_index: int) -> Tensor | None:
         x, y, index = batch
-        noise = Noise(self.seed, "train", self.current_epoch, index)
+        noise = Noise(self.seed, "train", self.current_epoch, index).watched()
         context = self.context_of(y)
         loss, values = self._training_losses(x, noise, context)
         # a GPU would have to finish all that is queued: one step in many is looked at there, if none may be skipped
         self._is_watched = loss.device.type == "cpu" or self._is_logged(batch_index) or self.on_nonfinite == "skip"
-        self._losses_again = functools.partial(self.losses, x, noise, context)
+        self._losses_again = functools.partial(self.losses, x, replace(noise, drawn=None), context)
         self._whose = functools.partial(whose, {name: value.detach() for name, value in values.items()}, index)
         if not self._is_watched or torch.isfinite(loss):
             self.train_means.update(**values)
@@ -157,7 +158,7 @@ class TrainedModel(LightningModule, ABC):
 
     def validation_step(self, batch: tuple[Tensor, Tensor, Tensor], batch_index: int) -> None:
         x, y, index = batch
-        _, values = self.losses(x, Noise(self.seed, "val", 0, index), self.context_of(y))
+        _, values = self.losses(x, Noise(self.seed, "val", 0, index).watched(), self.context_of(y))
         self.val_means.update(**values)
 
     def on_validation_epoch_start(self) -> None:

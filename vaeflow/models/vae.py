@@ -334,7 +334,7 @@ def _picked(shares: Tensor, m: int, noise: Noise) -> Tensor:
     """Indices ``(m, batch)`` of draws, each as often as its share ``(k, batch)`` in expectation: systematic resampling,
     which puts m equally spaced points, from one random start, on the cumulated shares."""
     below = shares.double().cumsum(0)
-    start = noise.uniform("picked", 1, 1, torch.float64)[0, :, 0]
+    start = noise.uniform("picked", 1, (), torch.float64)[0]
     points = (torch.arange(m, device=start.device).unsqueeze(-1) + start) / m
     return torch.searchsorted(below.T.contiguous(), points.T.contiguous()).T.clamp(max=len(shares) - 1)
 

@@ -3,14 +3,39 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from itertools import pairwise
-from typing import Any
+from typing import Any, TypeAlias
 
 from torch import Tensor, nn
 from torch.nn.utils.parametrizations import weight_norm
 
 from vaeflow.errors import check_context, check_positive
 from vaeflow.nets.mlp import activation_named
+
+
+@dataclass(frozen=True)
+class Conditioned:
+    """What a net, a bijection or a distribution has made of its context, for it alone to use in place of the context.
+
+    Args:
+        value: whatever its ``condition`` computes.
+        batch: the number of examples that the context was of; None without a context.
+    """
+
+    value: Any
+    batch: int | None = None
+
+
+Context: TypeAlias = Tensor | Conditioned | None
+"""A tensor ``(batch, context_features)``, or what ``condition`` made of it; None without a context."""
+
+
+def batch_of(context: Context) -> int | None:
+    """The number of examples of a context."""
+    if isinstance(context, Conditioned):
+        return context.batch
+    return None if context is None else context.shape[-2]
 
 
 class Conditioner(nn.Module):
@@ -35,24 +60,24 @@ class Conditioner(nn.Module):
         self.context = nn.Linear(context_features, hidden[0], bias=False) if context_features else None
         self.activation = activation_named(activation)
 
-    def condition(self, context: Any) -> Any:
+    def condition(self, context: Context) -> Conditioned:
         """The context's part of the first hidden layer, ``(batch, hidden[0])``; idempotent."""
-        if isinstance(context, tuple):
+        if isinstance(context, Conditioned):
             return context
         check_context(context, self.context_features)
-        return (None if self.context is None else self.context(context),)
+        return Conditioned(None if self.context is None else self.context(context), batch_of(context))
 
-    def hidden(self, x: Tensor, context: Any) -> Tensor:
+    def hidden(self, x: Tensor, context: Context) -> Tensor:
         """What the output layer reads."""
         for value in self.sums(x, context):  # noqa: B007
             pass
         return self.activation(value)
 
-    def sums(self, x: Tensor, context: Any) -> Iterator[Tensor]:
+    def sums(self, x: Tensor, context: Context) -> Iterator[Tensor]:
         """What the activation is applied to, stage by stage."""
         first, *others = self.layers
         hidden = first(x)
-        (conditioned,) = self.condition(context)
+        conditioned = self.condition(context).value
         if conditioned is not None:
             hidden = hidden + self.spread(conditioned)
         yield hidden
@@ -104,7 +129,7 @@ class MLPConditioner(Conditioner):
         nn.init.zeros_(self.out.weight)
         nn.init.zeros_(self.out.bias)
 
-    def forward(self, x: Tensor, context: Any = None) -> Tensor:
+    def forward(self, x: Tensor, context: Context = None) -> Tensor:
         """``(..., batch, in_features)`` → ``(..., batch, out_features)``."""
         return self.out(self.hidden(x, context))
 
@@ -148,7 +173,7 @@ class ConvConditioner(Conditioner):
         nn.init.zeros_(self.out.weight)
         nn.init.zeros_(self.out.bias)
 
-    def forward(self, x: Tensor, context: Any = None) -> Tensor:
+    def forward(self, x: Tensor, context: Context = None) -> Tensor:
         """``(batch, in_channels, height, width)`` → ``(batch, out_channels, height, width)``."""
         return self.out(self.hidden(x, context))
 

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
 from vaeflow.errors import check_positive
-from vaeflow.nets.conditioner import Conditioner
+from vaeflow.nets.conditioner import Conditioner, Context
 from vaeflow.nets.masked import MaskedLinear
 from vaeflow.nets.parallel import is_able, parallel
 from vaeflow.noise import Noise
@@ -67,7 +67,7 @@ class MADE(Conditioner):
             """Ascending, the lowest one among them: of the first feature, or the context alone."""
             if degrees == "sequential":
                 return lowest + torch.arange(size) * (features - lowest) // size
-            drawn = noise.uniform(f"layer {layer}", 1, size, torch.float64)[0, 0] * max(1, features - lowest)
+            drawn = noise.uniform(f"layer {layer}", 1, (size,), torch.float64)[0, 0] * max(1, features - lowest)
             drawn[0] = 0
             return lowest + drawn.long().sort().values
 
@@ -110,7 +110,7 @@ class MADE(Conditioner):
         start, stop = counts[first - 1] if first else 0, counts[last - 1] if last else 0
         return slice(self.features - stop, self.features - start) if self.reverse and k == 0 else slice(start, stop)
 
-    def forward(self, x: Tensor, context: Any = None, by_layers: bool = False) -> Tensor:
+    def forward(self, x: Tensor, context: Context = None, by_layers: bool = False) -> Tensor:
         """``(..., batch, features)`` → ``(..., batch, features, outputs)``.
 
         Args:

@@ -10,6 +10,7 @@ from torch import Tensor
 from torch.func import functional_call
 
 from vaeflow.compiled import attempt, is_batched, is_eager
+from vaeflow.nets.conditioner import Conditioned, Context
 from vaeflow.nets.mlp import name_of_activation
 
 if TYPE_CHECKING:
@@ -41,7 +42,7 @@ def is_able(made: MADE, x: Tensor) -> bool:
 
 
 def parallel(
-    made: MADE, transformer: Transformer | None, inverse: bool, x: Tensor, context: Any
+    made: MADE, transformer: Transformer | None, inverse: bool, x: Tensor, context: Context
 ) -> tuple[Tensor, Tensor]:
     """The image τ(x; θ) with θ = MADE(x), and its log-determinant.
 
@@ -51,7 +52,7 @@ def parallel(
         x: ``(..., D)``.
         context: of the batch, or what :meth:`MADE.condition` made of it.
     """
-    (conditioned,) = made.condition(context)
+    conditioned = made.condition(context).value
     if conditioned is not None:
         x = x.expand(*torch.broadcast_shapes(x.shape[:-1], conditioned.shape[:-1]), -1)
     sources = (x, conditioned, *made.stage_parameters)
@@ -93,7 +94,7 @@ def _by_layers(
 ) -> tuple[Tensor, Tensor]:  # fmt: skip
     """The definition."""
     names = [name for name, _ in made.named_parameters() if not name.startswith("context.")]
-    theta = functional_call(made, dict(zip(names, parameters, strict=True)), (x, (conditioned,), True))
+    theta = functional_call(made, dict(zip(names, parameters, strict=True)), (x, Conditioned(conditioned), True))
     if transformer is None:
         return theta.movedim(-1, -2).flatten(-2), x.new_empty(0)
     image, log_slopes = (transformer.inverse if inverse else transformer.forward)(x, theta)
