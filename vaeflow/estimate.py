@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any, Literal, Protocol, TypeAlias
 
 import torch
@@ -16,6 +17,73 @@ from vaeflow.noise import Noise
 
 LogWeights: TypeAlias = Callable[[Noise, int], Tensor]
 """(noise, num_samples) → log-weights ``(num_samples, batch)`` in nats, of examples that are fixed."""
+
+
+@dataclass(frozen=True)
+class Group:
+    """Draws of one group of latents, z ~ q(z|x, groups before it), and their log-densities.
+
+    Args:
+        z: ``(num_samples, batch, *event_shape)``.
+        log_q, log_p: log q(z|x, …) and log p(z|…), ``(num_samples, batch)`` in nats.
+        kl: KL(q ‖ p) of each dimension in closed form, ``(num_samples or 1, batch, *event_shape)``, given the draws of
+            the groups before; None where there is none. It is for objectives and reports, never for weights.
+    """
+
+    z: Tensor
+    log_q: Tensor
+    log_p: Tensor
+    kl: Tensor | None = None
+
+    @property
+    def mean_kl(self) -> Tensor:
+        """KL(q ‖ p) averaged over draws: of each dimension ``(batch, *event_shape)`` in closed form, or ``(batch,)``
+        the mean of log q − log p, which may come out below zero for an example though its expectation cannot."""
+        return (self.log_q - self.log_p if self.kl is None else self.kl).mean(0)
+
+
+@dataclass(frozen=True)
+class Terms:
+    """What K draws say of each example of a batch.
+
+    Args:
+        log_likelihood: log p(x|z), or log p(x) where there are no latents, ``(num_samples, batch)`` in nats.
+        groups: of latents, by name.
+        reported: further terms that an evaluation averages, ``(num_samples, batch)`` by name.
+    """
+
+    log_likelihood: Tensor
+    groups: Mapping[str, Group] = field(default_factory=dict)
+    reported: Mapping[str, Tensor] = field(default_factory=dict)
+
+    @property
+    def log_weights(self) -> Tensor:
+        """log w = log p(x|z) + Σ_groups (log p − log q), ``(num_samples, batch)``."""
+        total = self.log_likelihood
+        for group in self.groups.values():
+            total = total - (group.log_q - group.log_p)
+        return total
+
+    @property
+    def means(self) -> dict[str, Tensor]:
+        """Averages over the draws, ``(batch,)`` in nats: of models with latents the elbo = −(reconstruction + kl) and
+        both of them, each group's KL as ``kl/NAME`` if there are several, and what is in ``reported``."""
+        means = {name: value.mean(0) for name, value in self.reported.items()}
+        if not self.groups:
+            return means
+        reconstruction = -self.log_likelihood.mean(0)
+        kls = {
+            name: group.mean_kl.flatten(1).sum(1) if group.mean_kl.dim() > 1 else group.mean_kl
+            for name, group in self.groups.items()
+        }
+        kl = torch.stack(list(kls.values())).sum(0) if len(kls) > 1 else next(iter(kls.values()))
+        if len(kls) > 1:
+            means |= {f"kl/{name}": value for name, value in kls.items()}
+        return {"elbo": -reconstruction - kl, "kl": kl, "reconstruction": reconstruction, **means}
+
+
+Draw: TypeAlias = Callable[[Noise, int], Terms]
+"""(noise, num_samples) → the terms of so many draws, of examples that are fixed."""
 Combining: TypeAlias = Literal["exact", "log_mean_exp", "mean"]
 """How the log-weights of K draws become one estimate. ``exact``: there is one row, log p(x) itself. ``log_mean_exp``:
 weights w with E w = p(x); the logarithm of their mean bounds log p(x) from below in expectation. ``mean``: numbers
@@ -23,13 +91,13 @@ whose expectation is log p(x) or a bound of it, such as terms at random times of
 nothing."""
 
 
-class HasLogWeights(Protocol):
+class HasDraws(Protocol):
     """All that an estimate of log p(x) asks of a model."""
 
     @property
     def combining(self) -> Combining: ...
 
-    def log_weights_of(self, x: Tensor, context: Tensor | None = None) -> LogWeights: ...
+    def draws_of(self, x: Tensor, context: Tensor | None = None) -> Draw: ...
 
 
 def log_mean_exp(log_weights: Tensor) -> Tensor:
@@ -43,10 +111,9 @@ def combined(log_weights: Tensor, combining: Combining) -> Tensor:
 
 
 class RunningEstimate:
-    """log Σ w, log Σ w² and Σ log w of log-weights that come in chunks, in float64.
+    """log Σ w, log Σ w² and Σ log w of draws that come in chunks, and sums of their further terms, in float64.
 
-    Chunks are ``(samples, batch)``; the result does not depend on how the samples are cut into chunks, beyond
-    rounding.
+    The result does not depend on how the draws are cut into chunks, beyond rounding.
 
     Args:
         combining: how the log-weights become an estimate.
@@ -57,7 +124,7 @@ class RunningEstimate:
         self.num_samples = 0
         self._log_sum: Tensor | None = None
         self._log_squares: Tensor
-        self._total: Tensor
+        self._totals: dict[str, Tensor]
 
     @classmethod
     def cat(cls, parts: Sequence[RunningEstimate]) -> RunningEstimate:
@@ -66,7 +133,7 @@ class RunningEstimate:
         joined.num_samples = parts[0].num_samples
         joined._log_sum = torch.cat([part._log_sum for part in parts if part._log_sum is not None])
         joined._log_squares = torch.cat([part._log_squares for part in parts])
-        joined._total = torch.cat([part._total for part in parts])
+        joined._totals = {name: torch.cat([part._totals[name] for part in parts]) for name in parts[0]._totals}
         return joined
 
     def over_processes(self, num_samples: int) -> RunningEstimate:
@@ -75,23 +142,25 @@ class RunningEstimate:
         log Σ_r exp(log Σ_k w_rk) is exact: it takes no average of logarithms.
         """
         assert self._log_sum is not None
-        parts = gather_all_tensors(torch.stack([self._log_sum, self._log_squares, self._total]))
-        log_sums, log_squares, totals = torch.stack(parts).unbind(1)
+        parts = gather_all_tensors(torch.stack([self._log_sum, self._log_squares, *self._totals.values()]))
+        log_sums, log_squares, *totals = torch.stack(parts).unbind(1)
         joined = type(self)(self.combining)
         joined.num_samples = num_samples
         joined._log_sum, joined._log_squares = torch.logsumexp(log_sums, 0), torch.logsumexp(log_squares, 0)
-        joined._total = totals.sum(0)
+        joined._totals = {name: total.sum(0) for name, total in zip(self._totals, totals, strict=True)}
         return joined
 
-    def add(self, log_weights: Tensor) -> None:
+    def add(self, terms: Terms) -> None:
         """Take in a chunk."""
-        w = log_weights.double()
-        log_sum, log_squares, total = torch.logsumexp(w, 0), torch.logsumexp(2 * w, 0), w.sum(0)
+        w = terms.log_weights.double()
+        log_sum, log_squares = torch.logsumexp(w, 0), torch.logsumexp(2 * w, 0)
+        totals = {name: len(w) * mean.double() for name, mean in terms.means.items()} if len(w) else {}
+        totals["log w"] = w.sum(0)
         if self._log_sum is not None:
             log_sum = torch.logaddexp(self._log_sum, log_sum)
             log_squares = torch.logaddexp(self._log_squares, log_squares)
-            total = self._total + total
-        self._log_sum, self._log_squares, self._total = log_sum, log_squares, total
+            totals = {name: self._totals[name] + total for name, total in totals.items()}
+        self._log_sum, self._log_squares, self._totals = log_sum, log_squares, totals
         self.num_samples += len(w)
 
     @property
@@ -99,12 +168,17 @@ class RunningEstimate:
         """The estimate of log p(x), ``(batch,)``: log (1/K) Σ_k w_k, a lower bound in expectation, or of a ``mean``
         (1/K) Σ_k log w_k."""
         assert self._log_sum is not None
-        return self.elbo if self.combining == "mean" else self._log_sum - math.log(self.num_samples)
+        return self.mean_log_weight if self.combining == "mean" else self._log_sum - math.log(self.num_samples)
 
     @property
-    def elbo(self) -> Tensor:
+    def mean_log_weight(self) -> Tensor:
         """(1/K) Σ_k log w_k, ``(batch,)``: the bound of one sample, averaged over K of them."""
-        return self._total / self.num_samples
+        return self._totals["log w"] / self.num_samples
+
+    @property
+    def means(self) -> dict[str, Tensor]:
+        """The averages of :attr:`Terms.means` over all K draws, ``(batch,)`` by name."""
+        return {name: total / self.num_samples for name, total in self._totals.items() if name != "log w"}
 
     @property
     def effective_sample_size(self) -> Tensor:
@@ -116,7 +190,7 @@ class RunningEstimate:
 
 @torch.no_grad()
 def log_likelihood(
-    model: HasLogWeights,
+    model: HasDraws,
     x: Tensor,
     noise: Noise,
     num_samples: int,
@@ -124,6 +198,7 @@ def log_likelihood(
     rows: int | None = None,
     rank: int = 0,
     world_size: int = 1,
+    look: Callable[[Draw, RunningEstimate], None] | None = None,
 ) -> RunningEstimate:
     """Estimate log p(x), such as by log (1/K) Σ_k p(x, z_k)/q(z_k|x), in chunks.
 
@@ -133,28 +208,31 @@ def log_likelihood(
         rows: how many (sample, example) pairs are held at once; the memory in use grows with it, not with K.
             None for all.
         rank, world_size: which process of how many share the samples: chunks go to them by turns.
+        look: is shown each part of the batch: its draws, with what was computed of x alone, and its estimate.
     """
     rows = rows or max(1, num_samples * len(x))
     pieces = []
     for start in range(0, max(1, len(x)), rows):
         part = slice(start, start + rows)
         assert noise.index is not None
-        log_weights = model.log_weights_of(x[part], None if context is None else context[part])
+        draw = model.draws_of(x[part], None if context is None else context[part])
         source = noise.at(noise.index[part])
         running = RunningEstimate(model.combining)
         chunk = max(1, rows // max(1, len(x[part])))
         if num_samples <= chunk * (world_size - 1):  # some would have none
             chunk = -(-num_samples // world_size)
         for done in range(rank * chunk, num_samples, world_size * chunk):
-            running.add(log_weights(source.skip(done).watched(), min(chunk, num_samples - done)))
+            running.add(draw(source.skip(done).watched(), min(chunk, num_samples - done)))
         if not running.num_samples:
-            running.add(x.new_empty(0, len(x[part])))
+            running.add(Terms(x.new_empty(0, len(x[part]))))
         pieces.append(running if world_size == 1 else running.over_processes(num_samples))
+        if look is not None:
+            look(draw, pieces[-1])
     return RunningEstimate.cat(pieces)
 
 
 @torch.no_grad()
-def rows_within(memory_mb: float, model: HasLogWeights, x: Tensor, noise: Noise, context: Tensor | None = None) -> int:
+def rows_within(memory_mb: float, model: HasDraws, x: Tensor, noise: Noise, context: Tensor | None = None) -> int:
     """How many (sample, example) pairs of one chunk stay within a budget of memory.
 
     One example is weighed with one and with three samples, and every byte that any operation puts out is counted;
@@ -166,12 +244,12 @@ def rows_within(memory_mb: float, model: HasLogWeights, x: Tensor, noise: Noise,
     """
     one = slice(0, 1)
     assert noise.index is not None
-    log_weights = model.log_weights_of(x[one], None if context is None else context[one])
+    draw = model.draws_of(x[one], None if context is None else context[one])
     counts = []
     for num_samples in (1, 3):
         # in inference mode operations are made of others, and on several processes Lightning has none
         with torch.inference_mode(False), torch.no_grad(), _CountBytes() as counter:
-            log_weights(noise.at(noise.index[one]), num_samples)
+            draw(noise.at(noise.index[one]), num_samples)
         counts.append(counter.total)
     each = (counts[1] - counts[0]) / 2 or counts[0]  # an exact likelihood takes no more for more samples
     return max(1, int(memory_mb * 2**20 / max(1.0, each)))

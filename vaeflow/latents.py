@@ -59,8 +59,8 @@ class HasLayers(Protocol):
 class HasPosterior(Protocol):
     """A model with a latent variable z, q(z|x) and p(x|z)."""
 
-    def infer(self, x: Tensor, context: Tensor | None = None) -> Any:
-        """q(z|x) for each example of a batch ``(batch, *shape)``."""
+    def posterior_of(self, x: Tensor, context: Tensor | None = None) -> Any:
+        """q(z|x) for each example of a batch ``(batch, *shape)``, a :class:`~vaeflow.distributions.base.Given`."""
 
     def log_joint(self, x: Tensor, z: Tensor, noise: Noise, context: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """log p(x|z) and log p(z), both ``(num_samples, batch)`` in nats, of z ``(num_samples, batch, D)``."""

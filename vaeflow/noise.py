@@ -73,6 +73,7 @@ class Noise:
         index: the examples' indices in their data set, int64 ``(batch,)``, on the device where noise is wanted.
         first_sample: number of the first sample to draw; evaluation in chunks moves it on by :meth:`skip`.
         scope: what the names of all draws are within; see :meth:`within`.
+        temperature: what the standard deviation of all draws is multiplied by; see :meth:`cooled`.
 
     >>> noise = Noise(seed=0).at(torch.tensor([7, 3]))
     >>> both = noise.normal("z", num_samples=2, event_shape=(5,))
@@ -91,6 +92,7 @@ class Noise:
     index: Tensor | None = None
     first_sample: int = 0
     scope: str = ""
+    temperature: float = 1.0
     samples: Tensor | None = field(default=None, repr=False)
     """Numbers ``(num_samples, batch)`` of the samples to draw, where they are not consecutive; see :meth:`pick`."""
     drawn: set[tuple[str, int]] | None = field(default=None, repr=False, compare=False)
@@ -132,6 +134,11 @@ class Noise:
         draw the same numbers."""
         return replace(self, scope=f"{self.scope}{scope}/")
 
+    def cooled(self, temperature: float) -> Noise:
+        """The same source with the distance of every number from its mean, 0 of normal and ½ of uniform ones,
+        multiplied by a temperature; at 0 all numbers are their means."""
+        return replace(self, temperature=temperature)
+
     def watched(self) -> Noise:
         """The same source, which refuses to draw the same numbers twice: two parts of a model that use one name would
         quietly get the same noise. What a backward pass computes again may draw it again."""
@@ -152,6 +159,8 @@ class Noise:
         uniform = bits.bitwise_and_(0xFFFFFFFF).to(dtype).add_(0.5).mul_(2.0**-32)
         radius = uniform.log_().mul_(-2.0).sqrt_()
         flat = torch.cat([radius * angle.cos(), angle.sin_().mul_(radius)], dim=-1)[..., :features]
+        if self.temperature != 1:
+            flat = self.temperature * flat
         return flat.reshape(*flat.shape[:-1], *event_shape)
 
     @torch.compiler.disable
@@ -163,9 +172,11 @@ class Noise:
         # (k + ½) 2⁻ᵐ of m bits is exact with m one less than the mantissa has: neither 0 nor 1 can come out
         if dtype == torch.float64:
             flat = _shift(self._bits(name, num_samples, features), 12).to(dtype).add_(0.5).mul_(2.0**-52)
-            return flat.reshape(*flat.shape[:-1], *event_shape)
-        halves = self._bits(name, num_samples, (features + 1) // 2).view(torch.int32)[..., :features]
-        flat = halves.bitwise_right_shift_(9).bitwise_and_((1 << 23) - 1).to(dtype).add_(0.5).mul_(2.0**-23)
+        else:
+            halves = self._bits(name, num_samples, (features + 1) // 2).view(torch.int32)[..., :features]
+            flat = halves.bitwise_right_shift_(9).bitwise_and_((1 << 23) - 1).to(dtype).add_(0.5).mul_(2.0**-23)
+        if self.temperature != 1:
+            flat = 0.5 + self.temperature * (flat - 0.5)
         return flat.reshape(*flat.shape[:-1], *event_shape)
 
     def _bits(self, name: str, num_samples: int, counters: int) -> Tensor:

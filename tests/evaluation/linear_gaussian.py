@@ -30,18 +30,22 @@ class Identity(Encoder):
 
 
 class Affine(Decoder):
-    """A linear map of z and its context."""
+    """A linear map of z."""
 
-    def __init__(self, latent_features: int, context_features: int, shape: Sequence[int]) -> None:
+    def __init__(self, features: int, shape: Sequence[int]) -> None:
         super().__init__()
         self.shape = tuple(shape)
-        self.map = nn.Linear(latent_features + context_features, math.prod(shape))
+        self.map = nn.Linear(features, math.prod(shape))
         self.rows = 0
 
-    def forward(self, z: Tensor, context: Tensor | None = None) -> Tensor:
+    def forward(self, z: Tensor) -> Tensor:
         self.rows += z[..., 0].numel()
-        z = z if context is None else torch.cat([z, context.expand(*z.shape[:-1], -1)], -1)
         return self.map(z).unflatten(-1, self.shape)
+
+
+def gaussian_of(vae: VAE) -> nn.Linear:
+    """The layer that makes μ and σ of the encoder's features."""
+    return getattr(vae.posterior, "base", vae.posterior).linear
 
 
 def unbounded(log_scale: Tensor) -> Tensor:
@@ -71,7 +75,7 @@ class LinearGaussian:
         assert self.vae.standardise is not None
         self.vae.standardise.set(self.mean, self.scale)
         with torch.no_grad():
-            gaussian, decoder = self.vae.posterior.gaussian, self.vae.decoder.map
+            gaussian, decoder = gaussian_of(self.vae), self.vae.observation.decoder.map
             gaussian.weight.copy_(torch.cat([to_mean, torch.zeros_like(to_mean)]))
             log_scale = unbounded(0.5 * s_posterior.log() + math.log(widen))
             gaussian.bias.copy_(torch.cat([-to_mean @ self.b, log_scale]))
@@ -100,9 +104,9 @@ def binary_vae(flow: Callable[[int, int], Bijection] | None = None, **arguments:
     vae = VAE(shape=(3, 1, 1), levels=2, latent_features=LATENT, **parts)
     redraw(vae.double(), 0.5)
     with torch.no_grad():
-        vae.decoder.map.weight.mul_(4)
-        vae.posterior.gaussian.weight.mul_(0.5)
-        vae.posterior.gaussian.bias.copy_(torch.tensor([0.1, -0.1, 0.7, 0.7]))
+        vae.observation.decoder.map.weight.mul_(4)
+        gaussian_of(vae).weight.mul_(0.5)
+        gaussian_of(vae).bias.copy_(torch.tensor([0.1, -0.1, 0.7, 0.7]))
     return vae.eval()
 
 

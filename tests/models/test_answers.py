@@ -102,7 +102,7 @@ def test_what_has_no_codes_says_so(name: str) -> None:
 
 def test_what_has_no_layers_or_posterior_says_so() -> None:
     for model in (coins(Coins)[0], MAF(shape=(2,))):
-        for name in ("infer", "log_joint"):
+        for name in ("posterior_of", "log_joint"):
             assert not hasattr(model, name)
             with pytest.raises(VaeflowError, match=r"has no approximate posterior|has no latent variable that"):
                 getattr(model, name)

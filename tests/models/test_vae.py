@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import math
+from collections.abc import Callable
 from types import SimpleNamespace
 
 import pytest
@@ -14,22 +15,30 @@ from torch.func import jacfwd, jacrev, vmap
 
 from tests.conftest import differences, redraw
 from tests.distributions.test_posteriors import FLOWS
-from tests.evaluation.linear_gaussian import LinearGaussian, all_binary, binary_vae
+from tests.evaluation.linear_gaussian import LinearGaussian, all_binary, binary_vae, gaussian_of
 from vaeflow.bijections import Bijection
-from vaeflow.distributions import Bernoulli, Categorical, DiscretisedLogistic, FlowDensity, Gaussian, Likelihood
+from vaeflow.distributions import (
+    Bernoulli,
+    Categorical,
+    DiscretisedLogistic,
+    FlowDensity,
+    Gaussian,
+    Likelihood,
+    StandardNormal,
+)
 from vaeflow.errors import VaeflowError
 from vaeflow.estimate import log_mean_exp
 from vaeflow.models import VAE
-from vaeflow.models.vae import _picked
 from vaeflow.nets import GatedConvDecoder, GatedConvEncoder
 from vaeflow.noise import Noise
+from vaeflow.objectives import ELBO, IWAE, _picked
 
 NOISE = Noise(index=torch.arange(8))
 
 
 @pytest.mark.parametrize("flow", [None, *FLOWS])
 def test_logged_terms_add_up(flow: str | None) -> None:
-    vae = binary_vae(FLOWS[flow] if flow else None, num_samples=3)
+    vae = binary_vae(FLOWS[flow] if flow else None, objective=functools.partial(ELBO, num_samples=3))
     loss, values = vae.losses(all_binary(), NOISE, None)
     torch.testing.assert_close(values["nll"], values["kl"] + values["reconstruction"])
     assert torch.equal(values["elbo"], -values["nll"])
@@ -42,7 +51,7 @@ def test_iwae_of_more_samples_is_tighter_and_of_one_the_elbo() -> None:
     elbo = binary_vae(FLOWS["iaf"]).losses(x, noise, None)[1]["elbo"].mean().item()
     bounds = [elbo]
     for k in (2, 5, 50):
-        vae = binary_vae(FLOWS["iaf"], objective="iwae", num_samples=k)
+        vae = binary_vae(FLOWS["iaf"], objective=iwae(k))
         loss, values = vae.losses(x, noise, None)
         torch.testing.assert_close(loss, -values["iwae"].mean())
         bounds.append(values["iwae"].mean().item())
@@ -51,12 +60,16 @@ def test_iwae_of_more_samples_is_tighter_and_of_one_the_elbo() -> None:
     assert log_mean_exp(weights).mean().item() == pytest.approx(elbo, abs=1e-9)
 
 
+def iwae(k: int, **arguments: object) -> Callable[[], IWAE]:
+    return functools.partial(IWAE, num_samples=k, **arguments)
+
+
 def gradients_of_iwae(
-    x: torch.Tensor, flow: str | None, gradient_samples: int | None = None, seed: int = 0, **arguments: object
+    x: torch.Tensor, flow: str | None, gradient_samples: int | None = None, seed: int = 0, doubly: bool = False
 ) -> dict[str, torch.Tensor]:
     """Of the importance-weighted bound of four draws, by parameter. As many of them may be picked as one likes."""
-    vae = binary_vae(FLOWS[flow] if flow else None, objective="iwae", num_samples=4, **arguments)
-    vae.gradient_samples = gradient_samples
+    vae = binary_vae(FLOWS[flow] if flow else None, objective=iwae(4, doubly_reparameterised=doubly))
+    vae.objective.gradient_samples = gradient_samples
     vae.losses(x, Noise(seed=seed, index=torch.arange(len(x))), None)[0].backward()
     return {name: p.grad for name, p in vae.named_parameters()}
 
@@ -64,8 +77,8 @@ def gradients_of_iwae(
 @pytest.mark.parametrize("doubly", [False, True])
 def test_picked_draws_have_the_gradient_of_all(doubly: bool) -> None:
     """m equally spaced points meet each of the k draws m w_k / Σ w times, give or take one."""
-    wanted = gradients_of_iwae(all_binary(), "iaf", doubly_reparameterised=doubly)
-    got = gradients_of_iwae(all_binary(), "iaf", 20_000, doubly_reparameterised=doubly)
+    wanted = gradients_of_iwae(all_binary(), "iaf", doubly=doubly)
+    got = gradients_of_iwae(all_binary(), "iaf", 20_000, doubly=doubly)
     for name, gradient in wanted.items():
         torch.testing.assert_close(got[name], gradient, rtol=1e-3, atol=1e-3 * gradient.abs().max().item())
 
@@ -74,8 +87,7 @@ def test_picked_draws_have_the_gradient_of_all(doubly: bool) -> None:
 def test_the_bound_is_the_same_whatever_its_gradient(m: int | None) -> None:
     noise = Noise(index=torch.arange(8))
     usual, doubly = (
-        binary_vae(objective="iwae", num_samples=4, gradient_samples=m, doubly_reparameterised=doubly)
-        for doubly in (False, True)
+        binary_vae(objective=iwae(4, gradient_samples=m, doubly_reparameterised=doubly)) for doubly in (False, True)
     )
     wanted, values = usual.losses(all_binary(), noise, None)
     loss, values_of_doubly = doubly.losses(all_binary(), noise, None)
@@ -86,9 +98,9 @@ def test_the_bound_is_the_same_whatever_its_gradient(m: int | None) -> None:
 
 
 def test_few_draws_are_in_memory_where_few_have_a_gradient() -> None:
-    vae = binary_vae(objective="iwae", num_samples=7, gradient_samples=3)
+    vae = binary_vae(objective=iwae(7, gradient_samples=3))
     rows = []
-    vae.decoder.register_forward_hook(lambda decoder, inputs, output: rows.append(len(inputs[0])))
+    vae.observation.decoder.register_forward_hook(lambda decoder, inputs, output: rows.append(len(inputs[0])))
     vae.losses(all_binary(), NOISE, None)
     assert rows == [3, 3, 1, 3]  # all seven for the bound, then those picked
 
@@ -107,14 +119,15 @@ def test_the_doubly_reparameterised_gradient_is_its_equation(flow: str | None) -
     """Of φ = (μ, σ): Σ_k w̃_k² (∂ log w_k/∂z₀) ∂z₀/∂φ, log w_k at constant φ. Of all else: the usual one."""
     x, noise = all_binary(), Noise(index=torch.arange(8))
     usual = gradients_of_iwae(x, flow)
-    got = gradients_of_iwae(x, flow, doubly_reparameterised=True)
+    got = gradients_of_iwae(x, flow, doubly=True)
     vae = binary_vae(FLOWS[flow] if flow else None)
-    q = vae.infer(x)
-    z_0 = q.mean + q.log_scale.exp() * q.epsilon(noise, 4)
+    features = vae._features(x, None)
+    q = getattr(vae.posterior, "base", vae.posterior).condition(features).value
+    z_0 = q.at(noise.normal("posterior", 4, (2,), torch.float64))
     at = z_0.detach().requires_grad_()
     z, log_det = at, 0.0
-    if q.flow is not None:
-        z, log_det = q.flow(at, q.context)
+    if flow is not None:
+        z, log_det = vae.posterior.flow(at, features)
     log_normal = torch.distributions.Normal(q.mean.detach(), q.log_scale.detach().exp()).log_prob(at).sum(-1)
     log_w = sum(vae.log_joint(x, z, noise)) - log_normal + log_det
     (by_z_0,) = torch.autograd.grad(log_w.sum(), at, retain_graph=True)
@@ -122,7 +135,7 @@ def test_the_doubly_reparameterised_gradient_is_its_equation(flow: str | None) -
     loss = -(shares.square() * (by_z_0 * z_0).sum(-1)).sum(0).mean()
     loss.backward()
     for name, gradient in got.items():
-        if name.startswith("posterior.gaussian"):
+        if ".linear." in name:
             torch.testing.assert_close(gradient, vae.get_parameter(name).grad)
             assert (gradient - usual[name]).abs().max() > 0.01
         else:
@@ -133,10 +146,9 @@ def test_the_doubly_reparameterised_gradient_has_the_mean_of_the_usual() -> None
     """Within four standard errors; and where q is about as wide as the posterior, with less variance."""
     x = all_binary().repeat(1000, 1, 1, 1)
     usual, doubly = (
-        [gradients_of_iwae(x, "planar", seed=seed, doubly_reparameterised=doubly) for seed in range(60)]
-        for doubly in (False, True)
+        [gradients_of_iwae(x, "planar", seed=seed, doubly=doubly) for seed in range(60)] for doubly in (False, True)
     )
-    for name in ("posterior.gaussian.weight", "posterior.gaussian.bias"):
+    for name in ("posterior.base.linear.weight", "posterior.base.linear.bias"):
         a, b = (torch.stack([gradients[name] for gradients in of]) for of in (usual, doubly))
         stderr = (b - a).std(0) / math.sqrt(len(a))
         assert ((b - a).mean(0).abs() <= 4 * stderr).all()
@@ -149,9 +161,9 @@ def test_at_the_exact_posterior_no_draw_has_a_doubly_reparameterised_gradient(do
     """There the weights are p(x) wherever z is, so none of them has a gradient by z; the usual one is noise."""
     truth = LinearGaussian()
     x = truth.sample(5)
-    truth.vae.objective, truth.vae.num_samples, truth.vae.doubly_reparameterised = "iwae", 3, doubly
+    truth.vae.objective = IWAE(3, doubly_reparameterised=doubly)
     truth.vae.losses(x, Noise(index=torch.arange(len(x))), None)[0].backward()
-    gradient = truth.vae.posterior.gaussian.weight.grad.abs().max().item()
+    gradient = gaussian_of(truth.vae).weight.grad.abs().max().item()
     if doubly:
         assert gradient < 1e-10
     else:
@@ -162,8 +174,8 @@ def test_the_gradient_of_the_elbo_is_that_of_log_p_at_the_exact_posterior() -> N
     """There the bound is tight whatever z is drawn, so each draw's gradient by the decoder averages to ∇ log p(x)."""
     truth = LinearGaussian()
     x = truth.sample(1)
-    weight = truth.vae.decoder.map.weight
-    truth.vae.num_samples = 200_000
+    weight = truth.vae.observation.decoder.map.weight
+    truth.vae.objective = ELBO(num_samples=200_000)
     loss, _ = truth.vae.losses(x, Noise(index=torch.arange(1)), None)
     (got,) = torch.autograd.grad(-loss, weight)
     truth.w.requires_grad_()
@@ -172,20 +184,20 @@ def test_the_gradient_of_the_elbo_is_that_of_log_p_at_the_exact_posterior() -> N
 
 
 def test_kl_warmup_weighs_the_loss_and_nothing_that_is_logged() -> None:
-    vae = binary_vae(kl_warmup_epochs=4)
-    vae.train()
+    vae = binary_vae(objective=functools.partial(ELBO, kl_warmup_epochs=4)).train()
     vae.trainer = SimpleNamespace(global_step=0, num_training_batches=10, accumulate_grad_batches=1)  # type: ignore[assignment]
     for step, beta in ((0, 0.0), (10, 0.25), (40, 1.0), (100, 1.0)):
         vae.trainer.global_step = step  # type: ignore[misc]
+        vae.on_train_batch_start(None, 0)
         loss, values = vae.losses(all_binary(), NOISE, None)
         assert loss.item() == pytest.approx((values["reconstruction"] + beta * values["kl"]).mean().item())
         torch.testing.assert_close(values["objective"], values["kl"] + values["reconstruction"])
     vae.trainer.accumulate_grad_batches = 8  # type: ignore[misc]
     vae.trainer.global_step = 4  # of two steps an epoch, the second after two batches  # type: ignore[misc]
-    assert vae.beta == 0.5
-    vae.trainer.global_step = 0  # type: ignore[misc]
-    vae.eval()
-    assert vae.beta == 1
+    vae.on_train_batch_start(None, 0)
+    assert vae.epochs_done.item() == 2
+    loss, values = vae.eval().losses(all_binary(), NOISE, None)
+    torch.testing.assert_close(loss, values["objective"].mean())
 
 
 @pytest.mark.parametrize(("flow", "groups"), [(None, 2), ("iaf", 1)])
@@ -193,7 +205,8 @@ def test_free_bits_count_at_least_lambda_for_each_group(flow: str | None, groups
     """A group is a dimension where the KL is analytic and all of z where it is not; its mean is over the batch."""
 
     def make(**arguments: float) -> VAE:
-        return binary_vae(FLOWS[flow] if flow else None, **arguments).train()
+        objective = functools.partial(ELBO, **arguments)
+        return binary_vae(FLOWS[flow] if flow else None, objective=objective).train()
 
     loss, values = make(free_bits=100.0).losses(all_binary(), NOISE, None)
     assert loss.item() == pytest.approx(values["reconstruction"].mean().item() + 100 * groups)
@@ -201,43 +214,57 @@ def test_free_bits_count_at_least_lambda_for_each_group(flow: str | None, groups
     assert loss.item() == pytest.approx(values["objective"].mean().item())
     # between the groups' means: a maximum of means, not a mean of maxima over examples
     vae = make()
-    kl = vae.infer(all_binary()).kl_to_standard_normal() if flow is None else values["kl"].detach().unsqueeze(-1)
+    kl = vae.posterior_of(all_binary()).context.value.kl() if flow is None else values["kl"].detach().unsqueeze(-1)
     means = kl.mean(0)
-    vae.free_bits = means.mean().item() if groups > 1 else 0.5 * (means + kl.max()).item()
-    assert (kl > vae.free_bits).any()
-    assert (kl < vae.free_bits).any()
+    vae.objective.free_bits = means.mean().item() if groups > 1 else 0.5 * (means + kl.max()).item()
+    assert (kl > vae.objective.free_bits).any()
+    assert (kl < vae.objective.free_bits).any()
     loss, values = vae.losses(all_binary(), NOISE, None)
-    torch.testing.assert_close(loss, values["reconstruction"].mean() + means.clamp(min=vae.free_bits).sum())
+    torch.testing.assert_close(loss, values["reconstruction"].mean() + means.clamp(min=vae.objective.free_bits).sum())
     # outside training nothing changes, and no process waits for another
     loss, values = vae.eval().losses(all_binary(), NOISE, None)
     torch.testing.assert_close(loss, values["objective"].mean())
 
 
 def test_below_lambda_the_kl_has_no_gradient() -> None:
-    vae, reference = binary_vae(free_bits=100.0).train(), binary_vae()
+    vae, reference = binary_vae(objective=functools.partial(ELBO, free_bits=100.0)).train(), binary_vae()
     loss, _ = vae.losses(all_binary(), NOISE, None)
     loss.backward()
     _, values = reference.losses(all_binary(), NOISE, None)
     values["reconstruction"].mean().backward()
-    torch.testing.assert_close(vae.posterior.gaussian.bias.grad, reference.posterior.gaussian.bias.grad)
+    torch.testing.assert_close(gaussian_of(vae).bias.grad, gaussian_of(reference).bias.grad)
 
 
-def test_iwae_refuses_what_would_change_nothing() -> None:
-    for argument in ({"kl_warmup_epochs": 3}, {"free_bits": 0.1}):
-        with pytest.raises(VaeflowError, match="objective iwae has none"):
-            binary_vae(objective="iwae", **argument)
-    with pytest.raises(VaeflowError, match="with num_samples 1 is the ELBO"):
-        binary_vae(objective="iwae")
-    with pytest.raises(VaeflowError, match="picked among the draws of objective iwae"):
-        binary_vae(num_samples=5, gradient_samples=1)
-    with pytest.raises(VaeflowError, match="gradient_samples is 6, of num_samples 5 draws"):
-        binary_vae(objective="iwae", num_samples=5, gradient_samples=6)
-    with pytest.raises(VaeflowError, match="draws noise for each z"):
-        VAE((2,), 2, objective="iwae", num_samples=5, gradient_samples=1, likelihood=Gaussian)
-    with pytest.raises(VaeflowError, match="a gradient of objective iwae"):
-        binary_vae(doubly_reparameterised=True)
-    with pytest.raises(VaeflowError, match="gradient_samples is 0"):
-        binary_vae(objective="iwae", num_samples=5, gradient_samples=0)
+def test_integers_as_densities_draw_their_noise_again_for_picked_draws() -> None:
+    vae = VAE((2,), 2, objective=iwae(5, gradient_samples=2), likelihood=Gaussian).double()
+    redraw(vae, 0.5)
+    vae.objective.gradient_samples = 5000
+    loss, _ = vae.losses(x := all_binary().flatten(1)[:, :2], NOISE, None)
+    got = torch.autograd.grad(loss, parameters := list(vae.parameters()))
+    vae.objective.gradient_samples = None
+    wanted = torch.autograd.grad(vae.losses(x, NOISE, None)[0], parameters)
+    for a, b in zip(got, wanted, strict=True):
+        torch.testing.assert_close(a, b, rtol=1e-2, atol=1e-2 * b.abs().max().item())
+
+
+def test_objectives_refuse_what_would_change_nothing() -> None:
+    for make, message in {
+        lambda: IWAE(num_samples=1): "of a single sample is the ELBO",
+        lambda: IWAE(num_samples=5, gradient_samples=6): "gradient_samples is 6, of num_samples 5 draws",
+        lambda: IWAE(num_samples=5, gradient_samples=0): "gradient_samples is 0",
+        lambda: ELBO(free_bits=-1.0): "free_bits is -1.0, expected a number of 0 or more",
+        lambda: VAE((2,), flow=FLOWS["iaf"], posterior=StandardNormal): "set one of them",
+        lambda: VAE((2,), prior=ThreeDimensional): r"the prior is of \(3,\), expected latents \(16,\)",
+    }.items():
+        with pytest.raises(VaeflowError, match=message):
+            make()
+
+
+class ThreeDimensional(StandardNormal):
+    """A prior of another shape than the latents have."""
+
+    def __init__(self, features: int, context_features: int = 0) -> None:
+        super().__init__(3)
 
 
 IMAGE = {"shape": (1, 8, 8), "levels": 17}
@@ -356,14 +383,15 @@ def test_mixed_precision_is_for_the_nets_alone() -> None:
     vae = VAE(**IMAGE, latent_features=3, flow=FLOWS["planar"])
     x, noise = torch.randint(0, 17, (4, 1, 8, 8)).float(), Noise(index=torch.arange(4))
     with torch.no_grad(), torch.autocast("cpu", torch.bfloat16):
-        q = vae.infer(x)
-        reconstruction, log_ratio = vae.terms(x, q, noise, 5, None)
-    assert q.mean.dtype == reconstruction.dtype == log_ratio.dtype == torch.float32
+        inferred = vae.infer(x, None)
+        terms = vae.terms(inferred, noise, 5)
+    group = terms.groups["z"]
+    assert {value.dtype for value in (group.z, group.log_q, group.log_p, terms.log_likelihood)} == {torch.float32}
     with torch.no_grad():
-        z, log_q = q.rsample_with_log_prob(noise, 5)
-        torch.testing.assert_close(log_ratio, log_q - vae.prior.log_prob(z))
-        plain, _ = vae.terms(x, q, noise, 5, None)
-    torch.testing.assert_close(reconstruction, plain, rtol=0.02, atol=0)  # the decoder itself is in bfloat16
+        z, log_q = inferred.q.rsample_with_log_prob(5, noise)
+        torch.testing.assert_close(group.log_q - group.log_p, log_q - vae.prior.log_prob(z))
+        plain = vae.terms(inferred, noise, 5).log_likelihood
+    torch.testing.assert_close(terms.log_likelihood, plain, rtol=0.02, atol=0)  # the decoder itself is in bfloat16
 
 
 def test_shapes_are_checked() -> None:

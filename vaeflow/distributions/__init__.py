@@ -1,25 +1,36 @@
-"""Densities, likelihood heads and posteriors."""
+"""Distributions: densities, priors, posteriors, and likelihood heads of decoders."""
 
 from vaeflow.distributions.autoregressive import AutoregressiveMixture
-from vaeflow.distributions.base import Density, FlowDensity, StandardLogistic, StandardNormal, Uniform
-from vaeflow.distributions.gaussians import DeepGaussianMixture, GaussianDensity, GaussianMixture
+from vaeflow.distributions.base import CodedDistribution, Distribution, StandardLogistic, StandardNormal, Uniform
+from vaeflow.distributions.flow import FlowDensity
+from vaeflow.distributions.gaussians import (
+    DeepGaussianMixture,
+    DiagonalGaussian,
+    GaussianDensity,
+    GaussianMixture,
+    Normal,
+    PathWeights,
+)
 from vaeflow.distributions.heads import Bernoulli, Categorical, DiscretisedLogistic, Gaussian, Likelihood
-from vaeflow.distributions.posteriors import ConditionedPosterior, Posterior
+from vaeflow.distributions.observations import Factorised
 
 __all__ = [
     "AutoregressiveMixture",
     "Bernoulli",
     "Categorical",
-    "ConditionedPosterior",
+    "CodedDistribution",
     "DeepGaussianMixture",
-    "Density",
+    "DiagonalGaussian",
     "DiscretisedLogistic",
+    "Distribution",
+    "Factorised",
     "FlowDensity",
     "Gaussian",
     "GaussianDensity",
     "GaussianMixture",
     "Likelihood",
-    "Posterior",
+    "Normal",
+    "PathWeights",
     "StandardLogistic",
     "StandardNormal",
     "Uniform",

@@ -11,14 +11,15 @@ from torch import Tensor
 
 from vaeflow.bijections.elementwise import bounded, unbounded
 from vaeflow.bijections.sequential import solve_in_steps
-from vaeflow.distributions.base import Density, check_temperature
+from vaeflow.distributions.base import Distribution, check_temperature
 from vaeflow.distributions.gaussians import pick
 from vaeflow.errors import check_positive, check_shape
+from vaeflow.nets.conditioner import Conditioned, Context
 from vaeflow.nets.made import MADE
 from vaeflow.noise import Noise
 
 
-class AutoregressiveMixture(Density):
+class AutoregressiveMixture(Distribution):
     """p(x) = Π_i Σ_c π_ic N(x_i; μ_ic, σ_ic²), all functions of x_<i and of the context by one MADE.
 
     The logarithms of the σ are bounded smoothly to ±7. A density takes one pass, a sample D steps.
@@ -42,7 +43,7 @@ class AutoregressiveMixture(Density):
     """
 
     statistics = "first batch"
-    has_rsample = False
+    is_reparameterised = False
     fitted: Tensor
 
     def __init__(
@@ -56,7 +57,7 @@ class AutoregressiveMixture(Density):
         residual_blocks: int = 0,
         reverse: bool = False,
     ) -> None:
-        super().__init__(features, context_features)
+        super().__init__((features,), context_features)
         check_positive(components=components)
         self.components = components
         self.made = MADE(
@@ -83,26 +84,33 @@ class AutoregressiveMixture(Density):
         self.made.out.weight.mul_(0.01)
         self.fitted.fill_(True)
 
-    def log_prob(self, z: Tensor, context: Tensor | None = None) -> Tensor:
-        check_shape("x", z, self.features)
-        log_pi, mu, log_sigma = self._mixture(self.made(z, context))
-        white = (z.unsqueeze(-1) - mu) * (-log_sigma).exp()
+    def condition(self, context: Context) -> Conditioned:
+        return self.made.condition(context)
+
+    def log_prob(self, y: Tensor, context: Context = None) -> Tensor:
+        check_shape("y", y, self.features)
+        log_pi, mu, log_sigma = self._mixture(self.made(y, context))
+        white = (y.unsqueeze(-1) - mu) * (-log_sigma).exp()
         log_components = log_pi - log_sigma - 0.5 * (white.square() + math.log(2 * math.pi))
         return torch.logsumexp(log_components, dim=-1).sum(-1)
 
-    def sample(self, noise: Noise, context: Tensor | None = None, temperature: float = 1.0) -> Tensor:
-        dtype = self.zero.dtype
-        epsilon = check_temperature(temperature) * noise.normal("base", 1, (self.features,), dtype)[0]
-        uniform = noise.uniform("component", 1, (self.features,), dtype)[0]
-        conditioned = self.made.condition(context).value
+    def sample(
+        self, num_samples: int = 1, context: Context = None, noise: Noise | None = None, temperature: float = 1.0
+    ) -> Tensor:
+        source, dtype = self._source(noise, context), self.zero.dtype
+        epsilon = check_temperature(temperature) * source.normal("base", num_samples, self.event_shape, dtype)
+        uniform = source.uniform("component", num_samples, self.event_shape, dtype).flatten(0, 1)
+        rows, conditioned = epsilon.flatten(0, 1), self.condition(context).value
+        if conditioned is not None:
+            conditioned = conditioned.expand(*epsilon.shape[:-1], -1).flatten(0, 1)
 
         def draw(i: int, theta: Tensor) -> tuple[Tensor, Tensor]:
             log_pi, mu, log_sigma = self._mixture(theta)
             c = pick(log_pi.exp(), uniform[..., i, None]).unsqueeze(-1)
             log_scale = log_sigma.gather(-1, c).squeeze(-1)
-            return mu.gather(-1, c).squeeze(-1) + log_scale.exp() * epsilon[..., i], log_scale
+            return mu.gather(-1, c).squeeze(-1) + log_scale.exp() * rows[..., i], log_scale
 
-        return solve_in_steps(self.made, draw, epsilon, conditioned)[0]
+        return solve_in_steps(self.made, draw, rows, conditioned)[0].view_as(epsilon)
 
     def _mixture(self, theta: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """log π, μ and log σ, each ``(..., components)``."""

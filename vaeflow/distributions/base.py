@@ -1,126 +1,217 @@
-"""Densities of vectors: bases of flows, priors of latent-variable models, and models of data by themselves."""
+"""What a distribution is here, and those without parameters, from which flows start."""
 
 from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
 
-from vaeflow.bijections import Bijection
 from vaeflow.bijections.base import Statistics
-from vaeflow.errors import VaeflowError, check_mapped, check_positive
+from vaeflow.errors import NoAnswer, VaeflowError, check_positive
 from vaeflow.functional import softplus
+from vaeflow.nets.conditioner import Context, batch_of
 from vaeflow.noise import Noise
 
 
-class Density(nn.Module, ABC):
-    """A density p(z), or p(z|context), of vectors.
+class Distribution(nn.Module, ABC):
+    """p(y), or p(y|context), of events y of one shape: whatever has a ``log_prob``, whatever its place. A prior has no
+    context, or labels; that of a posterior are an encoder's features, that of an observation p(x|z) is z.
+
+    A subclass implements :meth:`log_prob` and :meth:`sample`. One whose parameters are computed from the context puts
+    that computation into :meth:`condition`, which is then run once, however many events follow. So that a config can
+    name it as a prior, a posterior or the base of a flow, it takes ``features`` (D, of vectors) and
+    ``context_features`` as its first two constructor arguments.
 
     Args:
-        features: D, the dimension of z.
+        event_shape: of one y.
         context_features: dimension of the context; 0 for none.
     """
 
+    is_reparameterised: bool = True
+    """Whether gradients of all parameters go through a sample; not through a component, or an integer, that is
+    picked."""
     statistics: Statistics = "none"
     """What :meth:`fit` wants to see; see ``Bijection.statistics``."""
-    has_rsample: bool = True
-    """Whether gradients of all parameters go through :meth:`sample`; not through a component that is picked."""
     zero: Tensor
 
-    def __init__(self, features: int, context_features: int = 0) -> None:
+    def __init__(self, event_shape: Sequence[int], context_features: int = 0) -> None:
         super().__init__()
-        check_positive(features=features)
-        self.features, self.context_features = features, context_features
+        check_positive(**{f"event_shape[{i}]": size for i, size in enumerate(event_shape)})
+        self.event_shape, self.context_features = tuple(event_shape), context_features
         self.register_buffer("zero", torch.zeros(()), persistent=False)  # knows the device and the number type
 
-    @abstractmethod
-    def log_prob(self, z: Tensor, context: Tensor | None = None) -> Tensor:
-        """log p(z) in nats: ``(..., batch, features)`` → ``(..., batch)``."""
+    @property
+    def features(self) -> int:
+        """D, how many numbers an event has."""
+        return math.prod(self.event_shape)
+
+    def condition(self, context: Context) -> Context:
+        """All that depends on the context alone, computed once; the other methods take it for ``context``.
+
+        Idempotent: what is conditioned already is returned as it is.
+        """
+        return context
 
     @abstractmethod
-    def sample(self, noise: Noise, context: Tensor | None = None, temperature: float = 1.0) -> Tensor:
-        """One z for each example of the noise source, ``(batch, features)``.
+    def log_prob(self, y: Tensor, context: Context = None) -> Tensor:
+        """log p(y|context) in nats: ``(..., batch, *event_shape)`` → ``(..., batch)``."""
+
+    @abstractmethod
+    def sample(
+        self, num_samples: int = 1, context: Context = None, noise: Noise | None = None, temperature: float = 1.0
+    ) -> Tensor:
+        """Draws y ``(num_samples, batch, *event_shape)``.
 
         Args:
-            temperature: what the standard deviation of the noise is multiplied by; 0 gives the middle of it.
+            num_samples: of each example.
+            context: ``(batch, context_features)``, or what :meth:`condition` made of it.
+            noise: with the examples' indices; by default drawn from torch's generator, for as many examples as the
+                context has, one without a context.
+            temperature: multiplies the standard deviation of the noise; 0 gives the middle of it.
         """
 
-    def encode(self, z: Tensor, context: Tensor | None = None) -> Tensor:
-        """The noise that z is made of, ``(batch, features)``, where each z is made of one."""
-        raise VaeflowError(f"{type(self).__name__} has no latent space: many draws of its noise make the same point.")
+    def rsample_with_log_prob(
+        self, num_samples: int = 1, context: Context = None, noise: Noise | None = None
+    ) -> tuple[Tensor, Tensor]:
+        """Draws y and log p(y|context) ``(num_samples, batch)``, through both of which gradients pass."""
+        if not self.is_reparameterised:
+            raise NoAnswer(f"{type(self).__name__} picks at random what a gradient does not pass: take another one.")
+        context = self.condition(context)
+        y = self.sample(num_samples, context, noise)
+        return y, self.log_prob(y, context)
 
-    def decode(self, code: Tensor, context: Tensor | None = None) -> Tensor:
-        """The inverse of :meth:`encode`."""
-        raise VaeflowError(f"{type(self).__name__} has no latent space: many draws of its noise make the same point.")
-
-    def trajectory(self, code: Tensor, context: Tensor | None = None) -> Iterator[Tensor]:
-        """A code and every value on its way to :meth:`decode` of it."""
-        yield code
-        yield self.decode(code, context)
-
-    def icdf(self, u: Tensor) -> Tensor:
-        """The code whose coordinates have the cumulative probabilities u: ``(..., features)`` in (0, 1)."""
-        raise VaeflowError(f"{type(self).__name__} has no latent space with a cumulative distribution.")
-
-    @property
-    def latent_slices(self) -> dict[str, slice]:
-        """The levels of a code, by name; empty where there is none."""
-        return {}
+    def mean(self, context: Context = None) -> Tensor | None:
+        """E[y|context] ``(batch, *event_shape)``; None where it has no closed form, and callers draw instead."""
+        return None
 
     def fit(self, z: list[Tensor], context: list[Tensor | None]) -> None:
         """Set whatever is a statistic of the training data, which come in batches; see ``Bijection.fit``."""
 
+    def _source(self, noise: Noise | None, context: Context) -> Noise:
+        """The noise given, or one that torch's generator seeds."""
+        if noise is not None:
+            return noise
+        batch = batch_of(context)
+        index = torch.arange(1 if batch is None else batch, device=self.zero.device)
+        return Noise(int(torch.randint(2**63 - 1, ())), index=index)
 
-class Base(Density):
-    """A density without structure, for flows to start from: its points are their own codes."""
 
-    def encode(self, z: Tensor, context: Tensor | None = None) -> Tensor:
-        return z
+@dataclass(frozen=True)
+class Given:
+    """A distribution given the context of a batch, with all that depends on it alone computed.
 
-    def decode(self, code: Tensor, context: Tensor | None = None) -> Tensor:
-        return code
+    Args:
+        distribution: p(y|context).
+        context: what its ``condition`` made of the context.
+    """
 
-    def trajectory(self, code: Tensor, context: Tensor | None = None) -> Iterator[Tensor]:
+    distribution: Distribution
+    context: Context
+
+    def log_prob(self, y: Tensor) -> Tensor:
+        """log p(y|context) in nats: ``(..., batch, *event_shape)`` → ``(..., batch)``."""
+        return self.distribution.log_prob(y, self.context)
+
+    def sample(self, num_samples: int = 1, noise: Noise | None = None, temperature: float = 1.0) -> Tensor:
+        """Draws y ``(num_samples, batch, *event_shape)``."""
+        return self.distribution.sample(num_samples, self.context, noise, temperature)
+
+    def rsample_with_log_prob(self, num_samples: int = 1, noise: Noise | None = None) -> tuple[Tensor, Tensor]:
+        """Draws y and log p(y|context), through both of which gradients pass."""
+        return self.distribution.rsample_with_log_prob(num_samples, self.context, noise)
+
+
+class CodedDistribution(Distribution):
+    """A distribution whose events are a function of a code of as many dimensions, and the other way round."""
+
+    @abstractmethod
+    def encode(self, y: Tensor, context: Context = None) -> Tensor:
+        """The code ``(..., batch, D)`` that y ``(..., batch, *event_shape)`` is made of."""
+
+    @abstractmethod
+    def decode(self, code: Tensor, context: Context = None) -> Tensor:
+        """The inverse of :meth:`encode`."""
+
+    @abstractmethod
+    def icdf(self, u: Tensor) -> Tensor:
+        """The code whose coordinates have the cumulative probabilities u: ``(..., D)`` in (0, 1)."""
+
+    def trajectory(self, code: Tensor, context: Context = None) -> Iterator[Tensor]:
+        """A code and every value on its way to :meth:`decode` of it."""
         yield code
+        yield self.decode(code, context)
 
     @property
     def latent_slices(self) -> dict[str, slice]:
+        """The levels of a code, by name."""
         return {"z": slice(0, self.features)}
 
 
+class Base(CodedDistribution):
+    """A distribution of vectors without parameters, for flows to start from: its events are their own codes.
+
+    Args:
+        features: D.
+        context_features: unused.
+    """
+
+    def __init__(self, features: int, context_features: int = 0) -> None:
+        super().__init__((features,))
+
+    def encode(self, y: Tensor, context: Context = None) -> Tensor:
+        return y
+
+    def decode(self, code: Tensor, context: Context = None) -> Tensor:
+        return code
+
+    def trajectory(self, code: Tensor, context: Context = None) -> Iterator[Tensor]:
+        yield code
+
+
 class StandardNormal(Base):
-    """N(0, I): log p(z) = −½ Σ_i (z_i² + log 2π)."""
+    """N(0, I): log p(y) = −½ Σ_i (y_i² + log 2π)."""
 
-    def log_prob(self, z: Tensor, context: Tensor | None = None) -> Tensor:
-        return -0.5 * (torch.linalg.vecdot(z, z) + self.features * math.log(2 * math.pi))
+    def log_prob(self, y: Tensor, context: Context = None) -> Tensor:
+        return -0.5 * (torch.linalg.vecdot(y, y) + self.features * math.log(2 * math.pi))
 
-    def sample(self, noise: Noise, context: Tensor | None = None, temperature: float = 1.0) -> Tensor:
-        return check_temperature(temperature) * noise.normal("base", 1, (self.features,), self.zero.dtype)[0]
+    def sample(
+        self, num_samples: int = 1, context: Context = None, noise: Noise | None = None, temperature: float = 1.0
+    ) -> Tensor:
+        source = self._source(noise, context)
+        return check_temperature(temperature) * source.normal("base", num_samples, self.event_shape, self.zero.dtype)
+
+    def mean(self, context: Context = None) -> Tensor:
+        return self.zero.expand(batch_of(context) or 1, *self.event_shape)
 
     def icdf(self, u: Tensor) -> Tensor:
         return torch.special.ndtri(u)
 
 
 class StandardLogistic(Base):
-    """The logistic density of NICE: log p(z) = −Σ_i [softplus(z_i) + softplus(−z_i)]; its variance is π²/3."""
+    """The logistic density of NICE: log p(y) = −Σ_i [softplus(y_i) + softplus(−y_i)]; its variance is π²/3."""
 
-    def log_prob(self, z: Tensor, context: Tensor | None = None) -> Tensor:
-        return -(softplus(z) + softplus(-z)).sum(-1)
+    def log_prob(self, y: Tensor, context: Context = None) -> Tensor:
+        return -(softplus(y) + softplus(-y)).sum(-1)
 
-    def sample(self, noise: Noise, context: Tensor | None = None, temperature: float = 1.0) -> Tensor:
-        return check_temperature(temperature) * torch.logit(
-            noise.uniform("base", 1, (self.features,), self.zero.dtype)[0]
-        )
+    def sample(
+        self, num_samples: int = 1, context: Context = None, noise: Noise | None = None, temperature: float = 1.0
+    ) -> Tensor:
+        u = self._source(noise, context).uniform("base", num_samples, self.event_shape, self.zero.dtype)
+        return check_temperature(temperature) * torch.logit(u)
+
+    def mean(self, context: Context = None) -> Tensor:
+        return self.zero.expand(batch_of(context) or 1, *self.event_shape)
 
     def icdf(self, u: Tensor) -> Tensor:
         return torch.logit(u)
 
 
 class Uniform(Base):
-    """The uniform density on a cube: log p(z) = −D log(high − low) inside, −∞ outside.
+    """The uniform density on a cube: log p(y) = −D log(high − low) inside, −∞ outside.
 
     Args:
         features: D.
@@ -134,74 +225,27 @@ class Uniform(Base):
             raise VaeflowError(f"low is {low} and high is {high}, expected low < high.")
         self.low, self.high = low, high
 
-    def log_prob(self, z: Tensor, context: Tensor | None = None) -> Tensor:
-        inside = ((z >= self.low) & (z <= self.high)).all(-1)
-        return torch.where(inside, z.new_tensor(-self.features * math.log(self.high - self.low)), -math.inf)
+    def log_prob(self, y: Tensor, context: Context = None) -> Tensor:
+        inside = ((y >= self.low) & (y <= self.high)).all(-1)
+        return torch.where(inside, y.new_tensor(-self.features * math.log(self.high - self.low)), -math.inf)
 
-    def sample(self, noise: Noise, context: Tensor | None = None, temperature: float = 1.0) -> Tensor:
-        centred = check_temperature(temperature) * (
-            noise.uniform("base", 1, (self.features,), self.zero.dtype)[0] - 0.5
-        )
+    def sample(
+        self, num_samples: int = 1, context: Context = None, noise: Noise | None = None, temperature: float = 1.0
+    ) -> Tensor:
+        u = self._source(noise, context).uniform("base", num_samples, self.event_shape, self.zero.dtype)
+        centred = check_temperature(temperature) * (u - 0.5)
         return 0.5 * (self.low + self.high) + (self.high - self.low) * centred
+
+    def mean(self, context: Context = None) -> Tensor:
+        return (self.zero + 0.5 * (self.low + self.high)).expand(batch_of(context) or 1, *self.event_shape)
 
     def icdf(self, u: Tensor) -> Tensor:
         return self.low + (self.high - self.low) * u
 
 
-class FlowDensity(Density):
-    """The density of x = f(z) with z from a base: log p(x) = log p(f⁻¹(x)) + log |det ∂f⁻¹/∂x|.
-
-    As a model or a learned prior, p is evaluated at every training step: choose a flow whose ``inverse`` is fast, such
-    as ``MaskedAutoregressive`` or a ``Chain`` of ``Coupling``.
-
-    Args:
-        features: D, the dimension of x.
-        context_features: dimension of the context; 0 for none.
-        flow: makes f.
-        base: makes the density of z, of the same two numbers.
-    """
-
-    def __init__(
-        self,
-        features: int,
-        context_features: int,
-        flow: Callable[[int, int], Bijection],
-        base: Callable[[int, int], Density] = StandardNormal,
-    ) -> None:
-        super().__init__(features, context_features)
-        self.base = base(features, context_features)
-        try:
-            self.flow = flow(features, context_features)
-        except TypeError as error:
-            raise VaeflowError(f"the flow cannot be made: {error}.") from error
-
-    def log_prob(self, z: Tensor, context: Tensor | None = None) -> Tensor:
-        base, log_det = check_mapped(type(self.flow).__name__, self.flow.inverse(z, context), z)
-        return self.base.log_prob(base, context) + log_det
-
-    def sample(self, noise: Noise, context: Tensor | None = None, temperature: float = 1.0) -> Tensor:
-        return self.flow(self.base.sample(noise, context, temperature), context)[0]
-
-    def encode(self, z: Tensor, context: Tensor | None = None) -> Tensor:
-        return self.base.encode(self.flow.inverse(z, context)[0], context)
-
-    def decode(self, code: Tensor, context: Tensor | None = None) -> Tensor:
-        return self.flow(self.base.decode(code, context), context)[0]
-
-    def trajectory(self, code: Tensor, context: Tensor | None = None) -> Iterator[Tensor]:
-        *before, z = self.base.trajectory(code, context)
-        yield from before
-        yield from self.flow.trajectory(z, context)
-
-    def icdf(self, u: Tensor) -> Tensor:
-        return self.base.icdf(u)
-
-    @property
-    def latent_slices(self) -> dict[str, slice]:
-        return self.base.latent_slices and getattr(self.flow, "slices", self.base.latent_slices)
-
-    def fit(self, z: list[Tensor], context: list[Tensor | None]) -> None:
-        self.base.fit(self.flow.fit(z, context), context)
+def full_precision(like: Tensor) -> torch.autocast:
+    """Mixed precision is for the nets: logarithms of densities, added up over dimensions, need all their digits."""
+    return torch.autocast(like.device.type, enabled=False)
 
 
 def check_temperature(temperature: float) -> float:

@@ -55,14 +55,18 @@ class Likelihood(nn.Module, ABC):
                 "--model.likelihood null for the head that fits."
             )
 
+    @property
+    def dequantises(self) -> bool:
+        """Whether the data are integers but the head is a density: of x + u, with uniform noise u."""
+        return False
+
     @abstractmethod
-    def log_prob(self, x: Tensor, output: Tensor, noise: Noise) -> Tensor:
+    def log_prob(self, x: Tensor, output: Tensor) -> Tensor:
         """log p(x|z) in nats, summed over the dimensions of x.
 
         Args:
-            x: ``(batch, *shape)``.
+            x: ``(batch, *shape)``, or ``(num_samples, batch, *shape)`` where there is noise in it.
             output: the decoder's, ``(num_samples, batch, *decoder_shape)``.
-            noise: for dequantisation; unused by heads of integers.
 
         Returns:
             ``(num_samples, batch)``.
@@ -73,8 +77,8 @@ class Likelihood(nn.Module, ABC):
         """E[x|z]: ``(..., batch, *decoder_shape)`` → ``(..., batch, *shape)``."""
 
     @abstractmethod
-    def sample(self, output: Tensor, noise: Noise) -> Tensor:
-        """One x for each example: ``(batch, *decoder_shape)`` → ``(batch, *shape)``."""
+    def sample(self, output: Tensor, noise: Noise, num_samples: int = 1) -> Tensor:
+        """Draws x: ``(batch, *decoder_shape)`` → ``(num_samples, batch, *shape)``."""
 
     def start(self, mean: Tensor, scale: Tensor, bias: Tensor) -> None:
         """Write into the decoder's output ``bias`` what explains data of this mean and standard deviation.
@@ -90,9 +94,9 @@ class Likelihood(nn.Module, ABC):
             -len(self.shape) - 1
         )
 
-    def _uniform(self, output: Tensor, noise: Noise) -> Tensor:
-        """(batch, *shape)"""
-        return noise.uniform("data", 1, self.shape, output.dtype)[0]
+    def _uniform(self, output: Tensor, noise: Noise, num_samples: int) -> Tensor:
+        """(num_samples, batch, *shape)"""
+        return noise.uniform("data", num_samples, self.shape, output.dtype)
 
     def _fill(self, bias: Tensor, *parameters: Tensor) -> None:
         """Set the bias to the parameters, averaged where one entry of it serves many dimensions."""
@@ -116,7 +120,7 @@ class Bernoulli(Likelihood):
                 "binarise them, or set --model.likelihood null for the head that fits."
             )
 
-    def log_prob(self, x: Tensor, output: Tensor, noise: Noise) -> Tensor:
+    def log_prob(self, x: Tensor, output: Tensor) -> Tensor:
         x, logits = x.flatten(1), output.flatten(-len(self.shape))
         able = (
             logits.device.type == "cpu"
@@ -130,8 +134,8 @@ class Bernoulli(Likelihood):
     def mean(self, output: Tensor) -> Tensor:
         return torch.sigmoid(output)
 
-    def sample(self, output: Tensor, noise: Noise) -> Tensor:
-        return (self._uniform(output, noise) < torch.sigmoid(output)).to(output.dtype)
+    def sample(self, output: Tensor, noise: Noise, num_samples: int = 1) -> Tensor:
+        return (self._uniform(output, noise, num_samples) < torch.sigmoid(output)).to(output.dtype)
 
     def start(self, mean: Tensor, scale: Tensor, bias: Tensor) -> None:
         self._fill(bias, torch.logit(mean, eps=1e-3))
@@ -179,7 +183,7 @@ class DiscretisedLogistic(Likelihood):
     def parameters_per_dimension(self) -> int:
         return 2
 
-    def log_prob(self, x: Tensor, output: Tensor, noise: Noise) -> Tensor:
+    def log_prob(self, x: Tensor, output: Tensor) -> Tensor:
         mu, s = self._location_and_scale(output)
         inside_low, inside_high = x > 0, x < self._top
         upper, lower = (x + 0.5 - mu) / s, (x - 0.5 - mu) / s
@@ -192,9 +196,9 @@ class DiscretisedLogistic(Likelihood):
         mu, s = self._location_and_scale(output)
         return sum_of_sigmoids(mu, s, self._top, self._top / 2 * math.exp(-LOG_SCALE_BOUND))
 
-    def sample(self, output: Tensor, noise: Noise) -> Tensor:
+    def sample(self, output: Tensor, noise: Noise, num_samples: int = 1) -> Tensor:
         mu, s = self._location_and_scale(output)
-        return (mu + s * torch.logit(self._uniform(output, noise))).round().clamp(0, self._top)
+        return (mu + s * torch.logit(self._uniform(output, noise, num_samples))).round().clamp(0, self._top)
 
     def start(self, mean: Tensor, scale: Tensor, bias: Tensor) -> None:
         centre = self._top / 2
@@ -266,7 +270,7 @@ class Categorical(Likelihood):
         assert self.levels is not None
         return self.levels
 
-    def log_prob(self, x: Tensor, output: Tensor, noise: Noise) -> Tensor:
+    def log_prob(self, x: Tensor, output: Tensor) -> Tensor:
         message = "Categorical has no derivative by x, which is an index: take DiscretisedLogistic."
         if x.requires_grad:
             raise VaeflowError(message)
@@ -286,9 +290,9 @@ class Categorical(Likelihood):
         levels = torch.arange(self.parameters_per_dimension, dtype=output.dtype, device=output.device)
         return (levels @ self._logits(output).flatten(-len(self.shape)).softmax(-2)).unflatten(-1, self.shape)
 
-    def sample(self, output: Tensor, noise: Noise) -> Tensor:
+    def sample(self, output: Tensor, noise: Noise, num_samples: int = 1) -> Tensor:
         cumulative = self._logits(output).softmax(-len(self.shape) - 1).cumsum_(-len(self.shape) - 1)
-        below = self._uniform(output, noise).unsqueeze(-len(self.shape) - 1) > cumulative
+        below = self._uniform(output, noise, num_samples).unsqueeze(-len(self.shape) - 1) > cumulative
         return below.sum(-len(self.shape) - 1).clamp(max=self.parameters_per_dimension - 1).to(output.dtype)
 
     def _logits(self, output: Tensor) -> Tensor:
@@ -314,27 +318,23 @@ class Gaussian(Likelihood):
 
     @property
     def dequantises(self) -> bool:
-        """Whether the data are integers, whose noise the log-likelihood is averaged over."""
         return self.levels is not None
 
     @property
     def parameters_per_dimension(self) -> int:
         return 2
 
-    def log_prob(self, x: Tensor, output: Tensor, noise: Noise) -> Tensor:
+    def log_prob(self, x: Tensor, output: Tensor) -> Tensor:
         mu, sigma = self._location_and_scale(output)
-        if self.dequantises:
-            u = noise.uniform("dequantisation", output.shape[0], self.shape, output.dtype)
-            x = x + u
         return _sum(-0.5 * (((x - mu) / sigma).square() + math.log(2 * math.pi)) - sigma.log(), self.shape)
 
     def mean(self, output: Tensor) -> Tensor:
         mu, _ = self._location_and_scale(output)
         return mu - 0.5 if self.dequantises else mu
 
-    def sample(self, output: Tensor, noise: Noise) -> Tensor:
+    def sample(self, output: Tensor, noise: Noise, num_samples: int = 1) -> Tensor:
         mu, sigma = self._location_and_scale(output)
-        y = mu + sigma * noise.normal("data", 1, self.shape, output.dtype)[0]
+        y = mu + sigma * noise.normal("data", num_samples, self.shape, output.dtype)
         return y if self.levels is None else y.floor().clamp(0, self.levels - 1)
 
     def start(self, mean: Tensor, scale: Tensor, bias: Tensor) -> None:

@@ -13,7 +13,7 @@ import torch
 from torch import nn
 
 from vaeflow.bijections.check import check_bijection
-from vaeflow.distributions import FlowDensity, Posterior
+from vaeflow.distributions import FlowDensity
 from vaeflow.evaluation.data_doubts import doubts_about_data
 from vaeflow.noise import Noise
 
@@ -94,8 +94,6 @@ def doubts_before(model: Any, data: Any) -> Iterator[str]:
     for part in model.modules():
         if isinstance(part, FlowDensity) and _is_foreign(part.flow):
             yield from _doubts_of_flow(part.flow, part.features, part.context_features)
-        if isinstance(part, Posterior) and part.flow is not None and _is_foreign(part.flow):
-            yield from _doubts_of_flow(part.flow, part.gaussian.out_features // 2, part.gaussian.in_features)
     if difference := data.difference_from(model.trained_on or data.trained_on):
         yield f"{difference[:1].upper()}{difference[1:]}, and the model may have seen these test examples."
     if model.kind != "reverse-kl" and model.levels is None:

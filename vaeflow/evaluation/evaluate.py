@@ -16,7 +16,7 @@ from torchmetrics.utilities.distributed import gather_all_tensors
 import vaeflow
 from vaeflow.checkpoint import describe
 from vaeflow.errors import VaeflowError, check_positive
-from vaeflow.estimate import Means, rows_within, stderr
+from vaeflow.estimate import Means, RunningEstimate, rows_within, stderr
 from vaeflow.evaluation.doubts import (
     COPIES,
     describe_example,
@@ -36,11 +36,10 @@ from vaeflow.noise import Noise
 from vaeflow.provenance import git_commit
 from vaeflow.quiet import quiet
 
-REPORT_SAMPLES = 16
-
 
 class Evaluation(LightningModule):
-    """The test loop: nll from log-weights, and the terms that a model reports beside it, such as the ELBO's.
+    """The test loop: nll from log-weights, and the terms of the same draws that are reported beside it, such as the
+    ELBO's.
 
     Args:
         model: a model; see :class:`~vaeflow.models.base.LikelihoodModel` for what it has.
@@ -61,8 +60,8 @@ class Evaluation(LightningModule):
         self.model = model.eval()
         self.num_samples = 1 if model.combining == "exact" else num_samples
         self.seed, self.memory_mb = seed, memory_mb
-        self.likelihood = LogLikelihood(self.num_samples, size)
-        self.terms = Means(model.reported)
+        self.likelihood = LogLikelihood(self.num_samples, size, model.reported)
+        self.kl = Means(["kl"])
         self.log_det = ByExample(size)
         self.features = model.code_features if has_codes(model) else 0
         self.active = ActiveUnits(self.features)
@@ -105,26 +104,29 @@ class Evaluation(LightningModule):
         split = self.trainer.datamodule.evaluation_split  # type: ignore[attr-defined]
         noise = Noise(self.seed, {"train": "train, evaluated"}.get(split, split), 0, index)  # not that of training
         if self.model.kind == "reverse-kl":
-            self.terms.update(**self.model.report(x, noise, 1, context))
+            self.kl.update(kl=self.model.losses(x, noise, context)[1]["kl"])
             return
         if self.likelihood.rows is None:
             self.likelihood.rows = rows_within(self.memory_mb, self.model, x, noise, context)
-        self.likelihood.update(self.model, x, noise, context)
-        if not self.model.reported or batch_index % self.likelihood.world_size != self.likelihood.rank:
-            return
-        num_samples = min(REPORT_SAMPLES, self.num_samples)
-        for part in torch.arange(len(x), device=x.device).split(max(1, self.likelihood.rows // num_samples)):
-            c = None if context is None else context[part]
-            terms = self.model.report(x[part], noise.at(index[part]), num_samples, c)
-            self.terms.update(**terms)
-            if "log_det" in terms:
-                self.log_det.update(index[part], terms["log_det"])
-            if "elbo" in self.model.reported:
-                self.active.update(self.model.encode(x[part], c))
+        log_det: list[Tensor] = []
+
+        def look(draw: Any, estimate: RunningEstimate) -> None:
+            if self._has_units:
+                self.active.update(draw.codes())
+            if "log_det" in estimate.means:
+                log_det.append(estimate.means["log_det"])
+
+        is_first = not self.likelihood.rank  # of the processes that share samples
+        self.likelihood.update(self.model, x, noise, context, look if is_first else None)
+        if log_det:
+            self.log_det.update(index, torch.cat(log_det))
+
+    @property
+    def _has_units(self) -> bool:
+        """Whether there are latents that may be active or not."""
+        return "kl" in self.model.reported and self.features > 0
 
     def on_test_epoch_end(self) -> None:
-        terms = self.terms.compute() if self.model.reported else {}
-        means = {name: mean.item() for name, (mean, _) in terms.items()}
         results: dict[str, Any] = {
             "kind": self.model.kind,
             "context": "class" if self.model.context_features else None,
@@ -143,27 +145,26 @@ class Evaluation(LightningModule):
             "active_units": None,
             "latent_features": None,
             "effective_sample_size": None,
-            "num_examples": int(self.terms.state()["count"]),
+            "num_examples": 0,
             "nll_by_example": None,
         }
         if self.model.kind == "reverse-kl":
-            results["kl_stderr"] = terms["kl"][1].item()
+            mean, error = self.kl.compute()["kl"]
+            results |= {"kl": mean.item(), "kl_stderr": error.item(), "num_examples": int(self.kl.state()["count"])}
         else:
             self._add_likelihood(results)
-        if means.pop("log_det", None) is not None:
+        if "log_det" in self.model.reported:
             log_det = self.log_det.compute().cpu()
             if self.model.kind != "dequantised" or self.num_samples == 1:  # else it would be of no single y
                 preprocessed = torch.from_numpy(results["nll_by_example"]) + log_det
                 results["nll_preprocessed"] = preprocessed.mean().item()
                 results["nll_preprocessed_stderr"] = _or_none(stderr(preprocessed))
-        results.update(means)
         if results["elbo"] is not None:
             results["elbo_gap"] = -results["elbo"] - results["nll"]
-        if "elbo" in means:
+        if self._has_units:
             results["active_units"] = int(self.active.compute())
             results["latent_features"] = self.features
         results["evaluation_seconds"] = time.perf_counter() - self._began
-        results["sampling_seconds"] = sampling_seconds(self.model)
         self.results = results
 
     def _add_likelihood(self, results: dict[str, Any]) -> None:
@@ -176,9 +177,10 @@ class Evaluation(LightningModule):
         if self.num_samples > 1:
             results["effective_sample_size"] = _or_none(computed["effective_sample_size"])
             if results["kind"] == "dequantised":  # the noise is the latent variable
-                results["elbo"] = values["elbo"]
+                results["elbo"] = values["mean_log_weight"]
         elif results["kind"] == "importance-sampled":
             results["kind"] = "elbo"
+        results.update({name: values[name] for name in self.model.reported if name != "log_det"})
         if self.model.levels is not None:
             results["bpd"] = values["nll"] / (self.model.dimension * math.log(2))
 
@@ -245,7 +247,7 @@ def evaluate(
                 "accelerator": type(trainer.accelerator).__name__, "values": data.fingerprint(),
                 "version": vaeflow.__version__,
             }  # fmt: skip
-            metrics = (loop.likelihood, loop.likelihood.means, loop.terms, loop.log_det, loop.active)
+            metrics = (loop.likelihood, loop.likelihood.means, loop.kl, loop.log_det, loop.active)
             loop.partial = Partial(partial, model, asked, metrics)
         try:
             trainer.test(loop, datamodule=data, verbose=False)
@@ -265,7 +267,7 @@ def evaluate(
         )
     description = {
         "model": type(model).__name__,
-        "likelihood": type(model.likelihood).__name__ if hasattr(model, "likelihood") else None,
+        "likelihood": _name_of_likelihood(model),
         "data": data.label,
         "split": split,
         "measure": data.measure,
@@ -292,6 +294,11 @@ def evaluate(
     doubts += [*doubts_about_density(model, data), *doubts_about_copies(model, results)]
     doubts += doubts_about_outliers(results)
     return {**results, "doubts": doubts}
+
+
+def _name_of_likelihood(model: Any) -> str | None:
+    head = getattr(getattr(model, "observation", None), "head", None)
+    return None if head is None else type(head).__name__
 
 
 def _without_tf32() -> Any:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterable
+
 import torch
 from torch import Tensor
 from torchmetrics import Metric
 
-from vaeflow.estimate import HasLogWeights, Means, log_likelihood, stderr
+from vaeflow.estimate import Draw, HasDraws, Means, RunningEstimate, log_likelihood, stderr
 from vaeflow.noise import Noise
 
 
@@ -35,10 +37,12 @@ class ByExample(Metric):
 
 
 class LogLikelihood(Metric):
-    """−log p̂(x), importance-sampled with K samples, its standard error over examples, and how good the proposal was.
+    """−log p̂(x), importance-sampled with K samples, its standard error over examples, how good the proposal was, and
+    the further terms of the same draws.
 
     Args:
         num_samples: K.
+        reported: names of the further terms; see :attr:`vaeflow.estimate.Terms.means`.
         size: how many examples there are; the noise's indices say which of them a batch holds.
         rows: (sample, example) pairs in one chunk, None for all at once.
         rank, world_size: which process of how many share the samples of each example; all see all examples then,
@@ -50,33 +54,50 @@ class LogLikelihood(Metric):
     by_example: Tensor
 
     def __init__(
-        self, num_samples: int, size: int, rows: int | None = None, rank: int = 0, world_size: int = 1
+        self,
+        num_samples: int,
+        size: int,
+        reported: Iterable[str] = (),
+        rows: int | None = None,
+        rank: int = 0,
+        world_size: int = 1,
     ) -> None:
         super().__init__()
         self.num_samples, self.rows, self.rank, self.world_size = num_samples, rows, rank, world_size
-        self.means = Means(["elbo", "effective_sample_size"])
+        self.means = Means(["mean_log_weight", "effective_sample_size", *reported])
         self.add_state("count", torch.zeros((), dtype=torch.int64), dist_reduce_fx="sum")
         self.add_state("by_example", torch.zeros(size, dtype=torch.float64), dist_reduce_fx="sum")
         self.set_dtype(torch.float64)
 
-    def update(self, model: HasLogWeights, x: Tensor, noise: Noise, context: Tensor | None = None) -> None:
-        """Weigh one batch ``(batch, *shape)``."""
-        estimate = log_likelihood(model, x, noise, self.num_samples, context, self.rows, self.rank, self.world_size)
+    def update(
+        self,
+        model: HasDraws,
+        x: Tensor,
+        noise: Noise,
+        context: Tensor | None = None,
+        look: Callable[[Draw, RunningEstimate], None] | None = None,
+    ) -> None:
+        """Weigh one batch ``(batch, *shape)``; ``look`` is that of :func:`~vaeflow.estimate.log_likelihood`."""
+        estimate = log_likelihood(
+            model, x, noise, self.num_samples, context, self.rows, self.rank, self.world_size, look
+        )
         if self.rank:
             return
         self.count += len(x)
         self.by_example[noise.index] = -estimate.log_likelihood
-        self.means.update(elbo=estimate.elbo, effective_sample_size=estimate.effective_sample_size)
+        self.means.update(
+            mean_log_weight=estimate.mean_log_weight,
+            effective_sample_size=estimate.effective_sample_size,
+            **estimate.means,
+        )
 
     def compute(self) -> dict[str, Tensor]:
-        """nll, nll_stderr and elbo in nats for each example, the mean effective_sample_size, between 1 and K,
-        num_examples, the number of examples on all processes, and nll_by_example ``(size,)``."""
-        values = self.means.compute()
+        """nll and nll_stderr in nats for each example; the means of log w, of the effective sample size, between 1 and
+        K, and of the further terms; num_examples, on all processes, and nll_by_example ``(size,)``."""
         return {
             "nll": self.by_example.mean(),
             "nll_stderr": stderr(self.by_example),
-            "elbo": values["elbo"][0],
-            "effective_sample_size": values["effective_sample_size"][0],
+            **{name: mean for name, (mean, _) in self.means.compute().items()},
             "num_examples": self.count.clone(),
             "nll_by_example": self.by_example.clone(),
         }

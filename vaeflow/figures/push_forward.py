@@ -9,7 +9,7 @@ import torch
 from matplotlib.figure import Figure
 
 from vaeflow.bijections import Planar
-from vaeflow.distributions import Density, FlowDensity, StandardNormal, Uniform
+from vaeflow.distributions import Distribution, FlowDensity, StandardNormal, Uniform
 from vaeflow.figures.style import WIDTH, styled
 
 
@@ -36,7 +36,7 @@ def push_forward(steps: Sequence[int] = (1, 2, 10), seed: int = 0, points: int =
     panels = figure.subplots(len(bases), len(steps) + 1, sharex=True, sharey=True)
     for row, (name, base) in zip(panels, bases.items(), strict=True):
         for ax, k in zip(row, (0, *steps), strict=True):
-            density: Density = base
+            density: Distribution = base
             if k:
                 density = FlowDensity(2, 0, functools.partial(Planar, steps=k), type(base))
                 density.base = base

@@ -23,7 +23,7 @@ from vaeflow.errors import (
     check_values,
     is_integer,
 )
-from vaeflow.estimate import Combining, LogWeights, combined, log_likelihood, rows_within
+from vaeflow.estimate import Combining, Draw, LogWeights, Terms, combined, log_likelihood, rows_within
 from vaeflow.models.training import TrainedModel
 from vaeflow.noise import Noise
 
@@ -33,7 +33,7 @@ UNANSWERED = {
         "has no codes: its data are no function of one latent vector",
     ),
     "trajectory": "has no layers that lead from noise to data",
-    "infer": "has no approximate posterior",
+    "posterior_of": "has no approximate posterior",
     "log_joint": "has no latent variable that is not a function of x",
 }
 """The questions to which some models have no answer, and what is said then."""
@@ -65,7 +65,7 @@ class LikelihoodModel(TrainedModel):
     evaluation_samples: int
     """How many samples of noise evaluation draws for each example where nobody says."""
     reported: tuple[str, ...] = ()
-    """The further terms that :meth:`report` gives."""
+    """The further terms that its draws have, see :attr:`~vaeflow.estimate.Terms.means`, which evaluation averages."""
 
     def __init__(
         self,
@@ -147,6 +147,11 @@ class LikelihoodModel(TrainedModel):
         """The function (noise, num_samples) → log-weights of x. All that depends on x alone is done here, once,
         however many samples are drawn and in however many chunks."""
 
+    def draws_of(self, x: Tensor, context: Tensor | None = None) -> Draw:
+        """The function (noise, num_samples) → terms of x: log-weights, and what evaluation reports beside them."""
+        log_weights = self.log_weights_of(x, context)
+        return lambda noise, num_samples: Terms(log_weights(noise, num_samples))
+
     @abstractmethod
     def sample(
         self, n: int, noise: Noise, context: Tensor | None = None, temperature: float = 1.0, mean: bool = False
@@ -223,11 +228,6 @@ class LikelihoodModel(TrainedModel):
         if self._can_look_at(y):
             check_values("y", unwrapped(y), self.num_classes)
         return nn.functional.one_hot(y.long(), self.num_classes).to(self.dtype)
-
-    def report(self, x: Tensor, noise: Noise, num_samples: int, context: Tensor | None = None) -> dict[str, Tensor]:
-        """What evaluation averages beside the likelihood, of each example and averaged over draws of its noise:
-        ``(batch,)`` in nats by the names in ``reported``."""
-        return {}
 
     @property
     def description(self) -> dict[str, Any]:

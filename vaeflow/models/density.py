@@ -13,9 +13,10 @@ from torch.optim.lr_scheduler import LRScheduler
 
 from vaeflow.bijections import Bijection, Logit, Standardise
 from vaeflow.bijections.base import Statistics
-from vaeflow.distributions import Density, FlowDensity, StandardNormal
-from vaeflow.errors import VaeflowError, check_positive
-from vaeflow.estimate import LogWeights
+from vaeflow.distributions import CodedDistribution, Distribution, FlowDensity, StandardNormal
+from vaeflow.distributions.base import full_precision
+from vaeflow.errors import NoAnswer, VaeflowError
+from vaeflow.estimate import Draw, LogWeights, Terms
 from vaeflow.functional import floored
 from vaeflow.models.coded import CodedModel
 from vaeflow.noise import Noise
@@ -45,7 +46,7 @@ class DensityModel(CodedModel):
     objective_name = "log-likelihood"
     evaluation_samples = 1
     reported = ("log_det",)
-    density: Density
+    density: Distribution
 
     def __init__(
         self,
@@ -73,16 +74,20 @@ class DensityModel(CodedModel):
 
     # ---------------------------------------------------------------------------------------- the four questions
 
-    def log_weights_of(self, x: Tensor, context: Tensor | None = None) -> LogWeights:
+    def draws_of(self, x: Tensor, context: Tensor | None = None) -> Draw:
         x, context = self._checked_given(x, context)
 
-        def log_weights(noise: Noise, num_samples: int) -> Tensor:
+        def draw(noise: Noise, num_samples: int) -> Terms:
             noise = self._checked_noise(noise, len(x), x.device)
-            with torch.autocast(x.device.type, enabled=False):
+            with full_precision(x):
                 y, log_det = self._preprocessed(x, noise, num_samples)
-                return self.density.log_prob(y, context) + log_det
+                return Terms(self.density.log_prob(y, context) + log_det, reported={"log_det": log_det})
 
-        return log_weights
+        return draw
+
+    def log_weights_of(self, x: Tensor, context: Tensor | None = None) -> LogWeights:
+        draw = self.draws_of(x, context)
+        return lambda noise, num_samples: draw(noise, num_samples).log_weights
 
     @torch.no_grad()
     def sample(
@@ -97,14 +102,14 @@ class DensityModel(CodedModel):
             mean: changes nothing here: a sample is the value itself, without noise to average.
         """
         noise, context = self._checked_draw(n, noise, context)
-        return self._in_units_of_data(self.density.sample(noise, context, temperature))
+        return self._in_units_of_data(self.density.sample(1, context, noise, temperature)[0])
 
     def encode(self, x: Tensor, context: Tensor | None = None) -> Tensor:
         """z = f⁻¹(x), ``(batch, *shape)`` → ``(batch, D)``. An integer x stands for the middle of its cell, x + ½, and
         the derivative by x is that by a real number there."""
         x, context = self._checked_given(x, context)
         y, _ = self.preprocess.inverse(self._middle(x))
-        return self.density.encode(y.to(self.dtype), context)
+        return self._coded.encode(y.to(self.dtype), context)
 
     def decode(self, z: Tensor, context: Tensor | None = None, floor: bool = True) -> Tensor:
         """x = f(z), ``(batch, D)`` → ``(batch, *shape)`` in the data's units.
@@ -115,20 +120,28 @@ class DensityModel(CodedModel):
         """
         z = self._checked_code(z, self.dimension)
         context = self._checked_context_of(z, context)
-        return self._in_units_of_data(self.density.decode(z, context), floor)
+        return self._in_units_of_data(self._coded.decode(z, context), floor)
 
     def trajectory(self, z: Tensor, context: Tensor | None = None) -> Iterator[Tensor]:
         z = self._checked_code(z, self.dimension)
         context = self._checked_context_of(z, context)
-        for y in self.density.trajectory(z, context):
+        for y in self._coded.trajectory(z, context):
             yield self._in_units_of_data(y, floor=False)
 
     def icdf(self, u: Tensor) -> Tensor:
-        return self.density.icdf(self._checked_cube(u))
+        return self._coded.icdf(self._checked_cube(u))
 
     @property
     def latent_slices(self) -> dict[str, slice]:
-        return self.density.latent_slices
+        return self.density.latent_slices if isinstance(self.density, CodedDistribution) else {}
+
+    @property
+    def _coded(self) -> CodedDistribution:
+        if not isinstance(self.density, CodedDistribution):
+            raise NoAnswer(
+                f"{type(self.density).__name__} has no latent space: many draws of its noise make the same point."
+            )
+        return self.density
 
     # -------------------------------------------------------------------------------------------------- training
 
@@ -139,12 +152,6 @@ class DensityModel(CodedModel):
             noise = replace(noise, stage="train, once", epoch=0)
         nll = -self.log_weights_of(x, context)(noise, 1)[0]
         return nll.mean(), {"objective": nll, "nll": nll}
-
-    def report(self, x: Tensor, noise: Noise, num_samples: int, context: Tensor | None = None) -> dict[str, Tensor]:
-        """log |det ∂y/∂x|, which tells nats of y from those of x."""
-        x = self._checked(x)
-        check_positive(num_samples=num_samples)
-        return {"log_det": self._preprocessed(x, self._checked_noise(noise, len(x), x.device), num_samples)[1].mean(0)}
 
     def initialise(self, data: Any) -> None:
         if isinstance(self.preprocess, Standardise):
@@ -208,7 +215,7 @@ class Flow(DensityModel):
     def __init__(
         self,
         flow: Callable[[int, int], Bijection],
-        base: Callable[[int, int], Density] = StandardNormal,
+        base: Callable[[int, int], Distribution] = StandardNormal,
         **shared: Any,
     ) -> None:
         super().__init__(**shared)

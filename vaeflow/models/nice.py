@@ -8,7 +8,7 @@ from typing import Any
 from torch import nn
 
 from vaeflow.bijections import Additive, Composition, Coupling, Rescaling, UnitInterval
-from vaeflow.distributions import Density, FlowDensity, StandardLogistic
+from vaeflow.distributions import Distribution, FlowDensity, StandardLogistic
 from vaeflow.errors import check_positive
 from vaeflow.models.density import DensityModel
 
@@ -39,7 +39,7 @@ class NICE(DensityModel):
         couplings: int = 4,
         hidden: Sequence[int] = (1000,) * 5,
         activation: str = "relu",
-        base: Callable[[int, int], Density] = StandardLogistic,
+        base: Callable[[int, int], Distribution] = StandardLogistic,
         **shared: Any,
     ) -> None:
         super().__init__(**shared)

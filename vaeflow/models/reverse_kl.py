@@ -10,9 +10,9 @@ from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
 from vaeflow.bijections import Bijection, Planar
-from vaeflow.distributions import Density, FlowDensity, StandardNormal
+from vaeflow.distributions import Distribution, FlowDensity, StandardNormal
 from vaeflow.distributions.energies import U1, Energy
-from vaeflow.errors import VaeflowError, check_mapped
+from vaeflow.errors import VaeflowError
 from vaeflow.estimate import LogWeights
 from vaeflow.models.base import refuse_statistics
 from vaeflow.models.coded import CodedModel
@@ -50,7 +50,7 @@ class ReverseKL(CodedModel):
         class_conditional: bool = False,
         energy: Callable[[], Energy] = U1,
         flow: Callable[[int, int], Bijection] = Planar,
-        base: Callable[[int, int], Density] = StandardNormal,
+        base: Callable[[int, int], Distribution] = StandardNormal,
         annealing_steps: int = 10_000,
         optimizer: Callable[[Iterable[nn.Parameter]], Optimizer] = torch.optim.Adam,
         lr_scheduler: Callable[[Optimizer, int], LRScheduler] | None = None,
@@ -66,7 +66,7 @@ class ReverseKL(CodedModel):
         self.density = FlowDensity(self.dimension, 0, flow, base)
         refuse_statistics(self.density)
         for part in self.density.modules():
-            if isinstance(part, Density) and not part.has_rsample:
+            if isinstance(part, Distribution) and not part.is_reparameterised and not isinstance(part, FlowDensity):
                 raise VaeflowError(
                     f"{type(part).__name__} picks a component for each sample, through which no gradient goes, and "
                     "ReverseKL learns from samples alone: take another base."
@@ -87,12 +87,8 @@ class ReverseKL(CodedModel):
     def terms(self, noise: Noise) -> tuple[Tensor, Tensor]:
         """log q(z) and U(z) at one z for each example of the noise source, both ``(batch,)``."""
         with torch.autocast(self.device.type, enabled=False):
-            z_0 = self.density.base.sample(noise)
-            z, log_det = check_mapped(type(self.density.flow).__name__, self.density.flow(z_0), z_0)
-            return self.density.base.log_prob(z_0) - log_det, self.energy(z)
-
-    def report(self, x: Tensor, noise: Noise, num_samples: int, context: Tensor | None = None) -> dict[str, Tensor]:
-        return {"kl": self.losses(x, noise, context)[1]["kl"]}
+            z, log_q = self.density.rsample_with_log_prob(1, None, noise)
+            return log_q[0], self.energy(z[0])
 
     def log_weights_of(self, x: Tensor, context: Tensor | None = None) -> LogWeights:
         """log q(x), exact."""
@@ -104,7 +100,7 @@ class ReverseKL(CodedModel):
         self, n: int, noise: Noise, context: Tensor | None = None, temperature: float = 1.0, mean: bool = False
     ) -> Tensor:
         noise, _ = self._checked_draw(n, noise, context)
-        return self.density.sample(noise, None, temperature)
+        return self.density.sample(1, None, noise, temperature)[0]
 
     def encode(self, x: Tensor, context: Tensor | None = None) -> Tensor:
         return self.density.encode(self._checked(x))

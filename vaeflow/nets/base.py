@@ -22,15 +22,15 @@ class Encoder(nn.Module, ABC):
 
 
 class Decoder(nn.Module, ABC):
-    """z and its context → parameters of p(x|z).
+    """z → parameters of p(x|z).
 
-    A subclass takes ``latent_features``, ``context_features`` and the output's ``shape`` as its first three
-    constructor arguments.
+    A subclass takes ``features``, the dimension of z (with labels, where there are any, appended to it), and the
+    output's ``shape`` as its first two constructor arguments.
     """
 
     @abstractmethod
-    def forward(self, z: Tensor, context: Tensor | None = None) -> Tensor:
-        """``(..., batch, latent_features)`` and ``(batch, context_features)`` → ``(..., batch, *shape)``."""
+    def forward(self, z: Tensor) -> Tensor:
+        """``(..., batch, features)`` → ``(..., batch, *shape)``."""
 
     @property
     def output_bias(self) -> Tensor | None:

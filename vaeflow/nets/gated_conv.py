@@ -65,7 +65,7 @@ class GatedConvEncoder(Encoder):
 
 
 class GatedConvDecoder(Decoder):
-    """The encoder's mirror image: ``(..., batch, latent_features)`` → ``(..., batch, channels, height, width)``.
+    """The encoder's mirror image: ``(..., batch, features)`` → ``(..., batch, channels, height, width)``.
 
     One gated transposed convolution to a quarter of the size, five of 5 × 5 with two of stride 2, and a 1 × 1
     convolution; where the likelihood has many parameters for each pixel (``shape[0]`` ≥ 64, a categorical one), a
@@ -74,18 +74,17 @@ class GatedConvDecoder(Decoder):
     Source: van den Berg, Hasenclever, Tomczak & Welling 2018, arXiv 1803.05649.
 
     Args:
-        latent_features: dimension of z.
-        context_features: dimension of the context; 0 for none.
+        features: dimension of z.
         shape: of the output for one image, (channels, height, width).
     """
 
-    def __init__(self, latent_features: int, context_features: int, shape: Sequence[int]) -> None:
+    def __init__(self, features: int, shape: Sequence[int]) -> None:
         super().__init__()
         out_channels, sizes = _check_image(shape)
         (*_, quarter), self.shape = sizes, tuple(shape)
         channels = CHANNELS[-1]
         layers: list[nn.Module] = [
-            Gated(nn.ConvTranspose2d(latent_features + context_features, 2 * channels, quarter)),
+            Gated(nn.ConvTranspose2d(features, 2 * channels, quarter)),
             Gated(nn.Conv2d(channels, 2 * channels, 5, padding=2)),
         ]
         for before, after in zip(sizes[::-1], sizes[-2::-1], strict=False):
@@ -100,9 +99,7 @@ class GatedConvDecoder(Decoder):
         self.out = nn.Conv2d(channels, out_channels, 1)
         self.to(memory_format=torch.channels_last)
 
-    def forward(self, z: Tensor, context: Tensor | None = None) -> Tensor:
-        if context is not None:
-            z = torch.cat([z, context.expand(*z.shape[:-1], -1)], dim=-1)
+    def forward(self, z: Tensor) -> Tensor:
         flat = z.reshape(-1, z.shape[-1], 1, 1)
         return self.out(self.net(flat)).reshape(*z.shape[:-1], *self.shape)
 

@@ -89,11 +89,10 @@ class MLPEncoder(Encoder):
 
 
 class MLPDecoder(Decoder):
-    """z and its context → parameters of p(x|z): ``(..., batch, latent_features)`` → ``(..., batch, *shape)``.
+    """z → parameters of p(x|z): ``(..., batch, features)`` → ``(..., batch, *shape)``.
 
     Args:
-        latent_features: dimension of z.
-        context_features: dimension of the context; 0 for none.
+        features: dimension of z.
         shape: of the output for one example.
         hidden: sizes of the hidden layers.
         activation: relu, elu, silu, tanh, softplus, leaky_relu or gelu.
@@ -101,22 +100,19 @@ class MLPDecoder(Decoder):
 
     def __init__(
         self,
-        latent_features: int,
-        context_features: int,
+        features: int,
         shape: Sequence[int],
         hidden: Sequence[int] = (200, 200),
         activation: str = "tanh",
     ) -> None:
         super().__init__()
         self.shape = tuple(shape)
-        self.net = MLP(latent_features + context_features, hidden, activation)
+        self.net = MLP(features, hidden, activation)
         self.out = nn.Linear(self.net.features, math.prod(shape))
         nn.init.xavier_uniform_(self.out.weight)
         nn.init.zeros_(self.out.bias)
 
-    def forward(self, z: Tensor, context: Tensor | None = None) -> Tensor:
-        if context is not None:
-            z = torch.cat([z, context.expand(*z.shape[:-1], -1)], dim=-1)
+    def forward(self, z: Tensor) -> Tensor:
         return self.out(self.net(z)).unflatten(-1, self.shape)
 
     @property

@@ -1,0 +1,123 @@
+"""The distribution that a bijection makes of another: a density, a prior, or a posterior."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import Any
+
+from torch import Tensor
+
+from vaeflow.bijections import Bijection
+from vaeflow.distributions.base import CodedDistribution, Distribution, StandardNormal
+from vaeflow.distributions.gaussians import PathWeights
+from vaeflow.errors import NoAnswer, VaeflowError, check_mapped
+from vaeflow.nets.conditioner import Conditioned, Context, batch_of
+from vaeflow.noise import Noise
+
+
+class FlowDensity(CodedDistribution):
+    """The distribution of y = f(z; context) with z from a base:
+
+        log p(y|context) = log p(f⁻¹(y)|context) + log |det ∂f⁻¹/∂y|.
+
+    As a model or a learned prior, p is evaluated at every training step: choose a flow whose ``inverse`` is fast, such
+    as ``MaskedAutoregressive`` or a ``Chain`` of ``Coupling``. As a posterior it is sampled, together with its density
+    there: choose one whose ``forward`` is fast.
+
+    Args:
+        features: D, the dimension of y.
+        context_features: dimension of the context; 0 for none.
+        flow: makes f of these two numbers.
+        base: makes the distribution of z, of the same two numbers.
+
+    >>> import torch
+    >>> from vaeflow.bijections import MaskedAutoregressive
+    >>> p = FlowDensity(2, 3, MaskedAutoregressive)  # p(y|c), three lines with the import
+    >>> p.log_prob(torch.zeros(10, 2), torch.zeros(10, 3)).shape
+    torch.Size([10])
+    """
+
+    def __init__(
+        self,
+        features: int,
+        context_features: int,
+        flow: Callable[[int, int], Bijection],
+        base: Callable[[int, int], Distribution] = StandardNormal,
+    ) -> None:
+        super().__init__((features,), context_features)
+        self.base = base(features, context_features)
+        try:
+            self.flow = flow(features, context_features)
+        except TypeError as error:
+            raise VaeflowError(f"the flow cannot be made: {error}.") from error
+
+    @property
+    def is_reparameterised(self) -> bool:  # type: ignore[override]
+        """Whether its base is."""
+        return self.base.is_reparameterised
+
+    def condition(self, context: Context) -> Conditioned:
+        if isinstance(context, Conditioned):
+            return context
+        return Conditioned((self.base.condition(context), self.flow.condition(context)), batch_of(context))
+
+    def log_prob(self, y: Tensor, context: Context = None) -> Tensor:
+        of_base, of_flow = self.condition(context).value
+        z, log_det = check_mapped(type(self.flow).__name__, self.flow.inverse(y, of_flow), y)
+        return self.base.log_prob(z, of_base) + log_det
+
+    def sample(
+        self, num_samples: int = 1, context: Context = None, noise: Noise | None = None, temperature: float = 1.0
+    ) -> Tensor:
+        of_base, of_flow = self.condition(context).value
+        return self.flow(self.base.sample(num_samples, of_base, noise, temperature), of_flow)[0]
+
+    def rsample_with_log_prob(
+        self,
+        num_samples: int = 1,
+        context: Context = None,
+        noise: Noise | None = None,
+        path_weights: PathWeights | None = None,
+    ) -> tuple[Tensor, Tensor]:
+        """y = f(z) and log p(y|context) = log p(z|context) − log |det ∂f/∂z|.
+
+        Args:
+            path_weights: of a base that takes them; see :class:`~vaeflow.distributions.gaussians.DiagonalGaussian`.
+        """
+        of_base, of_flow = self.condition(context).value
+        further: dict[str, Any] = {} if path_weights is None else {"path_weights": path_weights}
+        z, log_p = self.base.rsample_with_log_prob(num_samples, of_base, noise, **further)
+        y, log_det = check_mapped(type(self.flow).__name__, self.flow(z, of_flow), z)
+        return y, log_p - log_det
+
+    def encode(self, y: Tensor, context: Context = None) -> Tensor:
+        of_base, of_flow = self.condition(context).value
+        return self._coded_base.encode(self.flow.inverse(y, of_flow)[0], of_base)
+
+    def decode(self, code: Tensor, context: Context = None) -> Tensor:
+        of_base, of_flow = self.condition(context).value
+        return self.flow(self._coded_base.decode(code, of_base), of_flow)[0]
+
+    def trajectory(self, code: Tensor, context: Context = None) -> Iterator[Tensor]:
+        of_base, of_flow = self.condition(context).value
+        *before, z = self._coded_base.trajectory(code, of_base)
+        yield from before
+        yield from self.flow.trajectory(z, of_flow)
+
+    def icdf(self, u: Tensor) -> Tensor:
+        return self._coded_base.icdf(u)
+
+    @property
+    def latent_slices(self) -> dict[str, slice]:
+        if not isinstance(self.base, CodedDistribution):
+            return {}
+        return self.base.latent_slices and getattr(self.flow, "slices", self.base.latent_slices)
+
+    @property
+    def _coded_base(self) -> CodedDistribution:
+        if not isinstance(self.base, CodedDistribution):
+            raise NoAnswer(f"{type(self.base).__name__} has no latent space: many draws of its noise make one point.")
+        return self.base
+
+    def fit(self, z: list[Tensor], context: list[Tensor | None]) -> None:
+        self.base.fit(self.flow.fit(z, context), context)
