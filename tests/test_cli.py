@@ -244,7 +244,7 @@ def test_a_run_is_resumed_with_what_it_was_trained_with(
     written = config.read_text()
     for change, message in {
         ("--model.optimizer.lr", "0.5"): "was trained with model.optimizer.lr = 0.003, now it is 0.5",
-        ("--model.free_bits", "3"): "was trained with model.free_bits = 0.0, now it is 3.0",
+        ("--model.objective.free_bits", "3"): "was trained with model.objective.free_bits = 0.0, now it is 3.0",
         ("--data.split_seed", "5"): "was trained with data.split_seed = 0, now it is 5",
         ("--seed_everything", "7"): "was trained with data.seed = 0, now it is 7",
         ("--trainer.max_epochs", "8"): "schedule was made for 40 steps, but this run has 80",
@@ -289,7 +289,10 @@ def test_mixed_precision_is_for_training_alone(run: Run, tmp_path: Path) -> None
 
 @pytest.mark.parametrize(
     "options",
-    [["--config", "realnvp"], pytest.param(["--config", "vae", "--model.free_bits", "0.1"], marks=pytest.mark.slow)],
+    [
+        ["--config", "realnvp"],
+        pytest.param(["--config", "vae", "--model.objective.free_bits", "0.1"], marks=pytest.mark.slow),
+    ],
 )
 def test_two_processes_train_and_evaluate_as_one(options: list[str], run: Run, tmp_path: Path) -> None:
     """Noise, order, averages and batch normalisation are those of the global batch, so the numbers agree up to

@@ -13,9 +13,20 @@ from tests.distributions.test_posteriors import FLOWS
 from tests.evaluation.linear_gaussian import LinearGaussian, all_binary, binary_vae
 from vaeflow.bijections import Inverse, InverseAutoregressive, Planar
 from vaeflow.distributions import FlowDensity
-from vaeflow.estimate import Combining, Means, RunningEstimate, combined, log_likelihood, log_mean_exp, rows_within
+from vaeflow.estimate import (
+    Combining,
+    Draw,
+    Means,
+    RunningEstimate,
+    Terms,
+    combined,
+    log_likelihood,
+    log_mean_exp,
+    rows_within,
+)
 from vaeflow.evaluation import ActiveUnits, LogLikelihood
 from vaeflow.noise import Noise
+from vaeflow.objectives import ELBO
 
 
 def noise_for(n: int, seed: int = 0) -> Noise:
@@ -56,7 +67,7 @@ def test_the_elbo_of_the_model_is_that_of_its_log_weights() -> None:
     weights = truth.vae.log_weights(x, noise_for(20), 40_000)
     _, values = truth.vae.losses(x, noise_for(20), None)
     many = LinearGaussian(widen=1.5).vae
-    many.num_samples = 40_000
+    many.objective = ELBO(num_samples=40_000)
     _, values = many.losses(x, noise_for(20), None)
     stderr = weights.std(0) / weights.shape[0] ** 0.5
     assert ((values["elbo"] - weights.mean(0)).abs() < 4 * stderr).all()
@@ -116,16 +127,15 @@ class Counted:
         self.examples: list[int] = []
         self.chunks: list[tuple[int, int]] = []  # samples, examples
 
-    def log_weights_of(self, x: Tensor, context: Tensor | None = None):
+    def draws_of(self, x: Tensor, context: Tensor | None = None) -> Draw:
         self.examples.append(len(x))
 
-        def log_weights(noise: Noise, num_samples: int) -> Tensor:
+        def draw(noise: Noise, num_samples: int) -> Terms:
             self.chunks.append((num_samples, len(x)))
-            return (
-                -torch.arange(noise.first_sample, noise.first_sample + num_samples).float()[:, None].expand(-1, len(x))
-            )
+            samples = torch.arange(noise.first_sample, noise.first_sample + num_samples)
+            return Terms(-samples.float()[:, None].expand(-1, len(x)))
 
-        return log_weights
+        return draw
 
 
 @pytest.mark.parametrize(("num_samples", "rows"), [(10, None), (10, 12), (10, 7), (10, 2), (1, 1), (5000, 300)])
@@ -144,7 +154,7 @@ def test_a_mean_is_never_exponentiated(rows: int | None) -> None:
     """0, −1, … −9: their mean is −4.5, the logarithm of the mean of their exponentials −1.84."""
     estimate = log_likelihood(Counted("mean"), torch.zeros(3, 1), noise_for(3), 10, rows=rows)
     torch.testing.assert_close(estimate.log_likelihood, torch.full((3,), -4.5, dtype=torch.float64))
-    torch.testing.assert_close(estimate.elbo, estimate.log_likelihood)
+    torch.testing.assert_close(estimate.mean_log_weight, estimate.log_likelihood)
     assert estimate.effective_sample_size.isnan().all()
     log_weights = -torch.arange(10.0)[:, None]
     assert combined(log_weights, "mean").item() == -4.5
@@ -170,12 +180,11 @@ def test_the_estimate_does_not_depend_on_chunks_or_batches() -> None:
 def test_the_encoder_sees_each_row_once_and_the_flow_is_conditioned_once() -> None:
     vae = binary_vae(FLOWS["planar"])
     amortised = []
-    assert vae.posterior.flow is not None
     vae.posterior.flow.amortise.register_forward_hook(lambda *args: amortised.append(len(args[1][0])))  # type: ignore[union-attr]
     log_likelihood(vae, all_binary(), noise_for(8), 100, rows=80)
     assert vae.encoder.rows == 8
     assert sum(amortised) == 8
-    assert vae.decoder.rows == 800
+    assert vae.observation.decoder.rows == 800
 
 
 def test_no_graph_is_kept() -> None:
@@ -186,7 +195,7 @@ def test_no_graph_is_kept() -> None:
 def test_sums_of_float32_weights_are_in_float64() -> None:
     running = RunningEstimate()
     for _ in range(1000):
-        running.add(torch.full((1000, 1), 90.1))
+        running.add(Terms(torch.full((1000, 1), 90.1)))
     assert running.log_likelihood.dtype == torch.float64
     assert running.log_likelihood.item() == pytest.approx(float(torch.tensor(90.1)), abs=1e-10)
     assert running.effective_sample_size.item() == pytest.approx(1e6, rel=1e-9)
@@ -195,7 +204,7 @@ def test_sums_of_float32_weights_are_in_float64() -> None:
 def test_far_apart_weights_neither_overflow_nor_vanish() -> None:
     running = RunningEstimate()
     for value in (-1e5, 3e4, -1e5):
-        running.add(torch.tensor([[value]]))
+        running.add(Terms(torch.tensor([[value]])))
     assert running.log_likelihood.item() == pytest.approx(3e4 - math.log(3))
     assert running.effective_sample_size.item() == pytest.approx(1)
 
@@ -241,7 +250,7 @@ def test_metrics_are_means_over_examples_of_unequal_batches() -> None:
 
 def test_the_log_likelihood_metric_is_the_estimator() -> None:
     vae, x = binary_vae(), all_binary()
-    metric = LogLikelihood(num_samples=7, size=8, rows=10)
+    metric = LogLikelihood(num_samples=7, size=8, reported=vae.reported, rows=10)
     for i in (0, 5):
         metric.update(vae, x[i : i + 5], Noise(0, "test", 0, torch.arange(8)[i : i + 5]))
     wanted = log_likelihood(vae, x, noise_for(8), 7).log_likelihood
@@ -249,6 +258,10 @@ def test_the_log_likelihood_metric_is_the_estimator() -> None:
     torch.testing.assert_close(values["nll_by_example"], -wanted)
     torch.testing.assert_close(values["nll"], -wanted.mean())
     weights = vae.log_weights(x, noise_for(8), 7).double()
-    torch.testing.assert_close(values["elbo"], weights.mean(), rtol=1e-6, atol=1e-6)
+    torch.testing.assert_close(values["mean_log_weight"], weights.mean(), rtol=1e-6, atol=1e-6)
+    torch.testing.assert_close(values["elbo"], -values["reconstruction"] - values["kl"])
+    terms = vae.draws_of(x)(noise_for(8), 7)
+    torch.testing.assert_close(values["reconstruction"], -terms.log_likelihood.mean().double())
+    torch.testing.assert_close(values["kl"], terms.groups["z"].kl.sum(-1).mean().double())
     torch.testing.assert_close(values["nll_stderr"], wanted.std() / 8**0.5)
     assert 1 <= values["effective_sample_size"] <= 7

@@ -30,7 +30,8 @@ EVERY = 7
 """Steps from one checkpoint to the next."""
 TRAINING = (
     "--config", "vae_planar", "--num_samples", 10, "--trainer.max_epochs", 5, "--data.batch_size", 40,
-    "--checkpoint_every", EVERY, "--trainer.log_every_n_steps", 4, "--pictures.every", 0, "--model.kl_warmup_epochs", 3,
+    "--checkpoint_every", EVERY, "--trainer.log_every_n_steps", 4, "--pictures.every", 0,
+    "--model.objective.kl_warmup_epochs", 3,
     "--trainer.check_val_every_n_epoch", 1, "--trainer.accelerator", "cpu", "--trainer.gradient_clip_val", 30,
     "--trainer.callbacks+=EMAWeightAveraging", "--trainer.callbacks.decay=0.9",
     "--trainer.callbacks+=EarlyStopping", "--trainer.callbacks.monitor=val/objective", "--trainer.callbacks.patience=4",

@@ -115,7 +115,7 @@ class IWAE(Objective):
     gradient).
 
     Args:
-        num_samples: k.
+        k: how many draws.
         gradient_samples: m of the k draws, picked with probability w_k / Σ w, through which the gradient goes,
             Σ_k (w_k / Σ w) ∇ log w_k in expectation (section 3 of the paper); the decoder sees m draws at a time,
             which bounds its memory. By default it goes through all k at once, two to three times the work where k is
@@ -128,22 +128,20 @@ class IWAE(Objective):
 
     logged = (*Objective.logged, "iwae")
 
-    def __init__(
-        self, num_samples: int = 5, gradient_samples: int | None = None, doubly_reparameterised: bool = False
-    ) -> None:
-        check_positive(num_samples=num_samples)
-        if num_samples < 2:
-            raise VaeflowError("IWAE of a single sample is the ELBO: set num_samples to 2 or more, or take ELBO.")
+    def __init__(self, k: int = 5, gradient_samples: int | None = None, doubly_reparameterised: bool = False) -> None:
+        check_positive(k=k)
+        if k < 2:
+            raise VaeflowError("IWAE of a single draw is the ELBO: set k to 2 or more, or take ELBO.")
         if gradient_samples is not None:
             check_positive(gradient_samples=gradient_samples)
-            if gradient_samples > num_samples:
-                raise VaeflowError(f"gradient_samples is {gradient_samples}, of num_samples {num_samples} draws.")
-        self.num_samples, self.gradient_samples = num_samples, gradient_samples
+            if gradient_samples > k:
+                raise VaeflowError(f"gradient_samples is {gradient_samples}, of k = {k} draws.")
+        self.k, self.gradient_samples = k, gradient_samples
         self.uses_path_weights = doubly_reparameterised
 
     @property
     def title(self) -> str:
-        return f"IWAE, k = {self.num_samples}"
+        return f"IWAE, k = {self.k}"
 
     def __call__(
         self, draw: DrawForTraining, noise: Noise, training: bool, epochs: Tensor
@@ -151,7 +149,7 @@ class IWAE(Objective):
         has_gradient, m = torch.is_grad_enabled(), self.gradient_samples
         path_weights = PathWeights() if self.uses_path_weights and has_gradient else None
         if m is None:
-            terms = draw(noise, self.num_samples, path_weights)
+            terms = draw(noise, self.k, path_weights)
             log_weights, values = terms.log_weights, terms.means
         else:
             log_weights, values = self._without_gradient(draw, noise, m)
@@ -172,13 +170,13 @@ class IWAE(Objective):
     def _without_gradient(self, draw: DrawForTraining, noise: Noise, m: int) -> tuple[Tensor, dict[str, Tensor]]:
         """The log-weights of all k draws, m at a time, and the means of their terms."""
         log_weights, sums = [], dict[str, Tensor]()
-        for done in range(0, self.num_samples, m):
-            n = min(m, self.num_samples - done)
+        for done in range(0, self.k, m):
+            n = min(m, self.k - done)
             terms = draw(noise.skip(done), n)
             log_weights.append(terms.log_weights)
             for name, value in terms.means.items():
                 sums[name] = sums.get(name, 0) + n * value
-        return torch.cat(log_weights), {name: total / self.num_samples for name, total in sums.items()}
+        return torch.cat(log_weights), {name: total / self.k for name, total in sums.items()}
 
 
 def _picked(shares: Tensor, m: int, noise: Noise) -> Tensor:

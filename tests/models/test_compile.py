@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Iterator
 from typing import Any
 
@@ -18,6 +19,7 @@ from vaeflow.distributions.energies import U1
 from vaeflow.errors import VaeflowError
 from vaeflow.models import VAE, LikelihoodModel, ReverseKL, training
 from vaeflow.noise import Noise
+from vaeflow.objectives import IWAE
 
 TRAINED = sorted(set(MODELS) - {"Uniform", "Gaussian"})  # those two are not trained by gradient
 NAMES = [*TRAINED, "VAE", *(f"VAE, {flow}" for flow in FLOWS), "IWAE", "IWAE, doubly", "reverse KL"]
@@ -30,9 +32,9 @@ def make(name: str) -> tuple[LikelihoodModel, Tensor]:
         torch.manual_seed(0)
         return ReverseKL(energy=U1, flow=Planar), torch.zeros(40, 2)
     if name == "IWAE":
-        return binary_vae(FLOWS["iaf"], objective="iwae", num_samples=3), all_binary()
+        return binary_vae(FLOWS["iaf"], objective=functools.partial(IWAE, k=3)), all_binary()
     if name == "IWAE, doubly":
-        arguments = {"objective": "iwae", "num_samples": 3, "gradient_samples": 2, "doubly_reparameterised": True}
+        arguments = {"objective": functools.partial(IWAE, k=3, gradient_samples=2, doubly_reparameterised=True)}
         return binary_vae(FLOWS["planar"], **arguments), all_binary()
     return binary_vae(FLOWS[name.removeprefix("VAE, ")] if "," in name else None), all_binary()
 

@@ -264,7 +264,7 @@ def test_logit_nats_and_bits_per_dimension() -> None:
     x[:10] = torch.tensor([0.0, 255.0])[torch.randint(0, 2, (10, 1, 4, 4))]
     noise = Noise(index=torch.arange(50))
     nll = -model.log_weights(x, noise, 1)[0].double()
-    in_logits = nll + model.report(x, noise, 1)["log_det"].double()  # −log p(y)
+    in_logits = nll + model.draws_of(x)(noise, 1).reported["log_det"][0].double()  # −log p(y)
     u = noise.uniform("dequantisation", 1, (16,))[0].double()
     v = alpha + (1 - 2 * alpha) * (x.flatten(1) + u) / 256
     y = torch.logit(v)

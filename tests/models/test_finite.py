@@ -81,9 +81,9 @@ def spoil(monkeypatch: pytest.MonkeyPatch) -> Callable[[str], None]:
 
             hooks = []
             if is_now and what == "output":
-                hooks.append(self.posterior.gaussian.register_forward_hook(output, prepend=True))
+                hooks.append(self.posterior.linear.register_forward_hook(output, prepend=True))
             if is_now and what == "gradient":
-                next(self.decoder.parameters()).register_hook(gradient)
+                next(self.observation.decoder.parameters()).register_hook(gradient)
             try:
                 return losses(self, x, *arguments)
             finally:
@@ -101,9 +101,9 @@ SHORT = (
 )  # fmt: skip
 SAYS = {
     "output": r"the loss became (nan|inf) at step 15, epoch 2, of examples \d+, \d+ \(.*\); the first output that is "
-    r"not finite is that of posterior\.gaussian \(Linear\): lower",
+    r"not finite is that of posterior\.linear \(Linear\): lower",
     "gradient": r"the gradient's norm became nan at step 15, epoch 2, of examples .* more; all modules' outputs "
-    r"are finite, but not the gradient of decoder\.\S+weight: lower",
+    r"are finite, but not the gradient of observation\.decoder\.\S+weight: lower",
 }
 
 
@@ -139,7 +139,7 @@ def test_weights_that_are_not_finite_are_not_kept(run: Run, tmp_path: Path, monk
     def unwatched(self: VAE, batch: Any, batch_index: int) -> Any:
         if self.global_step == 15:
             with torch.no_grad():
-                next(self.decoder.parameters()).fill_(math.nan)
+                next(self.observation.decoder.parameters()).fill_(math.nan)
         x, _, index = batch
         self._is_watched = False
         return self.losses(x, vaeflow.Noise(0, "train", 0, index), None)[0]

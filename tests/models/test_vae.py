@@ -61,7 +61,7 @@ def test_iwae_of_more_samples_is_tighter_and_of_one_the_elbo() -> None:
 
 
 def iwae(k: int, **arguments: object) -> Callable[[], IWAE]:
-    return functools.partial(IWAE, num_samples=k, **arguments)
+    return functools.partial(IWAE, k=k, **arguments)
 
 
 def gradients_of_iwae(
@@ -249,9 +249,9 @@ def test_integers_as_densities_draw_their_noise_again_for_picked_draws() -> None
 
 def test_objectives_refuse_what_would_change_nothing() -> None:
     for make, message in {
-        lambda: IWAE(num_samples=1): "of a single sample is the ELBO",
-        lambda: IWAE(num_samples=5, gradient_samples=6): "gradient_samples is 6, of num_samples 5 draws",
-        lambda: IWAE(num_samples=5, gradient_samples=0): "gradient_samples is 0",
+        lambda: IWAE(k=1): "of a single draw is the ELBO",
+        lambda: IWAE(k=5, gradient_samples=6): "gradient_samples is 6, of k = 5 draws",
+        lambda: IWAE(k=5, gradient_samples=0): "gradient_samples is 0",
         lambda: ELBO(free_bits=-1.0): "free_bits is -1.0, expected a number of 0 or more",
         lambda: VAE((2,), flow=FLOWS["iaf"], posterior=StandardNormal): "set one of them",
         lambda: VAE((2,), prior=ThreeDimensional): r"the prior is of \(3,\), expected latents \(16,\)",

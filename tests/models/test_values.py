@@ -21,6 +21,7 @@ from vaeflow.errors import VaeflowError, check_values
 from vaeflow.evaluation import evaluate
 from vaeflow.latents import has_codes
 from vaeflow.noise import Noise
+from vaeflow.objectives import IWAE
 
 IMAGE = {"shape": (1, 2, 2), "levels": 17}
 PLANE: dict[str, Any] = {"shape": (2,)}
@@ -28,7 +29,7 @@ COUPLINGS = functools.partial(Chain, bijections=[Coupling])
 OF_INTEGERS: dict[str, Callable[[], Any]] = {
     "VAE": lambda: models.VAE(**IMAGE, latent_features=2),
     "VAE, dequantised": lambda: models.VAE(**IMAGE, latent_features=2, likelihood=Gaussian),
-    "VAE, IWAE": lambda: models.VAE(**IMAGE, latent_features=2, objective="iwae", num_samples=2),
+    "VAE, IWAE": lambda: models.VAE(**IMAGE, latent_features=2, objective=functools.partial(IWAE, k=2)),
     "MAF": lambda: redraw(models.MAF(**IMAGE, hidden=[8]), 0.3),
     "Flow": lambda: models.Flow(**IMAGE, flow=COUPLINGS),
     "GaussianMixture": lambda: models.GaussianMixture(**IMAGE),
@@ -54,11 +55,10 @@ def questions(model: Any) -> dict[str, Callable[[Tensor], object]]:
     if has_codes(model):
         asked |= {"encode": model.encode, "reconstruct": lambda x: model.reconstruct(x, noise)}
         asked |= {f"encode to {name}": lambda x, s=s: s.encode(x, None) for name, s in model.latent_spaces.items()}
-    if hasattr(model, "infer"):
-        asked["infer"] = model.infer
+    if hasattr(model, "posterior_of"):
+        asked["posterior_of"] = model.posterior_of
         asked["log_joint"] = lambda x: model.log_joint(x, torch.zeros(2, 3, model.latent_features), noise)
-    if model.reported and model.kind != "reverse-kl":
-        asked["report"] = lambda x: model.report(x, noise, 2)
+        asked["draws_of"] = model.draws_of
     return asked
 
 
@@ -188,7 +188,7 @@ X, ONE_HOT, Z = torch.arange(12.0).view(3, 1, 2, 2), torch.eye(3), torch.linspac
 def takes_codes(model: Any) -> dict[str, Callable[[Any, Any], Any]]:
     """All that may be asked of codes with a context."""
     asked: dict[str, Callable[[Any, Any], Any]] = {"decode": model.decode}
-    if hasattr(model, "infer"):
+    if hasattr(model, "posterior_of"):
         noise = Noise(index=torch.arange(3))
         asked["log_joint"] = lambda z, context: model.log_joint(X, z[None], noise, context)[0]
     else:
@@ -287,7 +287,6 @@ def test_numbers_that_are_asked_for() -> None:
         lambda: model.log_weights(X, Noise(), 0): "num_samples is 0, expected at least 1",
         lambda: model.log_prob(X[None]): r"x has shape \(1, 3, 1, 2, 2\), expected \(batch, 1, 2, 2\)",
         lambda: model.log_prob(X[0]): r"x has shape \(1, 2, 2\), expected \(batch, 1, 2, 2\)",
-        lambda: model.report(X, Noise(), 0): "num_samples is 0, expected at least 1",
         lambda: model.losses(X, 3, None): "noise is 3, expected a source of it",
         lambda: model.losses(X, Noise(index=torch.arange(1)), None): "noise has 1 indices, expected 3",
         lambda: OF_INTEGERS["VAE"]().half().log_prob(X): r"numbers are torch\.float16, too coarse for a likelihood",

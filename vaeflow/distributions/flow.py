@@ -92,20 +92,20 @@ class FlowDensity(CodedDistribution):
 
     def encode(self, y: Tensor, context: Context = None) -> Tensor:
         of_base, of_flow = self.condition(context).value
-        return self._coded_base.encode(self.flow.inverse(y, of_flow)[0], of_base)
+        return self._coded_base().encode(self.flow.inverse(y, of_flow)[0], of_base)
 
     def decode(self, code: Tensor, context: Context = None) -> Tensor:
         of_base, of_flow = self.condition(context).value
-        return self.flow(self._coded_base.decode(code, of_base), of_flow)[0]
+        return self.flow(self._coded_base().decode(code, of_base), of_flow)[0]
 
     def trajectory(self, code: Tensor, context: Context = None) -> Iterator[Tensor]:
         of_base, of_flow = self.condition(context).value
-        *before, z = self._coded_base.trajectory(code, of_base)
+        *before, z = self._coded_base().trajectory(code, of_base)
         yield from before
         yield from self.flow.trajectory(z, of_flow)
 
     def icdf(self, u: Tensor) -> Tensor:
-        return self._coded_base.icdf(u)
+        return self._coded_base().icdf(u)
 
     @property
     def latent_slices(self) -> dict[str, slice]:
@@ -113,7 +113,6 @@ class FlowDensity(CodedDistribution):
             return {}
         return self.base.latent_slices and getattr(self.flow, "slices", self.base.latent_slices)
 
-    @property
     def _coded_base(self) -> CodedDistribution:
         if not isinstance(self.base, CodedDistribution):
             raise NoAnswer(f"{type(self.base).__name__} has no latent space: many draws of its noise make one point.")

@@ -23,7 +23,7 @@ NUMBERS = ["0", "1", "-1", "2", "3", "7", "64", "1000", "99999", "1000000000000"
 WORDS = ["", " ", "null", "true", "false", "[]", "{}", "[[1]]", "[1, 2]", "[0]", "[-3]", "[1.5]", "[null]", "{a: 1}",
          "-", "--", "!!python/object:os.system", "&a *a", "VAE", "Planar", "Digits", "Bernoulli", "relu", "Gated",
          "Flow", "os.system", "torch.nn.Linear", "torch.optim.LBFGS", "torch.optim.SparseAdam", "vaeflow",
-         "vaeflow.errors", "vaeflow.models.VAE", "MLPEncoder", "Categorical", "Coupling", "elbo", "iwae", "random",
+         "vaeflow.errors", "vaeflow.models.VAE", "MLPEncoder", "Categorical", "Coupling", "ELBO", "IWAE", "random",
          "cosine", "../..", "/", "CON", "a/b", "%s", "{0}", "$HOME", "~"]  # fmt: skip
 
 
@@ -55,8 +55,9 @@ def _options() -> dict[str, list[str]]:
               "trainer.benchmark", "pictures.every", "pictures.num", "no_such_key", "model.no_such_key",
               "data.no_such_key", "data", "model"]  # fmt: skip
     of_vae = ["model.flow", "model.flow.steps", "model.flow.hidden", "model.prior", "model.likelihood",
-              "model.encoder", "model.decoder", "model.latent_features", "model.objective", "model.num_samples",
-              "model.free_bits", "model.kl_warmup_epochs"]  # fmt: skip
+              "model.encoder", "model.decoder", "model.latent_features", "model.objective",
+              "model.objective.num_samples", "model.objective.free_bits",
+              "model.objective.kl_warmup_epochs"]  # fmt: skip
     found = {}
     for name in config_names():
         if name.startswith(("mnist", "freyfaces", "paper")):

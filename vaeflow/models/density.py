@@ -109,7 +109,7 @@ class DensityModel(CodedModel):
         the derivative by x is that by a real number there."""
         x, context = self._checked_given(x, context)
         y, _ = self.preprocess.inverse(self._middle(x))
-        return self._coded.encode(y.to(self.dtype), context)
+        return self._coded().encode(y.to(self.dtype), context)
 
     def decode(self, z: Tensor, context: Tensor | None = None, floor: bool = True) -> Tensor:
         """x = f(z), ``(batch, D)`` → ``(batch, *shape)`` in the data's units.
@@ -120,22 +120,21 @@ class DensityModel(CodedModel):
         """
         z = self._checked_code(z, self.dimension)
         context = self._checked_context_of(z, context)
-        return self._in_units_of_data(self._coded.decode(z, context), floor)
+        return self._in_units_of_data(self._coded().decode(z, context), floor)
 
     def trajectory(self, z: Tensor, context: Tensor | None = None) -> Iterator[Tensor]:
         z = self._checked_code(z, self.dimension)
         context = self._checked_context_of(z, context)
-        for y in self._coded.trajectory(z, context):
+        for y in self._coded().trajectory(z, context):
             yield self._in_units_of_data(y, floor=False)
 
     def icdf(self, u: Tensor) -> Tensor:
-        return self._coded.icdf(self._checked_cube(u))
+        return self._coded().icdf(self._checked_cube(u))
 
     @property
     def latent_slices(self) -> dict[str, slice]:
         return self.density.latent_slices if isinstance(self.density, CodedDistribution) else {}
 
-    @property
     def _coded(self) -> CodedDistribution:
         if not isinstance(self.density, CodedDistribution):
             raise NoAnswer(
