@@ -284,7 +284,7 @@ WRONG: dict[str, tuple[tuple[object, ...], int, str]] = {
     "of a class that is gone": (
         ("sample", "--ckpt", "gone.ckpt"), 1, "names vaeflow.models.vae.Gone, which does not exist in this"),
     "of an older version": (
-        ("sample", "--ckpt", "old.ckpt"), 1, "old.ckpt was written by vaeflow 0.0.1, and this is "),
+        ("sample", "--ckpt", "old.ckpt"), 1, "old.ckpt was written by vaeflow 0.0.1, whose models "),
     "index outside": (
         ("interpolate", *VAE_CKPT, "--index", 0, 300), 1,
         "index 300 is outside the test split, which has 300 examples, 0 to 299."),

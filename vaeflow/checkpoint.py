@@ -257,7 +257,19 @@ def read(path: str | Path) -> dict[str, Any]:
         raise VaeflowError(f"the checkpoint {path} is damaged, or no checkpoint ({reason}){offer}.") from None
     if not isinstance(checkpoint, dict) or KEY not in checkpoint:
         raise VaeflowError(f"{path} is not a checkpoint of vaeflow{_whose(checkpoint)}.")
+    version = _version_of(checkpoint)
+    if version is not None and re.match(r"0\.[01]\.", version):
+        raise VaeflowError(
+            f"{path} was written by vaeflow {version}, whose models {vaeflow.__version__} cannot load: train it again, "
+            f"or load it with vaeflow {version}."
+        )
     return checkpoint
+
+
+def _version_of(checkpoint: Mapping[str, Any]) -> str | None:
+    """The version of vaeflow that wrote a checkpoint, where it says so."""
+    version = checkpoint[KEY].get("version") if isinstance(checkpoint[KEY], Mapping) else None
+    return version if isinstance(version, str) else None
 
 
 def weights_of(path: str | Path, checkpoint: Mapping[str, Any]) -> str:
@@ -303,7 +315,7 @@ def load(path: str | Path, trust: Sequence[str] = ()) -> Any:
         VaeflowError: if the file is missing, damaged, or names what is not trusted.
     """
     checkpoint = read(path)
-    version = checkpoint[KEY].get("version") if isinstance(checkpoint[KEY], Mapping) else None
+    version = _version_of(checkpoint)
     try:
         model = factory(checkpoint[KEY]["model"], LightningModule, trust)()
         load_weights(model, checkpoint, path)

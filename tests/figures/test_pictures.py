@@ -185,10 +185,10 @@ def test_a_grid_that_does_not_hold_the_posterior_is_refused() -> None:
     vae, x = binary_vae(), all_binary()[:3]
     with pytest.raises(VaeflowError, match=r"the posterior of example \d reaches beyond the grid: --half-width is 1"):
         posteriors.posteriors(vae, x, torch.zeros(3), "a", 10, half_width=1.0)
-    vae.posterior.gaussian.bias.data[0] += 20  # q alone
+    vae.posterior.linear.bias.data[0] += 20  # q alone
     with pytest.raises(VaeflowError, match=r"example 1 reaches beyond the grid: --half-width is 9"):
         posteriors.posteriors(vae, x, torch.zeros(3), "a", 10, half_width=9.0)
-    vae.posterior.gaussian.bias.data[0] -= 20
+    vae.posterior.linear.bias.data[0] -= 20
     with pytest.raises(VaeflowError, match=r"narrower than the steps of the grid: --points is 5, take more"):
         posteriors.posteriors(vae, x, torch.zeros(3), "a", 10, points=5, half_width=9.0)
     conditional = binary_vae(num_classes=2, class_conditional=True)
@@ -217,7 +217,7 @@ def test_contours_hold_the_mass_they_say() -> None:
 
 def test_a_flow_has_no_posterior() -> None:
     with pytest.raises(VaeflowError, match="NICE has no approximate posterior"):
-        models.NICE(shape=(2,), hidden=[8]).infer(torch.zeros(1, 2))
+        models.NICE(shape=(2,), hidden=[8]).posterior_of(torch.zeros(1, 2))
 
 
 # --------------------------------------------------------------------------------------------- quantiles and planes
@@ -244,7 +244,7 @@ def test_the_codes_of_a_learned_prior_are_its_own() -> None:
     vae = redraw(models.VAE(shape=(1, 4, 4), levels=17, latent_features=2, prior=prior), 1.0)
     u = Noise().at(torch.arange(40_000)).uniform("u", 1, (2,))[0]
     z = vae.icdf(u).detach()
-    draws = vae.prior.sample(Noise(seed=3).at(torch.arange(40_000))).detach()
+    draws = vae.prior.sample(noise=Noise(seed=3).at(torch.arange(40_000)))[0].detach()
     edges = torch.quantile(draws, torch.linspace(0, 1, 11), dim=0)
     for i in range(2):
         inside = torch.bucketize(z[:, i].contiguous(), edges[1:-1, i].contiguous()).bincount(minlength=10) / 4000
@@ -314,7 +314,7 @@ def test_layers_of_a_base_that_is_a_flow_are_layers_too() -> None:
     assert torch.equal(values[0], z)
     torch.testing.assert_close(values[-1], nested.decode(z))
     on_gaussian = FlowDensity(2, 0, planar, base=GaussianDensity)
-    nn.init.zeros_(on_gaussian.base.mean)
+    nn.init.zeros_(on_gaussian.base.mu)
     first, second, *_ = on_gaussian.trajectory(z)
     assert torch.equal(first, z)
     torch.testing.assert_close(second, z)  # of the standard Gaussian
@@ -335,7 +335,7 @@ def test_the_picture_of_a_density_is_the_right_way_round() -> None:
     model = models.Gaussian(shape=(2,))
     model.preprocess.set(torch.zeros(2), torch.ones(2))
     with torch.no_grad():
-        model.density.mean.copy_(torch.tensor([1.0, -2.0]))
+        model.density.mu.copy_(torch.tensor([1.0, -2.0]))
         model.density.entries.copy_(torch.tensor([1.0, 0.0, 0.2]))
     data = SimpleNamespace(
         window=lambda: ((-4.0, 4.0), (-4.0, 4.0)), log_density=lambda plane: -plane[:, 1].abs(), label="a", splits={}
@@ -391,8 +391,8 @@ def test_reconstructions_are_of_the_code_or_of_draws_around_it() -> None:
     one, two = (vae.reconstruct(x, noise, temperature=t) for t in (1.0, 1e-4))
     torch.testing.assert_close(two, vae.reconstruct(x, noise), rtol=0, atol=1e-3)
     assert not torch.allclose(one, two, atol=1e-2)
-    q = vae.infer(x)
-    torch.testing.assert_close(q.sample(noise), q.rsample_with_log_prob(noise, 1)[0][0])
+    q = vae.posterior_of(x)
+    torch.testing.assert_close(q.sample(1, noise), q.rsample_with_log_prob(1, noise)[0])
     nice = models.NICE(shape=(3, 1, 1), levels=2, hidden=[8])
     assert torch.equal(nice.reconstruct(x.float(), noise), x.float())
     with pytest.raises(VaeflowError, match="NICE draws no codes, they are functions of x: leave temperature at 0"):
@@ -696,7 +696,7 @@ def test_a_picture_that_fails_is_a_warning(
         monkeypatch.setattr(type(model), broken, property(failing(ValueError("no $pace\nat all"))))
     else:
         monkeypatch.setattr(model, broken, failing(ValueError("no $pace\nat all")))
-    model.decoder.eval()
+    model.observation.decoder.eval()
     pictures = Pictures(every=1)
     state = torch.get_rng_state()
     for _ in range(3):
@@ -706,11 +706,12 @@ def test_a_picture_that_fails_is_a_warning(
     assert torch.equal(torch.get_rng_state(), state)
     assert model.training
     assert model.posterior.training
-    assert not model.decoder.training
+    assert not model.observation.decoder.training
     lost = {
         "encode": ["interpolation", "latents"],
         "decode": ["reconstructions", "interpolation"],
         "sample": ["samples"],
+        "latent_spaces": ["interpolation"],
     }
     tags = ["samples", "reconstructions", "interpolation", "latents"]
     left = [tag for tag in tags if tag not in lost.get(broken, tags)]

@@ -47,7 +47,7 @@ def sample() -> None:
     if not args.npz:
         check_drawable(model.shape)
     count, y = args.num or (2000 if model.shape == (2,) else 64), None
-    if args.mean and not hasattr(model, "infer"):
+    if args.mean and not hasattr(model, "generate"):
         raise VaeflowError(f"--mean is the mean of p(x|z), which {type(model).__name__} has not: x is a function of z.")
     if args.label and not model.context_features:
         raise VaeflowError("--label chooses what a class-conditional model samples, but this model has no classes.")

@@ -42,6 +42,7 @@ def evaluate_checkpoint() -> None:
     add("--devices", type=PositiveInt, default=1, help="processes, each on a device of its own")
     add("--shard", type=Literal["examples", "samples"], default="examples", help="what they share")
     add("--precision", type=Literal["32", "64"], default="32", help="bits of the model's numbers; sums have 64")
+    add("--time-sampling", action="store_true", help="measure how long 64 samples take, for compare.py")
     args = parser.parse_args()
     if args.json is not None and (Path(args.json).is_dir() or Path(args.json).suffix != ".json"):
         raise VaeflowError(f"--json is {args.json}, expected a file whose name ends in .json, such as out.json.")
@@ -57,7 +58,7 @@ def evaluate_checkpoint() -> None:
     asked = (args.num_samples, args.split, args.seed, args.memory_mb, args.limit)
     check_devices(trainer)
     with stoppable(trainer, lambda: "stopped; a long one goes on from its last minute if the same is asked again."):
-        results = evaluate(model, data, *asked, trainer, args.shard, cache())
+        results = evaluate(model, data, *asked, trainer, args.shard, cache(), args.time_sampling)
     if not trainer.is_global_zero:
         return
     results.update(checkpoint=str(path), weights=weights_of(path, read(path)), training_seconds=seconds)

@@ -201,6 +201,7 @@ def evaluate(
     trainer: Trainer | None = None,
     shard: Literal["examples", "samples"] = "examples",
     partial: Path | None = None,
+    time_sampling: bool = False,
 ) -> dict[str, Any]:
     """Evaluate a model on one split of its data, by importance sampling with K samples for each example.
 
@@ -220,6 +221,7 @@ def evaluate(
         shard: what several processes share: whole batches of examples, or the samples of every example.
         partial: folder of what is done so far, from which an evaluation of the same numbers goes on that was stopped;
             written once a minute. None for none.
+        time_sampling: whether to measure how long 64 samples take.
 
     Returns:
         What ``results.json`` holds: nll ± stderr in nats for each example, bpd, elbo, kl, reconstruction, what kind
@@ -285,6 +287,7 @@ def evaluate(
         "git_commit": git_commit(),
         "world_size": trainer.world_size,
         "training_seconds": None,
+        "sampling_seconds": sampling_seconds(model) if time_sampling else None,
     }
     if not trainer.is_global_zero:
         return {**results, **dict.fromkeys(COPIES), "dominant_example": None, "doubts": []}

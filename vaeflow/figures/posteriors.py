@@ -79,7 +79,7 @@ def posteriors(
     if model.context_features:
         raise VaeflowError("a class-conditional model has another prior for each class: take one that is not.")
     x, index = x.to(model.device), torch.arange(len(x), device=model.device)
-    noise, q = Noise(seed), model.infer(x)
+    noise, q = Noise(seed), model.posterior_of(x)
     axis = torch.linspace(-half_width, half_width, points, dtype=model.dtype, device=model.device)
     z_2, z_1 = torch.meshgrid(axis, axis, indexing="ij")
     grid = torch.stack([z_1, z_2], dim=-1).flatten(0, 1).unsqueeze(1).expand(-1, len(x), -1)
@@ -98,7 +98,7 @@ def posteriors(
             on_grid.append(torch.stack([*weighed(z), q.log_prob(z)]))
             bar.update(len(z))
         for first in range(0, num_samples, at_once):
-            z, log_q = q.rsample_with_log_prob(noise.at(index).skip(first), min(at_once, num_samples - first))
+            z, log_q = q.rsample_with_log_prob(min(at_once, num_samples - first), noise.at(index).skip(first))
             drawn.append(z)
             ratios.append(log_q - weighed(z)[0])
             bar.update(len(z))
