@@ -43,7 +43,17 @@ def _small_data(data_root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("VAEFLOW_DATA", str(data_root))
 
 
-@pytest.mark.parametrize("name", config_names())
+FURTHER = {
+    *(f"freyfaces/vae_{flow}" for flow in ("2d", "planar", "radial", "iaf")),
+    *(f"mnist/vae_{flow}" for flow in ("2d", "planar", "radial", "sylvester")),
+    *(f"energy_u{i}_planar" for i in (2, 3, 4)), "toys/realnvp", "toys/iaf", "toys/made", "vae_radial",
+}  # fmt: skip
+"""Configs that differ from others in what others of the same data have tried."""
+
+
+@pytest.mark.parametrize(
+    "name", [pytest.param(name, marks=pytest.mark.slow) if name in FURTHER else name for name in config_names()]
+)
 def test_every_config_trains(name: str, run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     start: dict[str, torch.Tensor] = {}
     keep = lambda self: start.update({n: p.detach().clone() for n, p in self.named_parameters()})  # noqa: E731

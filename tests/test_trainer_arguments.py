@@ -291,13 +291,13 @@ class Untested(Callback):
 
 def test_the_evaluation_has_a_trainer_of_its_own(run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     kinds = set[torch.dtype]()
-    report = VAE.report
+    draws_of = VAE.draws_of
 
-    def seen(self: VAE, x: Tensor, *arguments: Any, **more: Any) -> Any:
+    def seen(self: VAE, *arguments: Any) -> Any:
         kinds.add(next(self.parameters()).dtype)
-        return report(self, x, *arguments, **more)
+        return draws_of(self, *arguments)
 
-    monkeypatch.setattr(VAE, "report", seen)
+    monkeypatch.setattr(VAE, "draws_of", seen)
     own = ("--trainer.callbacks", "tests.test_trainer_arguments.Untested", "--trainer.limit_test_batches", 0)
     code, output = run("train", "--config", "vae", *SHORT, *own, "--trainer.precision", "64-true")
     assert code == 0, output

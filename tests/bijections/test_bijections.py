@@ -199,7 +199,7 @@ def test_no_bijection_is_missing_from_the_table() -> None:
 
 @every
 @context_or_none
-@pytest.mark.parametrize("gain", [1.0, 2.0, 4.0])
+@pytest.mark.parametrize("gain", [1.0, pytest.param(2.0, marks=pytest.mark.slow), 4.0])
 class TestMap:
     """Far from the identity, in both directions, in float64 and float32."""
 
