@@ -46,3 +46,8 @@ def test_a_chain_in_a_config(run: Callable[..., tuple[int, str]], tmp_path: Path
     status, output = run("train", "--config", "mine.yaml", *small)
     assert status == 0, output
     assert "Flow on pinwheel, test split: 100 examples, continuous" in output
+
+
+def test_the_model_of_ones_own_is_the_example() -> None:
+    example = (CONFIGS.parent / "docs/examples/two_level_vae.py").read_text()
+    assert example.partition('"""\n\n')[2] in README

@@ -11,6 +11,7 @@ from tests.conftest import redraw
 from vaeflow.bijections import Inverse, InverseAutoregressive, Planar, Radial, Sylvester
 from vaeflow.distributions import DiagonalGaussian, Distribution, FlowDensity, Normal, StandardNormal
 from vaeflow.distributions.base import Given
+from vaeflow.errors import VaeflowError
 from vaeflow.noise import Noise
 
 FLOWS = {
@@ -61,6 +62,16 @@ def test_normals_of_images_are_those_of_vectors() -> None:
     image, vector = Normal(mean, log_scale, 3), Normal(mean.flatten(1), log_scale.flatten(1))
     torch.testing.assert_close(image.log_prob(y), vector.log_prob(y.flatten(1)))
     torch.testing.assert_close(image.kl().flatten(1), vector.kl())
+
+
+def test_a_context_of_each_draw_is_of_as_many_draws_as_are_asked_for() -> None:
+    """Else all would quietly share the noise of one."""
+    q, features, noise = posterior("iaf"), torch.randn(7, 5, 4, dtype=torch.float64), Noise(index=torch.arange(5))
+    z, log_q = q.rsample_with_log_prob(7, features, noise)
+    torch.testing.assert_close(log_q[3], q.log_prob(z[3], features[3]))
+    assert not torch.allclose(*q.sample(2, features[:1].expand(2, -1, -1), noise))
+    with pytest.raises(VaeflowError, match="the context is of 7 draws for each example, and num_samples is 1"):
+        q.sample(1, features, noise)
 
 
 def test_without_noise_draws_come_from_torchs_generator() -> None:

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from vaeflow.compiled import is_eager
 from vaeflow.errors import VaeflowError, check_context, check_positive, check_shape
-from vaeflow.nets.conditioner import Conditioned, Context, batch_of
+from vaeflow.nets.conditioner import Conditioned, Context, lead_of
 
 Statistics = Literal["none", "first batch", "training set"]
 
@@ -109,7 +109,7 @@ class Composition(Bijection):
     def condition(self, context: Context) -> Conditioned:
         if isinstance(context, Conditioned):
             return context
-        return Conditioned(tuple(bijection.condition(context) for bijection in self.bijections), batch_of(context))
+        return Conditioned(tuple(bijection.condition(context) for bijection in self.bijections), lead_of(context))
 
     def trajectory(self, z: Tensor, context: Context = None) -> Iterator[Tensor]:
         yield z
@@ -243,7 +243,7 @@ class Amortised(Bijection):
         parts = flat.unflatten(-1, (self.steps, -1)).split(sizes, dim=-1)
         parameters = zip(shapes.items(), parts, strict=True)
         prepared = self.prepare(**{name: part.unflatten(-1, shape) for (name, shape), part in parameters})
-        return Conditioned(prepared, batch_of(context))
+        return Conditioned(prepared, lead_of(context))
 
     def _of_steps(self, context: Context) -> list[dict[str, Tensor]]:
         """What :meth:`prepare` made, step by step."""

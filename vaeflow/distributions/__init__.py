@@ -12,6 +12,7 @@ from vaeflow.distributions.gaussians import (
     PathWeights,
 )
 from vaeflow.distributions.heads import Bernoulli, Categorical, DiscretisedLogistic, Gaussian, Likelihood
+from vaeflow.distributions.logistic_mixture import DiscretisedLogisticMixture
 from vaeflow.distributions.observations import Factorised
 
 __all__ = [
@@ -22,6 +23,7 @@ __all__ = [
     "DeepGaussianMixture",
     "DiagonalGaussian",
     "DiscretisedLogistic",
+    "DiscretisedLogisticMixture",
     "Distribution",
     "Factorised",
     "FlowDensity",

@@ -97,7 +97,7 @@ class AutoregressiveMixture(Distribution):
     def sample(
         self, num_samples: int = 1, context: Context = None, noise: Noise | None = None, temperature: float = 1.0
     ) -> Tensor:
-        source, dtype = self._source(noise, context), self.zero.dtype
+        source, dtype = self._source(noise, context, num_samples), self.zero.dtype
         epsilon = check_temperature(temperature) * source.normal("base", num_samples, self.event_shape, dtype)
         uniform = source.uniform("component", num_samples, self.event_shape, dtype).flatten(0, 1)
         rows, conditioned = epsilon.flatten(0, 1), self.condition(context).value

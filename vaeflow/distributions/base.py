@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from vaeflow.bijections.base import Statistics
 from vaeflow.errors import NoAnswer, VaeflowError, check_positive
 from vaeflow.functional import softplus
-from vaeflow.nets.conditioner import Context, batch_of
+from vaeflow.nets.conditioner import Context, lead_of
 from vaeflow.noise import Noise
 
 
@@ -68,7 +68,8 @@ class Distribution(nn.Module, ABC):
 
         Args:
             num_samples: of each example.
-            context: ``(batch, context_features)``, or what :meth:`condition` made of it.
+            context: ``(batch, context_features)``, or ``(num_samples, batch, context_features)``, one for each draw; or
+                what :meth:`condition` made of it.
             noise: with the examples' indices; by default drawn from torch's generator, for as many examples as the
                 context has, one without a context.
             temperature: multiplies the standard deviation of the noise; 0 gives the middle of it.
@@ -91,13 +92,22 @@ class Distribution(nn.Module, ABC):
     def fit(self, z: list[Tensor], context: list[Tensor | None]) -> None:
         """Set whatever is a statistic of the training data, which come in batches; see ``Bijection.fit``."""
 
-    def _source(self, noise: Noise | None, context: Context) -> Noise:
+    def _source(self, noise: Noise | None, context: Context, num_samples: int) -> Noise:
         """The noise given, or one that torch's generator seeds."""
+        lead = lead_of(context)
+        if lead is not None and len(lead) > 1 and lead[:-1] != (num_samples,):
+            raise VaeflowError(
+                f"the context is of {' × '.join(map(str, lead[:-1]))} draws for each example, and num_samples is "
+                f"{num_samples}: each draw has a context of its own, or all have one."
+            )
         if noise is not None:
             return noise
-        batch = batch_of(context)
-        index = torch.arange(1 if batch is None else batch, device=self.zero.device)
+        index = torch.arange(1 if lead is None else lead[-1], device=self.zero.device)
         return Noise(int(torch.randint(2**63 - 1, ())), index=index)
+
+    def _lead(self, context: Context) -> tuple[int, ...]:
+        """The leading dimensions of a mean."""
+        return lead_of(context) or (1,)
 
 
 @dataclass(frozen=True)
@@ -181,11 +191,11 @@ class StandardNormal(Base):
     def sample(
         self, num_samples: int = 1, context: Context = None, noise: Noise | None = None, temperature: float = 1.0
     ) -> Tensor:
-        source = self._source(noise, context)
+        source = self._source(noise, context, num_samples)
         return check_temperature(temperature) * source.normal("base", num_samples, self.event_shape, self.zero.dtype)
 
     def mean(self, context: Context = None) -> Tensor:
-        return self.zero.expand(batch_of(context) or 1, *self.event_shape)
+        return self.zero.expand(*self._lead(context), *self.event_shape)
 
     def icdf(self, u: Tensor) -> Tensor:
         return torch.special.ndtri(u)
@@ -200,11 +210,11 @@ class StandardLogistic(Base):
     def sample(
         self, num_samples: int = 1, context: Context = None, noise: Noise | None = None, temperature: float = 1.0
     ) -> Tensor:
-        u = self._source(noise, context).uniform("base", num_samples, self.event_shape, self.zero.dtype)
+        u = self._source(noise, context, num_samples).uniform("base", num_samples, self.event_shape, self.zero.dtype)
         return check_temperature(temperature) * torch.logit(u)
 
     def mean(self, context: Context = None) -> Tensor:
-        return self.zero.expand(batch_of(context) or 1, *self.event_shape)
+        return self.zero.expand(*self._lead(context), *self.event_shape)
 
     def icdf(self, u: Tensor) -> Tensor:
         return torch.logit(u)
@@ -232,12 +242,12 @@ class Uniform(Base):
     def sample(
         self, num_samples: int = 1, context: Context = None, noise: Noise | None = None, temperature: float = 1.0
     ) -> Tensor:
-        u = self._source(noise, context).uniform("base", num_samples, self.event_shape, self.zero.dtype)
+        u = self._source(noise, context, num_samples).uniform("base", num_samples, self.event_shape, self.zero.dtype)
         centred = check_temperature(temperature) * (u - 0.5)
         return 0.5 * (self.low + self.high) + (self.high - self.low) * centred
 
     def mean(self, context: Context = None) -> Tensor:
-        return (self.zero + 0.5 * (self.low + self.high)).expand(batch_of(context) or 1, *self.event_shape)
+        return (self.zero + 0.5 * (self.low + self.high)).expand(*self._lead(context), *self.event_shape)
 
     def icdf(self, u: Tensor) -> Tensor:
         return self.low + (self.high - self.low) * u

@@ -11,7 +11,7 @@ from vaeflow.bijections import Bijection
 from vaeflow.distributions.base import CodedDistribution, Distribution, StandardNormal
 from vaeflow.distributions.gaussians import PathWeights
 from vaeflow.errors import NoAnswer, VaeflowError, check_mapped
-from vaeflow.nets.conditioner import Conditioned, Context, batch_of
+from vaeflow.nets.conditioner import Conditioned, Context, lead_of
 from vaeflow.noise import Noise
 
 
@@ -59,7 +59,7 @@ class FlowDensity(CodedDistribution):
     def condition(self, context: Context) -> Conditioned:
         if isinstance(context, Conditioned):
             return context
-        return Conditioned((self.base.condition(context), self.flow.condition(context)), batch_of(context))
+        return Conditioned((self.base.condition(context), self.flow.condition(context)), lead_of(context))
 
     def log_prob(self, y: Tensor, context: Context = None) -> Tensor:
         of_base, of_flow = self.condition(context).value

@@ -16,7 +16,7 @@ from vaeflow.bijections.linear import lu_factors, solve_lu
 from vaeflow.bijections.normalisation import moments, sum_over_processes
 from vaeflow.distributions.base import CodedDistribution, Distribution, check_temperature
 from vaeflow.errors import VaeflowError, check_context, check_positive, check_shape
-from vaeflow.nets.conditioner import Conditioned, Context, batch_of
+from vaeflow.nets.conditioner import Conditioned, Context, lead_of
 from vaeflow.noise import Noise
 
 MOST_PATHS = 4096
@@ -104,7 +104,7 @@ class DiagonalGaussian(Distribution):
         check_context(context, self.context_features)
         parameters = self.parameters_of_all if context is None else self.linear(context)
         mean, raw = parameters.chunk(2, dim=-1)
-        return Conditioned(Normal(mean, bounded(raw)), batch_of(context))
+        return Conditioned(Normal(mean, bounded(raw)), lead_of(context))
 
     def log_prob(self, y: Tensor, context: Context = None) -> Tensor:
         check_shape("y", y, self.features)
@@ -142,7 +142,9 @@ class DiagonalGaussian(Distribution):
         return self.condition(context).value.mean
 
     def _epsilon(self, num_samples: int, context: Context, noise: Noise | None) -> Tensor:
-        return self._source(noise, context).normal("posterior", num_samples, self.event_shape, self.zero.dtype)
+        return self._source(noise, context, num_samples).normal(
+            "posterior", num_samples, self.event_shape, self.zero.dtype
+        )
 
 
 class GaussianDensity(CodedDistribution):
@@ -204,11 +206,13 @@ class GaussianDensity(CodedDistribution):
     def sample(
         self, num_samples: int = 1, context: Context = None, noise: Noise | None = None, temperature: float = 1.0
     ) -> Tensor:
-        epsilon = self._source(noise, context).normal("base", num_samples, self.event_shape, self.zero.dtype)
+        epsilon = self._source(noise, context, num_samples).normal(
+            "base", num_samples, self.event_shape, self.zero.dtype
+        )
         return self.decode(check_temperature(temperature) * epsilon)
 
     def mean(self, context: Context = None) -> Tensor:
-        return self.mu.to(self.zero.dtype).expand(batch_of(context) or 1, -1)
+        return self.mu.to(self.zero.dtype).expand(*self._lead(context), -1)
 
     def encode(self, y: Tensor, context: Context = None) -> Tensor:
         return self._white(y).to(y.dtype)
@@ -269,13 +273,13 @@ class GaussianMixture(Distribution):
     def sample(
         self, num_samples: int = 1, context: Context = None, noise: Noise | None = None, temperature: float = 1.0
     ) -> Tensor:
-        source, dtype = self._source(noise, context), self.zero.dtype
+        source, dtype = self._source(noise, context, num_samples), self.zero.dtype
         c = pick(self.logits.softmax(-1), source.uniform("component", num_samples, (1,), dtype))
         epsilon = check_temperature(temperature) * source.normal("base", num_samples, self.event_shape, dtype)
         return self.means[c] + bounded(self.log_scales[c]).exp() * epsilon
 
     def mean(self, context: Context = None) -> Tensor:
-        return (self.logits.softmax(-1) @ self.means).expand(batch_of(context) or 1, -1)
+        return (self.logits.softmax(-1) @ self.means).expand(*self._lead(context), -1)
 
 
 class DeepGaussianMixture(Distribution):
@@ -335,7 +339,7 @@ class DeepGaussianMixture(Distribution):
     def sample(
         self, num_samples: int = 1, context: Context = None, noise: Noise | None = None, temperature: float = 1.0
     ) -> Tensor:
-        source, dtype = self._source(noise, context), self.zero.dtype
+        source, dtype = self._source(noise, context, num_samples), self.zero.dtype
         h = check_temperature(temperature) * source.normal("base", num_samples, self.event_shape, dtype)
         for layer in range(len(self.logits)):
             lower, upper, _ = self._factors(layer)

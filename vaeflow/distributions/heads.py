@@ -184,12 +184,7 @@ class DiscretisedLogistic(Likelihood):
         return 2
 
     def log_prob(self, x: Tensor, output: Tensor) -> Tensor:
-        mu, s = self._location_and_scale(output)
-        inside_low, inside_high = x > 0, x < self._top
-        upper, lower = (x + 0.5 - mu) / s, (x - 0.5 - mu) / s
-        log_p = torch.where(inside_high, log_sigmoid(upper), 0.0) + torch.where(inside_low, log_sigmoid(-lower), 0.0)
-        width = torch.log(-torch.expm1(-1 / s))
-        return _sum(log_p + torch.where(inside_low & inside_high, width, 0.0), self.shape)
+        return _sum(discretised_logistic(x, *self._location_and_scale(output), self._top), self.shape)
 
     def mean(self, output: Tensor) -> Tensor:
         """E[x] = Σ_{k=1}^{L−1} P(x ≥ k), in a time that does not grow with L."""
@@ -214,6 +209,15 @@ class DiscretisedLogistic(Likelihood):
         location, log_scale = self.split(output)
         centre = self._top / 2
         return centre * (1 + location), centre * torch.exp(bounded(log_scale))
+
+
+def discretised_logistic(x: Tensor, mu: Tensor, s: Tensor, top: int) -> Tensor:
+    """log [F((x + ½ − μ)/s) − F((x − ½ − μ)/s)] of integers x in 0 … top, the tails at both ends, elementwise."""
+    inside_low, inside_high = x > 0, x < top
+    upper, lower = (x + 0.5 - mu) / s, (x - 0.5 - mu) / s
+    log_p = torch.where(inside_high, log_sigmoid(upper), 0.0) + torch.where(inside_low, log_sigmoid(-lower), 0.0)
+    width = torch.log(-torch.expm1(-1 / s))
+    return log_p + torch.where(inside_low & inside_high, width, 0.0)
 
 
 SMOOTH = 3.0

@@ -8,7 +8,7 @@ from vaeflow.distributions.base import Distribution, full_precision
 from vaeflow.distributions.heads import Likelihood
 from vaeflow.errors import check_context, check_shape
 from vaeflow.nets.base import Decoder
-from vaeflow.nets.conditioner import Conditioned, Context, batch_of
+from vaeflow.nets.conditioner import Conditioned, Context, lead_of
 from vaeflow.noise import Noise
 
 
@@ -32,7 +32,7 @@ class Factorised(Distribution):
         if isinstance(context, Conditioned):
             return context
         check_context(context, self.context_features)
-        return Conditioned(self.decoder(context).to(self.zero.dtype), batch_of(context))
+        return Conditioned(self.decoder(context).to(self.zero.dtype), lead_of(context))
 
     def log_prob(self, y: Tensor, context: Context = None) -> Tensor:
         """``(..., batch, *event_shape)``, and z ``(num_samples, batch, D)`` → ``(num_samples, batch)``."""
@@ -46,7 +46,7 @@ class Factorised(Distribution):
     ) -> Tensor:
         """The noise of data has no temperature."""
         conditioned = self.condition(context)
-        return self.head.sample(conditioned.value, self._source(noise, conditioned), num_samples)
+        return self.head.sample(conditioned.value, self._source(noise, conditioned, num_samples), num_samples)
 
     def mean(self, context: Context = None) -> Tensor:
         return self.head.mean(self.condition(context).value)

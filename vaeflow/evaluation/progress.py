@@ -44,9 +44,6 @@ class EvaluationProgress(ProgressBar):
         assert self.bar is not None
         self.bar.update()
 
-    def on_test_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        self.say("timing samples")
-
     def say(self, what: str) -> None:
         """What takes a while without moving the bar."""
         if self.bar is not None:

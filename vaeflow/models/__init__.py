@@ -3,7 +3,9 @@
 from vaeflow.models.base import LikelihoodModel
 from vaeflow.models.baselines import DeepGMM, Gaussian, GaussianMixture, Uniform
 from vaeflow.models.density import DensityModel, Flow
+from vaeflow.models.gated_pixelcnn import GatedPixelCNN
 from vaeflow.models.iaf import IAF
+from vaeflow.models.latent import LatentVariableModel
 from vaeflow.models.made import MADE
 from vaeflow.models.maf import MAF
 from vaeflow.models.nice import NICE
@@ -21,9 +23,11 @@ __all__ = [
     "DeepGMM",
     "DensityModel",
     "Flow",
+    "GatedPixelCNN",
     "Gaussian",
     "GaussianMixture",
     "ImageRealNVP",
+    "LatentVariableModel",
     "LikelihoodModel",
     "NeuralSplineFlow",
     "RealNVP",

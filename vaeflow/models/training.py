@@ -29,6 +29,7 @@ from vaeflow.errors import VaeflowError, check_tensor, check_values
 from vaeflow.estimate import Means
 from vaeflow.identity import Identity
 from vaeflow.models.finite import is_finite, where, whose
+from vaeflow.nets.dropout import dropout_layers
 from vaeflow.noise import Noise
 
 SCHEDULE_LENGTHS = ("T_max", "total_iters")
@@ -112,6 +113,8 @@ class TrainedModel(LightningModule, ABC):
         x, y, index = batch
         noise = Noise(self.seed, "train", self.current_epoch, index).watched()
         context = self.context_of(y)
+        for layer in self._dropout_layers:
+            layer.source = noise
         loss, values = self._training_losses(x, noise, context)
         # a GPU would have to finish all that is queued: one step in many is looked at there, if none may be skipped
         self._is_watched = loss.device.type == "cpu" or self._is_logged(batch_index) or self.on_nonfinite == "skip"
@@ -275,6 +278,7 @@ class TrainedModel(LightningModule, ABC):
         self.gradient_means.update(gradient_norm=norm.view(1), clipped=clipped.view(1))
 
     def on_fit_start(self) -> None:
+        self._dropout_layers = dropout_layers(self)
         if not self.started:
             self.initialise(self.trainer.datamodule)  # type: ignore[attr-defined]
             self.started.fill_(True)
@@ -288,6 +292,10 @@ class TrainedModel(LightningModule, ABC):
                     f"the learning rate's schedule was made for {length} steps, but this run has {steps}: "
                     "resume with the same trainer.max_epochs and batch size, or start anew to train longer."
                 )
+
+    def on_fit_end(self) -> None:
+        for layer in self._dropout_layers:
+            layer.source = None
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         datamodule = getattr(self.trainer, "datamodule", None)

@@ -20,22 +20,22 @@ class Conditioned:
 
     Args:
         value: whatever its ``condition`` computes.
-        batch: the number of examples that the context was of; None without a context.
+        lead: the leading dimensions of the context, ``(batch,)`` or ``(num_samples, batch)``; None without a context.
     """
 
     value: Any
-    batch: int | None = None
+    lead: tuple[int, ...] | None = None
 
 
 Context: TypeAlias = Tensor | Conditioned | None
 """A tensor ``(batch, context_features)``, or what ``condition`` made of it; None without a context."""
 
 
-def batch_of(context: Context) -> int | None:
-    """The number of examples of a context."""
+def lead_of(context: Context) -> tuple[int, ...] | None:
+    """The leading dimensions of a context, the last one the number of its examples."""
     if isinstance(context, Conditioned):
-        return context.batch
-    return None if context is None else context.shape[-2]
+        return context.lead
+    return None if context is None else tuple(context.shape[:-1])
 
 
 class Conditioner(nn.Module):
@@ -65,7 +65,7 @@ class Conditioner(nn.Module):
         if isinstance(context, Conditioned):
             return context
         check_context(context, self.context_features)
-        return Conditioned(None if self.context is None else self.context(context), batch_of(context))
+        return Conditioned(None if self.context is None else self.context(context), lead_of(context))
 
     def hidden(self, x: Tensor, context: Context) -> Tensor:
         """What the output layer reads."""
