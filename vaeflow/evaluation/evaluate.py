@@ -300,7 +300,7 @@ def evaluate(
 
 
 def _name_of_likelihood(model: Any) -> str | None:
-    head = getattr(getattr(model, "observation", None), "head", None)
+    head = getattr(getattr(model, "observation", model), "head", None)
     return None if head is None else type(head).__name__
 
 

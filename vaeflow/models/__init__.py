@@ -13,6 +13,7 @@ from vaeflow.models.realnvp import ImageRealNVP, RealNVP
 from vaeflow.models.reverse_kl import ReverseKL
 from vaeflow.models.spline import NeuralSplineFlow
 from vaeflow.models.vae import VAE
+from vaeflow.models.vdvae import VDVAE
 
 __all__ = [
     "IAF",
@@ -20,6 +21,7 @@ __all__ = [
     "MAF",
     "NICE",
     "VAE",
+    "VDVAE",
     "DeepGMM",
     "DensityModel",
     "Flow",

@@ -15,7 +15,7 @@ from torch.optim.lr_scheduler import LRScheduler
 
 from vaeflow.distributions import PathWeights
 from vaeflow.distributions.base import check_temperature
-from vaeflow.errors import VaeflowError
+from vaeflow.errors import VaeflowError, check_tensor
 from vaeflow.estimate import LogWeights, Means, Terms
 from vaeflow.models.coded import CodedModel
 from vaeflow.noise import Noise
@@ -139,10 +139,27 @@ class LatentVariableModel(CodedModel):
 
     @torch.no_grad()
     def sample(
-        self, n: int, noise: Noise, context: Tensor | None = None, temperature: float = 1.0, mean: bool = False
+        self,
+        n: int,
+        noise: Noise,
+        context: Tensor | None = None,
+        temperature: float = 1.0,
+        mean: bool = False,
+        given: Mapping[str, Tensor] | None = None,
     ) -> Tensor:
+        """What does it imagine? ``(n, *shape)``, in the data's units; some groups of latents may be given, ``(n,
+        *event_shape)`` by name, and the others are drawn. The further arguments are those of every model."""
         noise, context = self._checked_draw(n, noise, context)
-        return self.generate(noise, context, {}, temperature, mean)
+        given = dict(given or {})
+        for name, z in given.items():
+            if name not in self.event_shapes:
+                raise VaeflowError(f"there is no group {name!r} of latents: there are {', '.join(self.event_shapes)}.")
+            check_tensor(name, z)
+            if z.shape != (n, *self.event_shapes[name]):
+                expected = (n, *self.event_shapes[name])
+                raise VaeflowError(f"the group {name!r} is given as {tuple(z.shape)}, expected {expected}.")
+            given[name] = self._checked_numbers(name, z)
+        return self.generate(noise, context, given, temperature, mean)
 
     def encode(self, x: Tensor, context: Tensor | None = None) -> Tensor:
         return self.draws_of(x, context).codes()
