@@ -60,6 +60,19 @@ class TestDraws:
             getattr(NOISE.within("a"), draw)("z", 2, (5,), dtype), getattr(NOISE.within("b"), draw)("z", 2, (5,), dtype)
         ).any()
 
+    def test_a_temperature_scales_about_the_mean_and_stays_in_range(self, draw: str, dtype: torch.dtype) -> None:
+        whole = getattr(NOISE, draw)("z", 4, (50,), dtype)
+        middle = 0.5 if draw == "uniform" else 0.0
+        assert (getattr(NOISE.cooled(0.0), draw)("z", 4, (50,), dtype) == middle).all()
+        for temperature in (0.5, 1.5, 30.0):
+            scaled = getattr(NOISE.cooled(temperature), draw)("z", 4, (50,), dtype)
+            further = (scaled - middle).abs() - (whole - middle).abs()
+            assert (further >= 0).all() if temperature > 1 else (further <= 0).all()
+            if draw == "uniform":
+                assert ((scaled > 0) & (scaled < 1)).all()
+            else:
+                torch.testing.assert_close(scaled, temperature * whole)
+
     def test_distribution(self, draw: str, dtype: torch.dtype) -> None:
         values = getattr(Noise(index=torch.arange(1000)), draw)("z", 20, (11,), dtype)
         cdf = stats.norm.cdf if draw == "normal" else stats.uniform.cdf

@@ -135,8 +135,8 @@ class Noise:
         return replace(self, scope=f"{self.scope}{scope}/")
 
     def cooled(self, temperature: float) -> Noise:
-        """The same source with the distance of every number from its mean, 0 of normal and ½ of uniform ones,
-        multiplied by a temperature; at 0 all numbers are their means."""
+        """The same source with every normal number, and the logit of every uniform one, multiplied by a temperature; at
+        0 all numbers are their means, 0 and ½."""
         return replace(self, temperature=temperature)
 
     def watched(self) -> Noise:
@@ -176,7 +176,8 @@ class Noise:
             halves = self._bits(name, num_samples, (features + 1) // 2).view(torch.int32)[..., :features]
             flat = halves.bitwise_right_shift_(9).bitwise_and_((1 << 23) - 1).to(dtype).add_(0.5).mul_(2.0**-23)
         if self.temperature != 1:
-            flat = 0.5 + self.temperature * (flat - 0.5)
+            least = torch.finfo(dtype).eps / 2  # rounding must not reach 0 or 1
+            flat = torch.sigmoid(self.temperature * torch.logit(flat)).clamp(least, 1 - least)
         return flat.reshape(*flat.shape[:-1], *event_shape)
 
     def _bits(self, name: str, num_samples: int, counters: int) -> Tensor:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import itertools
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -12,6 +14,8 @@ from scipy import stats
 from torch import Tensor
 
 from tests.conftest import redraw
+from tests.test_cli import Run
+from vaeflow.checkpoint import read
 from vaeflow.distributions import Bernoulli, Categorical, DiscretisedLogistic, DiscretisedLogisticMixture, Gaussian
 from vaeflow.errors import VaeflowError
 from vaeflow.models import GatedPixelCNN
@@ -84,21 +88,74 @@ def test_no_number_reaches_the_parameters_of_one_that_comes_before_it(channels: 
     assert by_x[before].gt(0).all()
 
 
+def chi_squared(model: GatedPixelCNN, x: Tensor, p: Tensor) -> float:
+    """The p-value of samples x of images with the probabilities p; images expected less than five times are one."""
+    assert model.levels is not None
+    powers = model.levels ** torch.arange(model.dimension - 1, -1, -1)
+    found = torch.bincount((x.flatten(1).long() * powers).sum(1), minlength=len(p)).double()
+    expected, often = len(x) * p, len(x) * p > 5
+    found, expected = (torch.cat([counts[often], counts[~often].sum().view(1)]) for counts in (found, expected))
+    if expected[-1] < 1:  # too little for a class of its own: such images must be next to never
+        assert found[-1] <= 5
+        found, expected = found[:-1], expected[:-1] * (found[:-1].sum() / expected[:-1].sum())
+    return 1.0 if len(found) == 1 else float(stats.chisquare(found.numpy(), expected.numpy()).pvalue)
+
+
 def test_samples_have_the_probabilities_that_the_model_says() -> None:
     """Chi-squared, at fixed seeds, over all images of small spaces."""
-    for space in ("2 × 2, five levels, mixture", "2 channels", "3 × 3, binary"):
-        model, n = make(space), 20_000
-        x = model.sample(n, Noise(seed=3))
-        assert model.levels is not None
-        powers = model.levels ** torch.arange(model.dimension - 1, -1, -1)
-        found = torch.bincount((x.flatten(1).long() * powers).sum(1), minlength=model.levels**model.dimension).double()
-        expected = n * model.log_prob(all_images(model)).exp()
-        often = expected > 5
-        found, expected = (
-            torch.cat([counts[often], counts[~often].sum().view(1)]).numpy() for counts in (found, expected)
-        )
-        keep = expected > 0
-        assert stats.chisquare(found[keep], expected[keep] * found[keep].sum() / expected[keep].sum()).pvalue > 1e-3
+    for space in ("2 × 2, five levels, mixture", "2 channels", "2 channels, mixture", "3 × 3, binary", "1 × 4"):
+        model = make(space)
+        assert chi_squared(model, model.sample(20_000, Noise(seed=3)), model.log_prob(all_images(model)).exp()) > 1e-3
+
+
+def model_order(model: GatedPixelCNN) -> list[int]:
+    """The places of the numbers ``(channels, height, width)``, flattened, in the order in which they are modelled."""
+    return torch.arange(model.dimension).view(model.shape).permute(1, 2, 0).flatten().tolist()
+
+
+def chain_rule(model: GatedPixelCNN) -> Tensor:
+    """log P(x_i = l | x_<i) ``(D, levels ** D, levels)`` of all numbers of all images, from the probabilities of whole
+    images: sums over all that comes later."""
+    assert model.levels is not None
+    order = model_order(model)
+    p = model.log_prob(all_images(model)).exp().view([model.levels] * model.dimension).permute(order)
+    logs = []
+    for i in range(model.dimension):
+        of_prefixes = p.reshape(*p.shape[: i + 1], -1).sum(-1)
+        log_p = (of_prefixes / of_prefixes.sum(-1, keepdim=True)).log()
+        log_p = log_p.view(*p.shape[:i], *[1] * (model.dimension - i), -1).expand(*p.shape, -1)
+        logs.append(log_p.permute(*torch.tensor(order).argsort().tolist(), -1).flatten(0, -2))
+    return torch.stack(logs)
+
+
+@pytest.mark.parametrize("space", ["2 × 2, five levels, mixture", "2 channels", "3 × 3, binary"])
+def test_conditionals_one_at_a_time_obey_the_chain_rule(space: str) -> None:
+    """Each is computed with nonsense in place of all that comes later."""
+    model = make(space)
+    x, order, by_sums = all_images(model), model_order(model), chain_rule(model)
+    generator, log_p = torch.Generator().manual_seed(0), torch.zeros(len(x), dtype=torch.float64)
+    for i, place in enumerate(order):
+        given = torch.randint(0, model.levels, x.shape, generator=generator).double()
+        given.flatten(1)[:, order[:i]] = x.flatten(1)[:, order[:i]]
+        channel, row, column = torch.unravel_index(torch.tensor(place), model.shape)
+        conditional = model.distribution.log_conditional(given, None, int(channel), int(row), int(column))
+        torch.testing.assert_close(conditional, by_sums[i], rtol=0, atol=1e-10)
+        log_p += conditional.gather(1, x.flatten(1)[:, place, None].long()).squeeze(1)
+    torch.testing.assert_close(log_p, model.log_prob(x), rtol=0, atol=1e-10)
+
+
+@pytest.mark.parametrize("temperature", [0.0, 0.5, 3.0])
+@pytest.mark.parametrize("space", ["2 × 2, five levels, mixture", "2 channels", "3 × 3, binary"])
+def test_a_temperature_sharpens_or_flattens_every_conditional(space: str, temperature: float) -> None:
+    """P(x_i|x_<i)^(1/T), normalised; at 0 the most probable level each time."""
+    model, n = make(space), 20_000
+    log_p = chain_rule(model)
+    sharpened = log_p / temperature if temperature else torch.where(log_p == log_p.amax(-1, keepdim=True), 0.0, -1e9)
+    x, order = all_images(model), model_order(model)
+    chosen = x.flatten(1)[:, order].T.unsqueeze(-1).long()
+    p = sharpened.log_softmax(-1).gather(-1, chosen).sum((0, -1)).exp()
+    assert p.sum().item() == pytest.approx(1)
+    assert chi_squared(model, model.sample(n, Noise(seed=4), temperature=temperature), p) > 1e-3
 
 
 def test_samples_are_a_function_of_noise_and_class() -> None:
@@ -110,6 +167,69 @@ def test_samples_are_a_function_of_noise_and_class() -> None:
     part = model.sample(3, Noise(seed=1, index=torch.arange(10, 13)), context[10:13])
     assert torch.equal(part, x[10:13])
     assert len(model.sample(30, Noise(seed=1), context[:1].expand(30, -1), temperature=0.0).unique(dim=0)) == 1
+
+
+def test_samples_have_no_dropout() -> None:
+    """Also of a model that is being trained, which remains so."""
+    model = make("2 × 2, five levels", dropout=0.5)
+    x = model.sample(200, Noise(seed=1))
+    assert torch.equal(model.train().sample(200, Noise(seed=1)), x)
+    assert all(module.training for module in model.modules())
+
+
+def test_draws_of_one_distribution_under_one_name_are_refused() -> None:
+    """As those of all others are: two images would be the same."""
+    distribution, noise = make("2 × 2, five levels").distribution, Noise(index=torch.arange(3)).watched()
+    distribution.sample(1, noise=noise)
+    with pytest.raises(VaeflowError, match="would get the same numbers"):
+        distribution.sample(1, noise=noise)
+
+
+@pytest.mark.parametrize("head", [Categorical, MIXTURE])
+def test_a_training_step_waits_for_no_value(head: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A GPU would have to finish its queue first. Tensors without values refuse to be read."""
+    monkeypatch.setattr("vaeflow.distributions.causal.full_precision", lambda like: contextlib.nullcontext())
+    model = GatedPixelCNN((2, 3, 3), 5, 3, True, likelihood=head, dropout=0.2, **SMALL).to("meta").train()
+    for layer in dropout_layers(model):
+        layer.source = Noise(index=torch.arange(4, device="meta")).watched()
+    x, context = torch.zeros(4, 2, 3, 3, device="meta"), torch.zeros(4, 3, device="meta")
+    loss = model.distribution.log_prob(x, context).mean()
+    loss.backward()
+    with pytest.raises(RuntimeError, match="meta"):
+        loss.item()
+
+
+def test_a_resumed_run_drops_what_an_uninterrupted_one_does(
+    run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Stopped within the second of three epochs of six steps."""
+    arguments = ("train", "--config", "gated_pixelcnn", "--num_samples", 0, "--trainer.max_epochs", 3,
+                 "--data.batch_size", 216, "--model.channels", 4, "--pictures.every", 0)  # fmt: skip
+    assert run(*arguments, "--experiment", "whole")[0] == 0
+    losses = GatedPixelCNN.losses
+
+    def stopping(self: GatedPixelCNN, *given: Any) -> Any:
+        self.trainer.should_stop |= self.training and self.global_step == 7
+        return losses(self, *given)
+
+    monkeypatch.setattr(GatedPixelCNN, "losses", stopping)
+    assert run(*arguments, "--experiment", "cut")[0] == 0
+    monkeypatch.setattr(GatedPixelCNN, "losses", losses)
+    checkpoints = [tmp_path / f"runs/{name}/version_0/checkpoints/last.ckpt" for name in ("whole", "cut")]
+    assert [read(path)["global_step"] for path in checkpoints] == [18, 8]
+    code, output = run(*arguments, "--experiment", "cut", "--ckpt_path", "last")
+    assert code == 0, output
+    whole, cut = (read(path)["state_dict"] for path in checkpoints)
+    for name, value in whole.items():
+        assert torch.equal(value, cut[name]), name
+
+
+def test_the_module_that_is_not_finite_is_named_with_dropout_too(run: Run) -> None:
+    """Its losses are computed once more, from the same masks."""
+    code, output = run("train", "--config", "gated_pixelcnn", "--trainer.max_steps", 20, "--pictures.every", 0,
+                       "--model.optimizer.lr", 1e12, "--trainer.gradient_clip_val", "null")  # fmt: skip
+    assert code == 1
+    assert "the first output that is not finite is that of distribution.net" in output
 
 
 def test_as_a_decoder_it_takes_a_context_of_many_draws() -> None:

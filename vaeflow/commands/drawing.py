@@ -35,7 +35,8 @@ def sample() -> None:
     parser = picture_parser("sample.py", sample, "samples.png")
     add = parser.add_argument
     add("--num", type=PositiveInt | None, default=None, help="how many samples: by default 64, or 2000 points")
-    add("--temperature", type=NonNegativeFloat, default=1.0, help="multiplies the standard deviation of the base")
+    temperature = "multiplies the standard deviation of the base, or is T in P(x_i|x_<i)^(1/T) of GatedPixelCNN"
+    add("--temperature", type=NonNegativeFloat, default=1.0, help=temperature)
     add("--mean", action="store_true", help="of a latent-variable model: the mean of p(x|z), not a draw from it")
     add("--label", type=str, nargs="+", default=[], help="of a class-conditional model; by default all, by turns")
     add("--seed", type=NonNegativeInt, default=0, help="of the noise")

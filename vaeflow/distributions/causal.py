@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import replace
 from itertools import product
 
 import torch
 from torch import Tensor, nn
 
 from vaeflow.distributions.base import Distribution, check_temperature, full_precision
+from vaeflow.distributions.gaussians import pick
 from vaeflow.distributions.heads import Likelihood
 from vaeflow.errors import VaeflowError, check_context, check_shape
 from vaeflow.nets.conditioner import Conditioned, Context, lead_of
@@ -68,24 +68,41 @@ class CausalImages(Distribution):
     def sample(
         self, num_samples: int = 1, context: Context = None, noise: Noise | None = None, temperature: float = 1.0
     ) -> Tensor:
-        """Draws ``(num_samples, batch, *event_shape)``, each number rounded before the next one reads it.
+        """Draws ``(num_samples, batch, *event_shape)``, one number after the other.
 
         Args:
-            temperature: what the distance of the uniform noise from ½ is multiplied by; at 0 each number is a median.
+            temperature: T, of the conditionals: each number is drawn with probability P(x_i|x_<i)^(1/T), normalised; at
+                0 it is the most probable one.
         """
         given = self.condition(context)
-        source = replace(self._source(noise, given, num_samples).cooled(check_temperature(temperature)), drawn=None)
-        assert source.index is not None
-        x = self.zero.new_zeros(num_samples, len(source.index), *self.event_shape)
-        rows, labels = x.flatten(0, 1), given.value
+        sharpness = 1 / max(check_temperature(temperature), torch.finfo(self.zero.dtype).tiny)
+        source = self._source(noise, given, num_samples)
+        uniform = source.uniform("numbers", num_samples, self.event_shape, self.zero.dtype)
+        rows, x = uniform.flatten(0, 1), torch.zeros_like(uniform).flatten(0, 1)
+        labels = given.value
         if labels is not None:
-            labels = labels.expand(num_samples, *labels.shape[-2:]).flatten(0, 1)
+            labels = labels.expand(*uniform.shape[:2], -1).flatten(0, 1)
         channels, height, width = self.event_shape
         for row, column, channel in product(range(height), range(width), range(channels)):
-            parameters = self.parameters_of(rows, labels).unflatten(0, x.shape[:2])
-            drawn = self.head.sample(parameters, source, num_samples)  # from the same noise each time
-            x[:, :, channel, row, column] = drawn[:, :, channel, row, column]
-        return x
+            place = (..., channel, row, column)
+            log_p = self.log_conditional(x, labels, channel, row, column)
+            log_p = (log_p - log_p.amax(-1, keepdim=True)) * sharpness
+            x[place] = pick(log_p.softmax(-1), rows[place].unsqueeze(-1)).to(x.dtype)
+        return x.view_as(uniform)
+
+    def log_conditional(self, rows: Tensor, labels: Tensor | None, channel: int, row: int, column: int) -> Tensor:
+        """log P(x_i = l | x_<i, context) of one number x_i for all levels l: ``(rows, levels)``.
+
+        Args:
+            rows: ``(rows, *event_shape)``, of which only what comes before x_i matters.
+            labels: ``(rows, context_features)``; None without a context.
+        """
+        every = self.parameters_of(rows, labels)
+        parameters = every[:, channel :: self.event_shape[0], row, column]
+        levels = torch.arange(self.levels, dtype=every.dtype, device=every.device).view(-1, 1, 1, 1)
+        with full_precision(rows):
+            expanded = parameters[:, None, :, None, None].expand(-1, self.levels, -1, 1, 1)
+            return self.head.of_one_number().log_prob(levels, expanded)
 
     def parameters_of(self, rows: Tensor, labels: Tensor | None) -> Tensor:
         """Parameters of all conditionals, ``(rows, *head.decoder_shape)``."""

@@ -6,6 +6,7 @@ data is ``(..., batch, parameters · channels, …)``, the parameters outermost.
 
 from __future__ import annotations
 
+import copy
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
@@ -87,6 +88,12 @@ class Likelihood(nn.Module, ABC):
             mean, scale: of the training set, ``shape``.
             bias: what broadcasts to ``decoder_shape``, changed in place.
         """
+
+    def of_one_number(self) -> Likelihood:
+        """The same head for data of a single number, of shape ``(1, …)``."""
+        one = copy.copy(self)
+        one.shape = (1,) * len(self.shape)
+        return one
 
     def split(self, output: Tensor) -> tuple[Tensor, ...]:
         """The decoder's output by parameter, each ``(..., batch, *shape)``."""

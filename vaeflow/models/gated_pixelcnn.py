@@ -199,10 +199,15 @@ class GatedPixelCNN(LikelihoodModel):
             noise: such as ``Noise(seed=1)``; the same noise gives the same samples.
             context: ``(n, context_features)``; :meth:`context_of` makes it of labels.
             temperature: see :meth:`~vaeflow.distributions.causal.CausalImages.sample`.
-            mean: changes nothing here: there is nothing to average over.
+            mean: changes nothing, as there is no closed form of the mean.
         """
         noise, context = self._checked_draw(n, noise, context)
-        return self.distribution.sample(1, context, noise, temperature)[0]
+        training = self.training
+        self.eval()  # samples have no dropout
+        try:
+            return self.distribution.sample(1, context, noise, temperature)[0]
+        finally:
+            self.train(training)
 
     def initialise(self, data: Any) -> None:
         """Start at the histogram's mean and width: the last layer is all bias, and its bias that of the data."""

@@ -113,12 +113,11 @@ class TrainedModel(LightningModule, ABC):
         x, y, index = batch
         noise = Noise(self.seed, "train", self.current_epoch, index).watched()
         context = self.context_of(y)
-        for layer in self._dropout_layers:
-            layer.source = noise
+        self._set_dropout(noise)
         loss, values = self._training_losses(x, noise, context)
         # a GPU would have to finish all that is queued: one step in many is looked at there, if none may be skipped
         self._is_watched = loss.device.type == "cpu" or self._is_logged(batch_index) or self.on_nonfinite == "skip"
-        self._losses_again = functools.partial(self.losses, x, replace(noise, drawn=None), context)
+        self._losses_again = functools.partial(self._recompute, x, replace(noise, drawn=None), context)
         self._whose = functools.partial(whose, {name: value.detach() for name, value in values.items()}, index)
         if not self._is_watched or torch.isfinite(loss):
             self.train_means.update(**values)
@@ -131,6 +130,16 @@ class TrainedModel(LightningModule, ABC):
                 self.log("train/learning_rate", self.trainer.optimizers[0].param_groups[0]["lr"])
                 self._log_means("train", self.gradient_means)
         return loss if self.is_trained_by_gradient else None
+
+    def _set_dropout(self, noise: Noise | None) -> None:
+        """Draw all masks from this noise, or from torch's generator."""
+        for layer in self._dropout_layers:
+            layer.source = noise
+
+    def _recompute(self, x: Tensor, noise: Noise, context: Tensor | None) -> object:
+        """The losses of a step once more, from noise that may be drawn again."""
+        self._set_dropout(noise)
+        return self.losses(x, noise, context)
 
     def _training_losses(self, x: Tensor, noise: Noise, context: Tensor | None) -> tuple[Tensor, dict[str, Tensor]]:
         """The same as :meth:`losses`, compiled if ``compile_losses`` is set and torch can."""
@@ -294,8 +303,7 @@ class TrainedModel(LightningModule, ABC):
                 )
 
     def on_fit_end(self) -> None:
-        for layer in self._dropout_layers:
-            layer.source = None
+        self._set_dropout(None)
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         datamodule = getattr(self.trainer, "datamodule", None)
