@@ -28,12 +28,14 @@ from torch import Tensor, nn
 
 def redraw(module: nn.Module, gain: float, seed: int = 0) -> nn.Module:
     """Every parameter from N(0, 1/fan_in), times ``gain``: near the identity of their start maps hide their errors.
-    Statistics of training data that were not set become those of N(0, I)."""
+    Statistics of training data that were not set become those of N(0, I), and nothing will start from data."""
     generator = torch.Generator().manual_seed(seed)
     with torch.no_grad():
         for name, statistic in module.named_buffers():
             if statistic.is_floating_point() and bool(statistic.isnan().any()):
                 statistic.fill_(0.0 if name.endswith("mean") else 1.0)
+            if name.rpartition(".")[2] == "started":
+                statistic.fill_(True)
         for parameter in module.parameters():
             fan_in = parameter.shape[-1] if parameter.dim() > 1 else 1
             draw = torch.randn(parameter.shape, generator=generator, dtype=torch.float64)

@@ -3,12 +3,13 @@
 from typing import Any
 
 __version__ = "0.2.0"
-__all__ = ["Noise", "VaeflowError", "evaluate", "load", "load_data"]
+__all__ = ["Noise", "VaeflowError", "evaluate", "initialising", "load", "load_data"]
 
 _HOME = {
     "Noise": "vaeflow.noise",
     "VaeflowError": "vaeflow.errors",
     "evaluate": "vaeflow.evaluation",
+    "initialising": "vaeflow.nets.initialisation",
     "load": "vaeflow.checkpoint",
     "load_data": "vaeflow.checkpoint",
 }

@@ -29,6 +29,7 @@ from vaeflow.distributions import (
     Uniform,
 )
 from vaeflow.errors import VaeflowError
+from vaeflow.nets.initialisation import initialising
 from vaeflow.noise import Noise
 
 C = 3
@@ -71,7 +72,8 @@ def make(name: str, context_features: int = 0) -> Distribution:
     context = torch.randn(len(x), context_features, dtype=torch.float64) if context_features else None
     if context is not None:
         x = x + context[:, :1]
-    density.fit([x[:500]], [None if context is None else context[:500]])
+    with initialising(density):
+        density.log_prob(x[:500], None if context is None else context[:500])
     if any(p.requires_grad for p in density.parameters()):
         optimizer = torch.optim.Adam(density.parameters(), lr=1e-2)
         for step in range(120):
@@ -79,7 +81,7 @@ def make(name: str, context_features: int = 0) -> Distribution:
             optimizer.zero_grad()
             (-density.log_prob(x[part], None if context is None else context[part]).mean()).backward()
             optimizer.step()
-    density.eval().fit([x], [context])
+    density.eval().refresh([x], [context])
     return density.requires_grad_(False)
 
 
@@ -165,7 +167,7 @@ def test_gaussian_is_of_maximum_likelihood() -> None:
     )
     for covariance in ("full", "diagonal"):
         density = GaussianDensity(4, covariance=covariance)  # type: ignore[arg-type]
-        density.fit(list(data.split(120)), [None] * 5)
+        density.refresh(list(data.split(120)), [None] * 5)
         sigma = torch.cov(data.T, correction=0)
         if covariance == "diagonal":
             sigma = torch.diag(sigma.diagonal())
@@ -179,9 +181,9 @@ def test_a_singular_covariance_is_refused() -> None:
     data = torch.randn(100, 3, dtype=torch.float64)
     data[:, 2] = data[:, 0] + data[:, 1]
     with pytest.raises(VaeflowError, match="the covariance of the training data is singular"):
-        GaussianDensity(3).fit([data], [None])
+        GaussianDensity(3).refresh([data], [None])
     with pytest.raises(VaeflowError, match="singular"):
-        GaussianDensity(3).fit([data[:2]], [None])
+        GaussianDensity(3).refresh([data[:2]], [None])
 
 
 def test_deep_mixture_is_the_sum_over_its_paths() -> None:
@@ -230,12 +232,14 @@ def test_autoregressive_mixture_begins_near_the_product_of_the_marginals() -> No
     x = torch.stack([exponential, two], -1)
     density = AutoregressiveMixture(2, components=10, hidden=[16]).double()
     assert -density.log_prob(x).mean() > 20
-    density.fit([x[:500]], [None])
+    with initialising(density):
+        density.log_prob(x[:500])
     entropy = 1 + 0.5 * math.log(2 * math.pi * math.e * 0.01) - 0.25 * math.log(0.25) - 0.75 * math.log(0.75)
     nll = -density.log_prob(x[500:]).mean()
     assert entropy < nll < entropy + 0.5
     before = copy.deepcopy(density.state_dict())
-    density.fit([2 * x], [None])
+    with initialising(density):
+        density.log_prob(2 * x)
     assert all(torch.equal(value, before[key]) for key, value in density.state_dict().items())
 
 
@@ -245,7 +249,8 @@ def test_autoregressive_mixture_learns_what_its_first_batch_did_not_show(shape: 
     torch.manual_seed(0)
     size, features = shape
     density = AutoregressiveMixture(features, components=4, hidden=[16])
-    density.fit([torch.ones(1, features) if features == 1 else torch.randn(1, features).expand(size, -1)], [None])
+    with initialising(density):
+        density.log_prob(torch.ones(1, features) if features == 1 else torch.randn(1, features).expand(size, -1))
     x = 2 * torch.randn(500, features) - 1
     assert -density.log_prob(x).mean() < 12 * features
     optimizer = torch.optim.Adam(density.parameters(), lr=1e-2)

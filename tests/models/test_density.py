@@ -36,6 +36,7 @@ from vaeflow.distributions import FlowDensity, GaussianDensity, GaussianMixture,
 from vaeflow.errors import VaeflowError
 from vaeflow.estimate import log_mean_exp, rows_within
 from vaeflow.evaluation import evaluate
+from vaeflow.nets.initialisation import initialising
 from vaeflow.noise import Noise
 
 IMAGE: dict[str, Any] = {"shape": (1, 4, 4), "levels": 17}
@@ -339,7 +340,7 @@ def test_statistics_are_those_of_the_whole_training_set() -> None:
     seen = act.inverse(y)[0].double()
     torch.testing.assert_close(norm.mean.double(), seen.mean(0), rtol=1e-4, atol=1e-4)
     torch.testing.assert_close(norm.variance.double(), seen.var(0, correction=0), rtol=1e-4, atol=1e-4)
-    assert act.fitted
+    assert act.started
     noise = Noise(index=torch.arange(10))
     whole, alone = model.log_weights(x[:10], noise, 1), model.log_weights(x[:1], noise.at(torch.arange(1)), 1)
     torch.testing.assert_close(whole[:, :1], alone)
@@ -348,11 +349,13 @@ def test_statistics_are_those_of_the_whole_training_set() -> None:
 def test_actnorm_starts_at_zero_mean_and_unit_variance() -> None:
     act = ActNorm(3)
     x = torch.randn(100, 3) * torch.tensor([1e-3, 1.0, 1e3]) + torch.tensor([0.0, 5.0, -1e4])
-    (z,) = act.fit([x], [None])
+    with initialising(act):
+        z, _ = act.inverse(x)
     torch.testing.assert_close(z.mean(0), torch.zeros(3), rtol=0, atol=1e-3)
     torch.testing.assert_close(z.std(0, correction=0), torch.ones(3), rtol=1e-3, atol=0)
     before = copy.deepcopy(act.state_dict())
-    act.fit([2 * x], [None])
+    with initialising(act):
+        act.inverse(2 * x)
     assert all(torch.equal(value, before[key]) for key, value in act.state_dict().items())
 
 
@@ -468,8 +471,8 @@ def test_batch_normalisation_where_nothing_fits_it_is_refused() -> None:
         models.VAE(**IMAGE, prior=GaussianDensity)
     with pytest.raises(VaeflowError, match="BatchNorm takes statistics"):
         models.ReverseKL(flow=BatchNorm)
-    with pytest.raises(VaeflowError, match="ActNorm takes statistics of data, and cannot be turned round"):
-        Inverse(3, 0, ActNorm)
+    with pytest.raises(VaeflowError, match="BatchNorm takes statistics of a training set, and cannot be turned round"):
+        Inverse(3, 0, BatchNorm)
     with pytest.raises(VaeflowError, match="batches of at least 2"):
         BatchNorm(3).inverse(torch.zeros(1, 3))
 
@@ -477,7 +480,7 @@ def test_batch_normalisation_where_nothing_fits_it_is_refused() -> None:
 class Mine(Bijection):
     """A user's own map with statistics."""
 
-    statistics = "training set"
+    takes_training_set = True
 
     def __init__(self, features: int, context_features: int = 0) -> None:
         super().__init__()
@@ -489,9 +492,9 @@ class Mine(Bijection):
     def inverse(self, x: Tensor, context: Any = None) -> tuple[Tensor, Tensor]:
         return x, x.new_zeros(x.shape[:-1])
 
-    def fit(self, x: list[Tensor], context: Any) -> list[Tensor]:
+    def refresh(self, x: list[Tensor], context: Any) -> list[Tensor]:
         self.seen = torch.tensor(sum(map(len, x)))
-        return super().fit(x, context)
+        return super().refresh(x, context)
 
 
 def test_your_own_statistics_are_fitted() -> None:
@@ -503,7 +506,8 @@ def test_your_own_statistics_are_fitted() -> None:
 def test_mixtures_start_with_components_of_their_own() -> None:
     for components in (20, 70):
         mixture = GaussianMixture(2, components=components)
-        mixture.fit([torch.randn(50, 2)], [None])
+        with initialising(mixture):
+            mixture.log_prob(torch.randn(50, 2))
         assert len(mixture.means.unique(dim=0)) == components
 
 

@@ -2,19 +2,15 @@
 
 from __future__ import annotations
 
-import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from vaeflow.compiled import is_eager
 from vaeflow.errors import VaeflowError, check_context, check_positive, check_shape
 from vaeflow.nets.conditioner import Conditioned, Context, lead_of
-
-Statistics = Literal["none", "first batch", "training set"]
 
 
 class Bijection(nn.Module, ABC):
@@ -37,8 +33,8 @@ class Bijection(nn.Module, ABC):
     then run once per example, however many samples pass through the map.
     """
 
-    statistics: Statistics = "none"
-    """What :meth:`fit` wants to see before training (first batch), or before each evaluation too (training set)."""
+    takes_training_set: bool = False
+    """Whether :meth:`refresh` sets statistics of the whole training set, before each evaluation."""
 
     @abstractmethod
     def forward(self, z: Tensor, context: Context = None) -> tuple[Tensor, Tensor]:
@@ -60,25 +56,13 @@ class Bijection(nn.Module, ABC):
         yield z
         yield self(z, context)[0]
 
-    def fit(self, x: list[Tensor], context: Sequence[Context]) -> list[Tensor]:
-        """Set whatever is a statistic of the training data, and pass them on: x → z, batch by batch.
+    def refresh(self, x: list[Tensor], context: Sequence[Context]) -> list[Tensor]:
+        """Set whatever is a statistic of the whole training set, and pass it on: x → z, batch by batch.
 
-        A map with statistics overrides it: ActNorm for its start, batch normalisation for evaluation. On several
-        processes each brings its own batches.
+        A map that takes such statistics overrides it, as batch normalisation does. On several processes each brings its
+        own batches. What starts from the first batch alone is :class:`~vaeflow.nets.initialisation.DataDependent`.
         """
         return [self.inverse(part, c)[0] for part, c in zip(x, context, strict=True)]
-
-
-def require_statistics(part: nn.Module, statistic: Tensor) -> None:
-    """Raise a :class:`VaeflowError` if a statistic of the training data, NaN until it is set, was never set: the number
-    that came out would be of no data at all."""
-    is_queued = statistic.device.type != "cpu" and part.training  # a GPU would wait for it at each step
-    if is_eager() and not is_queued and math.isnan(statistic.view(-1)[0].item()):
-        raise VaeflowError(
-            f"the statistics of the training data that {type(part).__name__} needs were never set: train the model "
-            "with a Trainer, or call model.initialise(data) with a data module before training and "
-            "model.refresh(data) after it."
-        )
 
 
 class Composition(Bijection):
@@ -118,9 +102,9 @@ class Composition(Bijection):
             yield from rest
             z = rest[-1]
 
-    def fit(self, x: list[Tensor], context: Sequence[Context]) -> list[Tensor]:
+    def refresh(self, x: list[Tensor], context: Sequence[Context]) -> list[Tensor]:
         for bijection in reversed(self.bijections):
-            x = bijection.fit(x, context)
+            x = bijection.refresh(x, context)
         return x
 
 
@@ -148,7 +132,8 @@ class Inverse(Bijection):
     """The same map the other way round: ``Inverse(f).forward`` is ``f.inverse``.
 
     It makes the density of a map whose fast direction is the other one cheap: an inverse autoregressive map becomes
-    a masked autoregressive one. A map that takes statistics of data, such as batch normalisation, is refused.
+    a masked autoregressive one. A map that takes statistics of the whole training set, as
+    batch normalisation does, is refused.
 
     Args:
         features, context_features: as of any bijection.
@@ -159,8 +144,10 @@ class Inverse(Bijection):
         super().__init__()
         self.bijection = bijection(features, context_features)
         for part in self.bijection.modules():
-            if getattr(part, "statistics", "none") != "none":
-                raise VaeflowError(f"{type(part).__name__} takes statistics of data, and cannot be turned round.")
+            if getattr(part, "takes_training_set", False):
+                raise VaeflowError(
+                    f"{type(part).__name__} takes statistics of a training set, and cannot be turned round."
+                )
 
     def forward(self, z: Tensor, context: Context = None) -> tuple[Tensor, Tensor]:
         return self.bijection.inverse(z, context)

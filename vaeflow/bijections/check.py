@@ -58,6 +58,8 @@ def _moved(bijection: Bijection, generator: torch.Generator) -> Iterator[None]:
             for name, statistic in bijection.named_buffers():
                 if statistic.is_floating_point() and bool(statistic.isnan().any()):
                     statistic.fill_(0.0 if name.endswith("mean") else 1.0)
+                if name.rpartition(".")[2] == "started":
+                    statistic.fill_(True)
         yield
     finally:
         for value, data in zip(values, kept, strict=True):

@@ -63,8 +63,8 @@ class EachPixel(Bijection):
     def condition(self, context: Context) -> Context:
         return self.bijection.condition(context)
 
-    def fit(self, x: list[Tensor], context: Sequence[Context]) -> list[Tensor]:
-        return [_channels_first(z) for z in self.bijection.fit([_channels_last(part) for part in x], context)]
+    def refresh(self, x: list[Tensor], context: Sequence[Context]) -> list[Tensor]:
+        return [_channels_first(z) for z in self.bijection.refresh([_channels_last(part) for part in x], context)]
 
 
 def _most_scales(height: int, width: int) -> int:
@@ -179,11 +179,11 @@ class MultiScale(Bijection):
             parts.append(part.flatten(1))
         return torch.cat(parts, dim=1).reshape(x.shape), total.reshape(x.shape[:-1])
 
-    def fit(self, x: list[Tensor], context: Sequence[Context]) -> list[Tensor]:
+    def refresh(self, x: list[Tensor], context: Sequence[Context]) -> list[Tensor]:
         images = [part.unflatten(-1, self.shape) for part in x]
         done: list[list[Tensor]] = [[] for _ in x]
         for k, scale in enumerate(self.scales):
-            images = scale.fit(images, context)
+            images = scale.refresh(images, context)
             for i, image in enumerate(images):
                 images[i], part = self._split(image, k)
                 done[i].append(part.flatten(1))

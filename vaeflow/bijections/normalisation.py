@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 
 import torch
@@ -9,10 +10,12 @@ import torch.distributed as dist
 from torch import Tensor, nn
 from torch.distributed.nn.functional import all_reduce
 
-from vaeflow.bijections.base import Bijection, require_statistics
+from vaeflow.bijections.base import Bijection
 from vaeflow.bijections.elementwise import bounded, unbounded
+from vaeflow.compiled import is_eager
 from vaeflow.errors import VaeflowError, check_positive, check_shape
 from vaeflow.nets.conditioner import Context
+from vaeflow.nets.initialisation import DataDependent
 
 
 class Standardise(Bijection):
@@ -54,22 +57,31 @@ class Standardise(Bijection):
         self.scale.copy_(scale)
 
     def forward(self, z: Tensor, context: Context = None) -> tuple[Tensor, Tensor]:
-        require_statistics(self, self.scale)
+        self._require_statistics()
         return (self.mean + self.scale * z.double()).to(z.dtype), self._log_det(z)
 
     def inverse(self, x: Tensor, context: Context = None) -> tuple[Tensor, Tensor]:
-        require_statistics(self, self.scale)
+        self._require_statistics()
         return ((x.double() - self.mean) / self.scale).to(x.dtype), -self._log_det(x)
+
+    def _require_statistics(self) -> None:
+        """Without them the number that comes out would be of no data at all."""
+        is_queued = self.scale.device.type != "cpu" and self.training  # a GPU would wait for it at each step
+        if is_eager() and not is_queued and math.isnan(self.scale.view(-1)[0].item()):
+            raise VaeflowError(
+                f"the statistics of the training data that {type(self).__name__} needs were never set: train the model "
+                "with a Trainer, or call model.initialise(data) with a data module before training."
+            )
 
     def _log_det(self, like: Tensor) -> Tensor:
         return self.scale.double().log().sum().to(like.dtype).expand(like.shape[: like.dim() - self.scale.dim()])
 
 
-class Rescaling(Bijection):
+class Rescaling(DataDependent, Bijection):
     """z = exp(s) ⊙ x, log |det ∂z/∂x| = Σ s, with trained s, bounded smoothly to ±20.
 
-    :meth:`fit`, called once on the first global batch of training, starts s so that z has unit variance there: from
-    s = 0 the scales of pixels that hardly vary take Adam thousands of steps to reach.
+    It starts with unit variance of the first batch, of z, or of x where it generates: from s = 0 the scales of pixels
+    that hardly vary take Adam thousands of steps to reach.
 
     Source: Dinh, Krueger & Bengio 2014, "NICE", arXiv 1410.8516, section 3.3.
 
@@ -78,40 +90,39 @@ class Rescaling(Bijection):
         context_features: unused; every bijection has it.
     """
 
-    statistics = "first batch"
-    fitted: Tensor
-
     def __init__(self, features: int, context_features: int = 0) -> None:
         super().__init__()
         check_positive(features=features)
         self.features = features
         self.log_scale = nn.Parameter(torch.zeros(features))
-        self.register_buffer("fitted", torch.tensor(False))
 
     def forward(self, z: Tensor, context: Context = None) -> tuple[Tensor, Tensor]:
         check_shape("z", z, self.features)
+        if self.see(z):
+            self.turn_round()
         s = bounded(self.log_scale, 20)
         return z * (-s).exp(), -s.sum().expand(z.shape[:-1])
 
     def inverse(self, x: Tensor, context: Context = None) -> tuple[Tensor, Tensor]:
         check_shape("x", x, self.features)
+        self.see(x)
         s = bounded(self.log_scale, 20)
         return x * s.exp(), s.sum().expand(x.shape[:-1])
 
-    @torch.no_grad()
-    def fit(self, x: list[Tensor], context: Sequence[Context]) -> list[Tensor]:
-        if not self.fitted:
-            _, variance = moments(x)
-            self.log_scale.copy_(unbounded(-0.5 * (variance + 1e-12).log(), 20))
-            self.fitted.fill_(True)
-        return super().fit(x, context)
+    def start(self, x: Tensor) -> None:
+        _, variance = moments([x])
+        self.log_scale.copy_(unbounded(-0.5 * (variance + 1e-12).log(), 20))
+
+    def turn_round(self) -> None:
+        """Make of the map its inverse: a start from what passes in the other direction."""
+        self.log_scale.neg_()
 
 
 class ActNorm(Rescaling):
     """z = (x − t) ⊙ exp(s), log |det ∂z/∂x| = Σ s, with trained s and t, s bounded smoothly to ±20.
 
-    :meth:`fit`, called once on the first global batch of training, starts them so that z has zero mean and unit
-    variance there; later calls change nothing. Until then the map is the identity.
+    It starts with zero mean and unit variance of the first batch, of z, or of x where it generates. Until then the map
+    is the identity.
 
     Source: Kingma & Dhariwal 2018, "Glow", arXiv 1807.03039, section 3.1.
 
@@ -129,22 +140,26 @@ class ActNorm(Rescaling):
         return x + self.shift, log_det
 
     def inverse(self, x: Tensor, context: Context = None) -> tuple[Tensor, Tensor]:
+        check_shape("x", x, self.features)
+        self.see(x)  # before it is shifted
         return super().inverse(x - self.shift)
 
-    @torch.no_grad()
-    def fit(self, x: list[Tensor], context: Sequence[Context]) -> list[Tensor]:
-        if not self.fitted:
-            self.shift.copy_(moments(x)[0])
-        return super().fit(x, context)
+    def start(self, x: Tensor) -> None:
+        self.shift.copy_(moments([x])[0])
+        super().start(x)
+
+    def turn_round(self) -> None:
+        self.shift.mul_(-bounded(self.log_scale, 20).exp())
+        super().turn_round()
 
 
-class BatchNorm(Bijection):
+class BatchNorm(DataDependent, Bijection):
     """z = (x − m) ⊙ exp(γ)/√(v + ε) + β, log |det ∂z/∂x| = Σ (γ − ½ log(v + ε)), ε = 10⁻⁵.
 
     In training, normalising takes mean m and variance v of the batch (over all processes); everything else, and
-    evaluation, those of the whole training set, which :meth:`fit` sets, so that no number that is reported depends on
-    how examples are put into batches. The model calls it before each validation and before a checkpoint is written. The
-    likelihood of a training batch is of the batch as a whole, and no number to compare.
+    evaluation, those of the whole training set, which :meth:`refresh` sets, so that no number that is reported depends
+    on how examples are put into batches. The model calls it before each validation and before a checkpoint is written.
+    The likelihood of a training batch is of the batch as a whole, and no number to compare.
 
     Sources: Papamakarios et al. 2017, arXiv 1705.07057, appendix B; Dinh et al. 2017, arXiv 1605.08803, section 3.7.
 
@@ -153,7 +168,7 @@ class BatchNorm(Bijection):
         context_features: unused; every bijection has it.
     """
 
-    statistics = "training set"
+    takes_training_set = True
     epsilon = 1e-5
     mean: Tensor
     variance: Tensor
@@ -169,32 +184,36 @@ class BatchNorm(Bijection):
 
     def forward(self, z: Tensor, context: Context = None) -> tuple[Tensor, Tensor]:
         check_shape("z", z, self.features)
-        require_statistics(self, self.variance)
+        self.require_started()
         s = self._log_scale(self.variance)
         return (z - self.beta) * (-s).exp() + self.mean, -s.sum().expand(z.shape[:-1])
 
     def inverse(self, x: Tensor, context: Context = None) -> tuple[Tensor, Tensor]:
         check_shape("x", x, self.features)
-        if self.training:
-            mean, variance = _moments_of_batch(x)
-        else:
-            require_statistics(self, self.variance)
-            mean, variance = self.mean, self.variance
+        self.see(x)
+        mean, variance = _moments_of_batch(x) if self.training else (self.mean, self.variance)
         s = self._log_scale(variance)
         return (x - mean) * s.exp() + self.beta, s.sum().expand(x.shape[:-1])
 
     def _log_scale(self, variance: Tensor) -> Tensor:
         return bounded(self.gamma, 20) - 0.5 * (variance + self.epsilon).log()
 
+    def start(self, x: Tensor) -> None:
+        self._set([x])
+
     @torch.no_grad()
-    def fit(self, x: list[Tensor], context: Sequence[Context]) -> list[Tensor]:
-        mean, variance = moments(x)
-        self.mean.copy_(mean)
-        self.variance.copy_(variance)
+    def refresh(self, x: list[Tensor], context: Sequence[Context]) -> list[Tensor]:
+        self._set(x)
+        self.started.fill_(True)
         training, self.training = self.training, False
-        z = super().fit(x, context)
+        z = super().refresh(x, context)
         self.training = training
         return z
+
+    def _set(self, batches: list[Tensor]) -> None:
+        mean, variance = moments(batches)
+        self.mean.copy_(mean)
+        self.variance.copy_(variance)
 
 
 def moments(batches: list[Tensor]) -> tuple[Tensor, Tensor]:

@@ -59,6 +59,11 @@ class EnergyData(DataModule):
     def examples(self, split: str, index: Tensor) -> Split:
         raise VaeflowError(f"{self.label} is an energy, which has no examples.")
 
+    def first_batch(self) -> tuple[Tensor, Tensor, Tensor]:
+        """Its indices, from which noise is drawn; there are no examples."""
+        index = torch.arange(min(self.batch_size, self.sizes["train"]))
+        return torch.zeros(len(index), 2), torch.zeros(len(index), dtype=torch.int64), index
+
     def window(self) -> tuple[tuple[float, float], tuple[float, float]]:
         return self.energy().box
 

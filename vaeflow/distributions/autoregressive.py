@@ -15,16 +15,17 @@ from vaeflow.distributions.base import Distribution, check_temperature
 from vaeflow.distributions.gaussians import pick
 from vaeflow.errors import check_positive, check_shape
 from vaeflow.nets.conditioner import Conditioned, Context
+from vaeflow.nets.initialisation import DataDependent
 from vaeflow.nets.made import MADE
 from vaeflow.noise import Noise
 
 
-class AutoregressiveMixture(Distribution):
+class AutoregressiveMixture(DataDependent, Distribution):
     """p(x) = Π_i Σ_c π_ic N(x_i; μ_ic, σ_ic²), all functions of x_<i and of the context by one MADE.
 
     The logarithms of the σ are bounded smoothly to ±7. A density takes one pass, a sample D steps.
 
-    :meth:`fit` makes it begin near the product of the marginals: of C components one is as wide as all values of its
+    It starts near the product of the first batch's marginals: of C components one is as wide as all values of its
     feature, and light; the sorted values are shared out to the others, each of which starts at the middle of its share,
     with half of its width as σ. From components that all start near zero the way there takes thousands of steps where
     marginals have edges, as those of pixels have.
@@ -42,9 +43,7 @@ class AutoregressiveMixture(Distribution):
         reverse: take the features from the last to the first.
     """
 
-    statistics = "first batch"
     is_reparameterised = False
-    fitted: Tensor
 
     def __init__(
         self,
@@ -65,13 +64,9 @@ class AutoregressiveMixture(Distribution):
         )
         with torch.no_grad():  # components that start alike stay alike
             self.made.out.bias.view(3, components, features)[1].normal_()
-        self.register_buffer("fitted", torch.tensor(False))
 
-    @torch.no_grad()
-    def fit(self, z: list[Tensor], context: list[Tensor | None]) -> None:
-        if self.fitted:
-            return
-        values = z[0].sort(0).values
+    def start(self, x: Tensor) -> None:
+        values = x.flatten(0, -2).sort(0).values
         std, mean = torch.std_mean(values, 0, correction=0)
         wide, shares = std.clamp(min=1), self.components - 1  # at least 1, for what the batch does not show
         place = torch.linspace(0, len(values) - 1, 2 * shares + 1, device=values.device).round().long()
@@ -82,13 +77,13 @@ class AutoregressiveMixture(Distribution):
         mu.copy_(torch.cat([middle, mean[None]]))
         raw.copy_(unbounded(torch.cat([scale, wide[None]]).log()))
         self.made.out.weight.mul_(0.01)
-        self.fitted.fill_(True)
 
     def condition(self, context: Context) -> Conditioned:
         return self.made.condition(context)
 
     def log_prob(self, y: Tensor, context: Context = None) -> Tensor:
         check_shape("y", y, self.features)
+        self.see(y)
         log_pi, mu, log_sigma = self._mixture(self.made(y, context))
         white = (y.unsqueeze(-1) - mu) * (-log_sigma).exp()
         log_components = log_pi - log_sigma - 0.5 * (white.square() + math.log(2 * math.pi))

@@ -10,7 +10,6 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from vaeflow.bijections.base import Statistics
 from vaeflow.errors import NoAnswer, VaeflowError, check_positive
 from vaeflow.functional import softplus
 from vaeflow.nets.conditioner import Context, lead_of
@@ -34,8 +33,8 @@ class Distribution(nn.Module, ABC):
     is_reparameterised: bool = True
     """Whether gradients of all parameters go through a sample; not through a component, or an integer, that is
     picked."""
-    statistics: Statistics = "none"
-    """What :meth:`fit` wants to see; see ``Bijection.statistics``."""
+    takes_training_set: bool = False
+    """Whether :meth:`refresh` sets statistics of the whole training set, before each evaluation."""
     zero: Tensor
 
     def __init__(self, event_shape: Sequence[int], context_features: int = 0) -> None:
@@ -89,8 +88,8 @@ class Distribution(nn.Module, ABC):
         """E[y|context] ``(batch, *event_shape)``; None where it has no closed form, and callers draw instead."""
         return None
 
-    def fit(self, z: list[Tensor], context: list[Tensor | None]) -> None:
-        """Set whatever is a statistic of the training data, which come in batches; see ``Bijection.fit``."""
+    def refresh(self, y: list[Tensor], context: list[Tensor | None]) -> None:
+        """Set whatever is a statistic of the whole training set, which comes in batches; see ``Bijection.refresh``."""
 
     def _source(self, noise: Noise | None, context: Context, num_samples: int) -> Noise:
         """The noise given, or one that torch's generator seeds."""

@@ -118,5 +118,5 @@ class FlowDensity(CodedDistribution):
             raise NoAnswer(f"{type(self.base).__name__} has no latent space: many draws of its noise make one point.")
         return self.base
 
-    def fit(self, z: list[Tensor], context: list[Tensor | None]) -> None:
-        self.base.fit(self.flow.fit(z, context), context)
+    def refresh(self, y: list[Tensor], context: list[Tensor | None]) -> None:
+        self.base.refresh(self.flow.refresh(y, context), context)

@@ -10,13 +10,13 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
-from vaeflow.bijections.base import require_statistics
 from vaeflow.bijections.elementwise import bounded
 from vaeflow.bijections.linear import lu_factors, solve_lu
 from vaeflow.bijections.normalisation import moments, sum_over_processes
 from vaeflow.distributions.base import CodedDistribution, Distribution, check_temperature
 from vaeflow.errors import VaeflowError, check_context, check_positive, check_shape
 from vaeflow.nets.conditioner import Conditioned, Context, lead_of
+from vaeflow.nets.initialisation import DataDependent
 from vaeflow.noise import Noise
 
 MOST_PATHS = 4096
@@ -147,7 +147,7 @@ class DiagonalGaussian(Distribution):
         )
 
 
-class GaussianDensity(CodedDistribution):
+class GaussianDensity(DataDependent, CodedDistribution):
     """N(μ, Σ) with the mean and the covariance of the training data, of maximum likelihood in closed form.
 
         log p(z) = −½ ‖L⁻¹(z − μ)‖² − Σ_i log L_ii − ½ D log 2π,    Σ = L Lᵀ.
@@ -158,7 +158,7 @@ class GaussianDensity(CodedDistribution):
         covariance: full, or diagonal.
     """
 
-    statistics = "training set"
+    takes_training_set = True
     places: Tensor
 
     def __init__(
@@ -172,14 +172,20 @@ class GaussianDensity(CodedDistribution):
         self.mu = nn.Parameter(torch.full((features,), torch.nan, dtype=torch.float64), requires_grad=False)
         self.entries = nn.Parameter((rows == columns).double(), requires_grad=False)  # of L, which are not zero
 
+    def start(self, x: Tensor) -> None:
+        """The diagonal alone: a first batch may be small. :meth:`refresh` replaces it."""
+        mean, variance = moments([x])
+        self.mu.copy_(mean)
+        self.entries.copy_(torch.diag(variance.clamp(min=1e-12).sqrt())[*self.places])
+
     @torch.no_grad()
-    def fit(self, z: list[Tensor], context: list[Tensor | None]) -> None:
-        mean, variance = moments(z)
+    def refresh(self, y: list[Tensor], context: list[Tensor | None]) -> None:
+        mean, variance = moments(y)
         self.mu.copy_(mean)
         covariance = torch.diag(variance)
         if len(self.entries) > self.features:
-            products = sum(((batch.double() - mean).mT @ (batch.double() - mean) for batch in z), torch.zeros(()))
-            count = sum_over_processes(torch.tensor(float(sum(len(batch) for batch in z)), device=mean.device))
+            products = sum(((batch.double() - mean).mT @ (batch.double() - mean) for batch in y), torch.zeros(()))
+            count = sum_over_processes(torch.tensor(float(sum(len(batch) for batch in y)), device=mean.device))
             covariance = sum_over_processes(products) / count
         factor, info = torch.linalg.cholesky_ex(covariance)
         if info or not bool((factor.diagonal() > 1e-7 * factor.diagonal().max()).all()):
@@ -188,6 +194,7 @@ class GaussianDensity(CodedDistribution):
                 "others, so their density has no bound; leave them out, or take more data."
             )
         self.entries.copy_(factor[*self.places])
+        self.started.fill_(True)
 
     @property
     def factor(self) -> Tensor:
@@ -200,7 +207,7 @@ class GaussianDensity(CodedDistribution):
         return (-0.5 * torch.linalg.vecdot(white, white) - constant).to(y.dtype)
 
     def _white(self, y: Tensor) -> Tensor:
-        require_statistics(self, self.mu)
+        self.see(y)
         return torch.linalg.solve_triangular(self.factor.mT, y.double() - self.mu, upper=True, left=False)
 
     def sample(
@@ -218,17 +225,17 @@ class GaussianDensity(CodedDistribution):
         return self._white(y).to(y.dtype)
 
     def decode(self, code: Tensor, context: Context = None) -> Tensor:
-        require_statistics(self, self.mu)
+        self.require_started()
         return (self.mu + code.double() @ self.factor.mT).to(code.dtype)
 
     def icdf(self, u: Tensor) -> Tensor:
         return torch.special.ndtri(u)
 
 
-class GaussianMixture(Distribution):
+class GaussianMixture(DataDependent, Distribution):
     """Σ_c π_c N(μ_c, diag σ_c²), trained by gradient, logarithms of the σ bounded smoothly to ±7.
 
-    Its means start near random training examples and its scales at the data's, when :meth:`fit` is first called.
+    Its means start near random examples of the first batch and its scales at that batch's.
 
     Args:
         features: D.
@@ -236,9 +243,7 @@ class GaussianMixture(Distribution):
         components: C.
     """
 
-    statistics = "first batch"
     is_reparameterised = False
-    fitted: Tensor
 
     def __init__(self, features: int, context_features: int = 0, components: int = 10) -> None:
         super().__init__((features,), context_features)
@@ -247,22 +252,19 @@ class GaussianMixture(Distribution):
         self.logits = nn.Parameter(torch.zeros(components))
         self.means = nn.Parameter(torch.randn(components, features))
         self.log_scales = nn.Parameter(torch.zeros(components, features))
-        self.register_buffer("fitted", torch.tensor(False))
 
-    @torch.no_grad()
-    def fit(self, z: list[Tensor], context: list[Tensor | None]) -> None:
-        if self.fitted:
-            return
-        _, variance = moments(z)
+    def start(self, x: Tensor) -> None:
+        _, variance = moments([x])
+        x = x.flatten(0, -2)
         generator = torch.Generator().manual_seed(0)
         components = len(self.logits)
-        order = torch.randperm(len(z[0]), generator=generator).repeat(components // len(z[0]) + 1)[:components]
-        jitter = 0.1 * torch.randn(self.means.shape, generator=generator).to(z[0])
-        self.means.copy_(z[0][order.to(z[0].device)] + jitter * variance.sqrt().to(z[0]))  # no two alike
+        order = torch.randperm(len(x), generator=generator).repeat(components // len(x) + 1)[:components]
+        jitter = 0.1 * torch.randn(self.means.shape, generator=generator).to(x)
+        self.means.copy_(x[order.to(x.device)] + jitter * variance.sqrt().to(x))  # no two alike
         self.log_scales.copy_(0.5 * variance.clamp(min=1e-6).log())
-        self.fitted.fill_(True)
 
     def log_prob(self, y: Tensor, context: Context = None) -> Tensor:
+        self.see(y)
         log_scales = bounded(self.log_scales)
         white = (y.unsqueeze(-2) - self.means) * (-log_scales).exp()
         log_components = (

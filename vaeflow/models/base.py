@@ -239,7 +239,7 @@ def refuse_statistics(*parts: nn.Module) -> None:
     """Raise a :class:`VaeflowError` if a part needs statistics of training data, where there are none of its input."""
     for part in parts:
         for module in part.modules():
-            if getattr(module, "statistics", "none") == "training set":
+            if getattr(module, "takes_training_set", False):
                 raise VaeflowError(
                     f"{type(module).__name__} takes statistics of a training set, and what passes through it here are "
                     "no data but latents: leave it out, or take ActNorm."

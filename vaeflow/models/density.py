@@ -12,7 +12,6 @@ from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
 from vaeflow.bijections import Bijection, Logit, Standardise
-from vaeflow.bijections.base import Statistics
 from vaeflow.distributions import CodedDistribution, Distribution, FlowDensity, StandardNormal
 from vaeflow.distributions.base import full_precision
 from vaeflow.errors import NoAnswer, VaeflowError
@@ -158,28 +157,22 @@ class DensityModel(CodedModel):
             if self.levels is not None:  # x + u
                 mean, scale = mean + 0.5, (scale.square() + 1 / 12).sqrt()
             self.preprocess.set(mean.flatten(), scale.flatten(), data.dimension_name)
-        if self._wants("first batch"):
-            self._fit([data.first_batch()])
+        super().initialise(data)
         if not self.is_trained_by_gradient:
             self.refresh(data)
 
-    def refresh(self, data: Any) -> None:
-        if self._wants("training set"):
-            self._fit(data.batches_of_process("train"))
-
-    def _wants(self, statistics: Statistics) -> bool:
-        return any(getattr(part, "statistics", "none") == statistics for part in self.density.modules())
-
     @torch.no_grad()
-    def _fit(self, batches: Iterable[tuple[Tensor, Tensor, Tensor]]) -> None:
+    def refresh(self, data: Any) -> None:
+        if not any(getattr(part, "takes_training_set", False) for part in self.density.modules()):
+            return
         training = self.training
         self.eval()
         inputs, contexts = [], []
-        for x, y, index in batches:
+        for x, y, index in data.batches_of_process("train"):
             noise = Noise(self.seed, "train, once", 0, index.to(self.device))
             inputs.append(self._preprocessed(self._checked(x.to(self.device)), noise, 1)[0][0])
             contexts.append(self.context_of(y.to(self.device)))
-        self.density.fit(inputs, contexts)
+        self.density.refresh(inputs, contexts)
         self.train(training)
 
     # --------------------------------------------------------------------------------------------- data to vectors

@@ -218,3 +218,4 @@ class GatedPixelCNN(LikelihoodModel):
         with torch.no_grad():
             out.weight.mul_(0.1)
             out.bias.copy_(bias.view(-1, self.shape[0]).T.flatten())  # of each channel side by side
+        super().initialise(data)

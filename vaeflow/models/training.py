@@ -30,6 +30,7 @@ from vaeflow.estimate import Means
 from vaeflow.identity import Identity
 from vaeflow.models.finite import is_finite, where, whose
 from vaeflow.nets.dropout import dropout_layers
+from vaeflow.nets.initialisation import DataDependent, initialising
 from vaeflow.noise import Noise
 
 SCHEDULE_LENGTHS = ("T_max", "total_iters")
@@ -102,8 +103,17 @@ class TrainedModel(LightningModule, ABC):
         """The scalar to minimise, and what is logged of each example: ``(batch,)`` by the names in ``logged``."""
 
     def initialise(self, data: Any) -> None:
-        """Set what depends on the training data, before training: ``data`` is a
-        :class:`~vaeflow.data.base.DataModule`, set up."""
+        """Set what depends on the training data, before training: what a subclass sets, and then whatever is
+        :class:`~vaeflow.nets.initialisation.DataDependent`, by one pass over the first batch of all processes.
+
+        Args:
+            data: a :class:`~vaeflow.data.base.DataModule`, set up.
+        """
+        if all(part.started for part in self.modules() if isinstance(part, DataDependent)):
+            return
+        x, y, index = (part.to(self.device) for part in data.first_batch())
+        with initialising(self):
+            self.losses(x, Noise(self.seed, "train, once", 0, index).watched(), self.context_of(y))
 
     def refresh(self, data: Any) -> None:
         """Set what is a statistic of the whole training set and changes while the model trains: called before each

@@ -231,6 +231,7 @@ class VAE(LatentVariableModel):
             self.standardise.set(mean, scale, data.dimension_name)
         elif bias is not None:
             self.observation.head.start(mean, scale, bias)
+        super().initialise(data)
 
     def _features(self, x: Tensor, context: Tensor | None) -> Tensor:
         return self.encoder(self._centred(x), context).to(self.dtype)

@@ -244,6 +244,7 @@ class VDVAE(LatentVariableModel):
         self.head.start(mean, scale, bias)
         with torch.no_grad():
             self.out.bias.copy_(bias.flatten())  # type: ignore[union-attr]
+        super().initialise(data)
 
 
 def _repeated(context: Tensor | None, num_samples: int) -> Tensor | None:
