@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from tests.conftest import quiet_trainer
-from vaeflow.bijections import Chain, Planar, Radial, Rescaling
+from vaeflow.bijections import Chain, LULinear, Planar, Radial
 from vaeflow.data import EnergyData, Toy
 from vaeflow.distributions import (
     AutoregressiveMixture,
@@ -42,7 +42,7 @@ class Normal(Energy):
 
 def test_kl_of_a_normal_is_in_closed_form() -> None:
     """KL(N(0, I) ‖ N(m, s²)) = Σ [log s + (1 + m²)/(2 s²) − ½], of a flow that is the identity."""
-    model = ReverseKL(energy=Normal, flow=Rescaling)
+    model = ReverseKL(energy=Normal, flow=LULinear)
     m, s = torch.tensor([1.0, -0.5]), torch.tensor([0.7, 1.5])
     wanted = (s.log() + (1 + m.square()) / (2 * s.square()) - 0.5).sum().item()
     results = evaluate(model, EnergyData(Normal, num_test=200_000))
