@@ -15,6 +15,10 @@ import vaeflow.bijections as B
 from tests.conftest import redraw
 from vaeflow.bijections import Bijection
 from vaeflow.errors import VaeflowError
+from vaeflow.models.glow import glow_scales
+from vaeflow.models.realnvp import realnvp_scales
+from vaeflow.nets import ConvConditioner
+from vaeflow.nets.glow import GlowConditioner
 from vaeflow.nets.initialisation import DataDependent
 
 D, C, BATCH = 5, 3, 6
@@ -65,8 +69,14 @@ class Flat(Bijection):
 
 
 def image_coupling(features: int, context_features: int = 0) -> Bijection:
-    coupling = B.ImageCoupling(B.coupling.checkerboard(IMAGE), context_features, B.Affine, 8, 1)
+    net = functools.partial(ConvConditioner, channels=8, residual_blocks=1)
+    coupling = B.ImageCoupling(B.coupling.checkerboard(IMAGE), context_features, B.Affine, net)
     return Flat(coupling, IMAGE, IMAGE)
+
+
+def channel_coupling(features: int, context_features: int = 0) -> Bijection:
+    net = functools.partial(GlowConditioner, channels=8)
+    return Flat(B.ChannelCoupling(2, context_features, B.SigmoidAffine, net), IMAGE, IMAGE)
 
 
 def squeeze(features: int, context_features: int = 0) -> Bijection:
@@ -78,7 +88,13 @@ def each_pixel(features: int, context_features: int = 0) -> Bijection:
 
 
 def multi_scale(features: int, context_features: int = 0) -> Bijection:
-    return B.MultiScale((1, 4, 4), context_features, 2, 1, B.Affine, 6, 1)
+    shape = (1, 4, 4)
+    return Flat(B.MultiScale(shape, realnvp_scales(shape, context_features, 2, 1, 6, 1)), (16,), shape)
+
+
+def glow(features: int, context_features: int = 0) -> Bijection:
+    shape = (1, 4, 4)
+    return Flat(B.MultiScale(shape, glow_scales(shape, context_features, 2, 2, 6, 0.0, B.SigmoidAffine)), (16,), shape)
 
 
 def make_with(cls: type[Bijection], **arguments: object) -> tuple[type[Bijection], Callable[..., Bijection]]:
@@ -118,6 +134,9 @@ EXAMPLES: dict[str, tuple[type[Bijection], Callable[..., Bijection]]] = {
     "Squeeze": (B.Squeeze, squeeze),
     "EachPixel": (B.EachPixel, each_pixel),
     "MultiScale": (B.MultiScale, multi_scale),
+    "MultiScale, Glow": (B.MultiScale, glow),
+    "ChannelCoupling": (B.ChannelCoupling, channel_coupling),
+    "InvertibleLinear": make_with(B.InvertibleLinear),
     "Permutation": make_with(B.Permutation, seed=1),
     "Reversal": make_with(B.Reversal),
     "Rotation": make_with(B.Rotation),
@@ -131,13 +150,17 @@ EXAMPLES: dict[str, tuple[type[Bijection], Callable[..., Bijection]]] = {
 }
 PREPROCESSING = {"Standardise", "UnitInterval", "Logit"}
 FIXED = {*PREPROCESSING, "Permutation", "Reversal", "Rotation", "Squeeze"}  # nothing to train
-UNCONDITIONAL = {*FIXED, "LULinear", "Rescaling", "ActNorm", "BatchNorm"}
-NOT_IDENTITY_AT_START = {*FIXED, "BatchNorm", "Chain", "MultiScale"}  # the latter permute, or are fitted
-KEEP_SOME = {"ImageCoupling", "EachPixel", "Coupling, additive", "Coupling, affine", "Coupling, spline, swap"}
-REFLECTIONS = {"Permutation", "Reversal", "Squeeze", "Chain"}
+UNCONDITIONAL = {*FIXED, "LULinear", "InvertibleLinear", "Rescaling", "ActNorm", "BatchNorm"}
+OF_GLOW = {"MultiScale, Glow", "ChannelCoupling", "InvertibleLinear"}
+NOT_IDENTITY_AT_START = {*FIXED, *OF_GLOW, "BatchNorm", "Chain", "MultiScale"}  # the latter permute, or are fitted
+KEEP_SOME = {
+    "ImageCoupling", "ChannelCoupling", "EachPixel", "Coupling, additive", "Coupling, affine", "Coupling, spline, swap"
+}  # fmt: skip
+REFLECTIONS = {"Permutation", "Reversal", "Squeeze", "Chain", "MultiScale, Glow", "InvertibleLinear"}
 ABSTRACT = {B.Amortised, B.AutoregressiveStep, B.coupling.AnyCoupling}
-FEATURES = {"ImageCoupling": 16, "Squeeze": 16, "EachPixel": 16, "MultiScale": 16}
-GENTLE = {"MultiScale": 0.1}  # eight couplings after each other amplify whatever they are given
+OF_IMAGES = ("ImageCoupling", "Squeeze", "EachPixel", "MultiScale", "MultiScale, Glow", "ChannelCoupling")
+FEATURES = dict.fromkeys(OF_IMAGES, 16)
+GENTLE = {"MultiScale": 0.1, "MultiScale, Glow": 0.1, "ChannelCoupling": 0.3}  # couplings amplify what they are given
 # Autoregressive steps whose Jacobian is triangular, and in which order
 TRIANGULAR = {
     "IAF step, gated": False,

@@ -9,14 +9,22 @@ from vaeflow.bijections.autoregressive import (
 )
 from vaeflow.bijections.base import Amortised, Bijection, Chain, Composition, Inverse
 from vaeflow.bijections.check import check_bijection
-from vaeflow.bijections.coupling import Coupling, ImageCoupling
+from vaeflow.bijections.coupling import ChannelCoupling, Coupling, ImageCoupling
 from vaeflow.bijections.elementwise import Logit, UnitInterval
-from vaeflow.bijections.linear import LULinear, Permutation, Reversal, Rotation
-from vaeflow.bijections.multiscale import EachPixel, MultiScale, Squeeze
+from vaeflow.bijections.images import EachPixel, Squeeze
+from vaeflow.bijections.linear import InvertibleLinear, LULinear, Permutation, Reversal, Rotation
+from vaeflow.bijections.multiscale import GaussianPart, MultiScale, Scale
 from vaeflow.bijections.normalisation import ActNorm, BatchNorm, Rescaling, Standardise
 from vaeflow.bijections.planar import Planar, Radial
 from vaeflow.bijections.sylvester import Sylvester
-from vaeflow.bijections.transformers import Additive, Affine, Gated, RationalQuadraticSpline, Transformer
+from vaeflow.bijections.transformers import (
+    Additive,
+    Affine,
+    Gated,
+    RationalQuadraticSpline,
+    SigmoidAffine,
+    Transformer,
+)
 
 __all__ = [
     "ActNorm",
@@ -27,14 +35,17 @@ __all__ = [
     "BatchNorm",
     "Bijection",
     "Chain",
+    "ChannelCoupling",
     "Composition",
     "Coupling",
     "EachPixel",
     "Gated",
+    "GaussianPart",
     "ImageCoupling",
     "Inverse",
     "InverseAutoregressive",
     "InverseAutoregressiveStep",
+    "InvertibleLinear",
     "LULinear",
     "Logit",
     "MaskedAutoregressive",
@@ -47,6 +58,8 @@ __all__ = [
     "Rescaling",
     "Reversal",
     "Rotation",
+    "Scale",
+    "SigmoidAffine",
     "Squeeze",
     "Standardise",
     "Sylvester",

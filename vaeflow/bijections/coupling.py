@@ -109,7 +109,7 @@ class ImageCoupling(AnyCoupling):
             :func:`checkerboard` and :func:`channelwise` make it. All true or all false is refused.
         context_features: dimension of the context; 0 for none.
         transformer: makes τ.
-        channels, residual_blocks, activation: of the convolutional net θ.
+        net: makes θ of the numbers of its input and output channels, and of the context's dimension.
     """
 
     mask: Tensor
@@ -119,9 +119,7 @@ class ImageCoupling(AnyCoupling):
         mask: Tensor,
         context_features: int = 0,
         transformer: Callable[[], Transformer] = Affine,
-        channels: int = 64,
-        residual_blocks: int = 2,
-        activation: str = "relu",
+        net: Callable[[int, int, int], Conditioner] = ConvConditioner,
     ) -> None:
         super().__init__()
         if mask.all() or not mask.any():
@@ -129,8 +127,7 @@ class ImageCoupling(AnyCoupling):
             raise VaeflowError(f"a mask of the shape {tuple(mask.shape)} leaves nothing to {what}.")
         self.register_buffer("mask", mask.contiguous(), persistent=False)  # which can be written to, as averages are
         self.transformer = transformer()
-        outputs = self.transformer.num_parameters * len(mask)
-        self.net = ConvConditioner(len(mask), outputs, channels, residual_blocks, context_features, activation)
+        self.net = net(len(mask), self.transformer.num_parameters * len(mask), context_features)
 
     def map(
         self, transform: Callable[[Tensor, Tensor], tuple[Tensor, Tensor]], value: Tensor, context: Context
@@ -140,6 +137,48 @@ class ImageCoupling(AnyCoupling):
         theta = self.net(kept, context).unflatten(1, (-1, len(self.mask))).movedim(1, -1)
         image, log_slopes = transform(value, theta)
         return torch.where(self.mask, value, image), torch.where(self.mask, 0.0, log_slopes).flatten(1).sum(-1)
+
+
+class ChannelCoupling(AnyCoupling):
+    """The second half of an image's channels is mapped, the first stays and says how, both ``(rows, channels, height,
+    width)``.
+
+        x_A = z_A,    x_B = τ(z_B; θ(z_A, context)),    log |det ∂x/∂z| = Σ over B of log ∂x/∂z.
+
+    Of an odd number of channels A has one more. One channel alone leaves nothing to determine it by, and is refused.
+
+    Source: Kingma & Dhariwal 2018, "Glow", arXiv 1807.03039.
+
+    Args:
+        channels: at least 2.
+        context_features: dimension of the context; 0 for none.
+        transformer: makes τ.
+        net: makes θ of the numbers of its input and output channels, and of the context's dimension.
+    """
+
+    def __init__(
+        self,
+        channels: int,
+        context_features: int = 0,
+        transformer: Callable[[], Transformer] = Affine,
+        net: Callable[[int, int, int], Conditioner] = ConvConditioner,
+    ) -> None:
+        super().__init__()
+        if channels < 2:
+            raise VaeflowError("a coupling of one channel leaves nothing to determine it by: squeeze the image first.")
+        self.moved = channels // 2
+        self.kept = channels - self.moved
+        self.transformer = transformer()
+        self.net = net(self.kept, self.transformer.num_parameters * self.moved, context_features)
+
+    def map(
+        self, transform: Callable[[Tensor, Tensor], tuple[Tensor, Tensor]], value: Tensor, context: Context
+    ) -> tuple[Tensor, Tensor]:
+        check_shape("the image", value, self.kept + self.moved, *value.shape[-2:])
+        kept, moved = value.split([self.kept, self.moved], dim=1)
+        theta = self.net(kept, context).unflatten(1, (-1, self.moved)).movedim(1, -1)
+        image, log_slopes = transform(moved, theta)
+        return torch.cat([kept, image], dim=1), log_slopes.flatten(1).sum(-1)
 
 
 def checkerboard(shape: Sequence[int], swap: bool = False) -> Tensor:

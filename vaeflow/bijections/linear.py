@@ -7,7 +7,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from vaeflow.bijections.base import Bijection
-from vaeflow.bijections.elementwise import bounded
+from vaeflow.bijections.elementwise import bounded, unbounded
 from vaeflow.errors import check_positive, check_shape
 from vaeflow.nets.conditioner import Context
 
@@ -121,6 +121,52 @@ class LULinear(Bijection):
     def _factors(self) -> tuple[Tensor, Tensor, Tensor]:
         lower, upper = lu_factors(self.triangles, s := bounded(self.log_diagonal))
         return lower, upper, s.sum()
+
+
+class InvertibleLinear(Bijection):
+    """z = W x with W = P L U, log |det ∂z/∂x| = Σ log |U_ii|; of an image's pixels, an invertible 1 × 1 convolution.
+
+    W starts as a random rotation, from whose decomposition the permutation P and the signs of U's diagonal are kept.
+    L is lower triangular with ones on its diagonal; the logarithms of |U_ii| are bounded smoothly to ±7, so that W
+    cannot become singular.
+
+    Source: Kingma & Dhariwal 2018, "Glow", arXiv 1807.03039, section 3.2.
+
+    Args:
+        features: D.
+        context_features: unused; every bijection has it.
+    """
+
+    order: Tensor
+    signs: Tensor
+
+    def __init__(self, features: int, context_features: int = 0) -> None:
+        super().__init__()
+        check_positive(features=features)
+        self.features = features
+        rotation = torch.linalg.qr(torch.randn(features, features, dtype=torch.float64, device="cpu"))[0]
+        permutation, lower, upper = torch.linalg.lu(rotation)
+        diagonal = upper.diagonal()
+        triangles = lower.tril(-1) + upper.triu(1) + torch.diag(unbounded(diagonal.abs().log()))
+        self.triangles = nn.Parameter(torch.empty(features, features))  # L below, U above, log |U_ii| on the diagonal
+        with torch.no_grad():
+            self.triangles.copy_(triangles)
+        self.register_buffer("order", torch.empty(features, dtype=torch.int64).copy_(permutation.argmax(1)))
+        self.register_buffer("signs", torch.empty(features).copy_(diagonal.sign()))
+
+    def forward(self, z: Tensor, context: Context = None) -> tuple[Tensor, Tensor]:
+        check_shape("z", z, self.features)
+        lower, upper, log_det = self._factors()
+        return solve_lu(lower, upper, z[..., self.order.argsort()]), -log_det.expand(z.shape[:-1])
+
+    def inverse(self, x: Tensor, context: Context = None) -> tuple[Tensor, Tensor]:
+        check_shape("x", x, self.features)
+        lower, upper, log_det = self._factors()
+        return F.linear(x, (lower @ upper)[self.order]), log_det.expand(x.shape[:-1])
+
+    def _factors(self) -> tuple[Tensor, Tensor, Tensor]:
+        lower, upper = lu_factors(self.triangles, s := bounded(self.triangles.diagonal()))
+        return lower, upper * (1 + torch.diag(self.signs - 1)), s.sum()
 
 
 def lu_factors(triangles: Tensor, log_diagonal: Tensor) -> tuple[Tensor, Tensor]:

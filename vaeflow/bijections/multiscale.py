@@ -1,201 +1,168 @@
-"""Maps of images, and the multi-scale architecture that is made of them (RealNVP)."""
+"""The multi-scale architecture of image flows: a part of the image is done, and leaves, after each scale."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
-from typing import Any
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 
 import torch
-from einops import rearrange
 from torch import Tensor, nn
 
 from vaeflow.bijections.base import Bijection, Composition
-from vaeflow.bijections.coupling import ImageCoupling, channelwise, checkerboard
-from vaeflow.bijections.normalisation import BatchNorm
-from vaeflow.bijections.transformers import Affine, Transformer
-from vaeflow.errors import VaeflowError, check_positive, check_shape
+from vaeflow.bijections.elementwise import bounded
+from vaeflow.errors import VaeflowError, check_shape
 from vaeflow.nets.conditioner import Context
+from vaeflow.nets.glow import ZeroConv2d
 
 
-class Squeeze(Bijection):
-    """Normalising, each 2 × 2 block of pixels becomes one pixel of four times the channels; log |det| = 0.
+class GaussianPart(nn.Module):
+    """p(z|h) = N(z; μ(h), σ(h)²) of the part z that leaves a scale, h being the part that stays, as the map of standard
+    normal ε that it is:
 
-    ``inverse``: ``(batch, channels, height, width)`` → ``(batch, 4 channels, height/2, width/2)``; ``forward`` is the
-    way back. All channels of a block's first pixel come first, so that the half which leaves a scale holds half of the
-    pixels in every colour. An odd height or width is refused.
+        z = μ(h) + σ(h) ⊙ ε,    log |det ∂z/∂ε| = Σ log σ(h),
 
-    Source: Dinh, Sohl-Dickstein & Bengio 2017, arXiv 1605.08803, section 3.6.
-    """
+    so that log N(z; μ, σ²) = log N(ε; 0, I) − Σ log σ, and a temperature multiplies ε. μ and log σ, bounded smoothly
+    to ±7, come from one 3 × 3 convolution that starts at zero. At the last scale nothing stays, and they depend on the
+    labels and on the distance from the border alone.
 
-    def forward(self, z: Tensor, context: Context = None) -> tuple[Tensor, Tensor]:
-        return rearrange(z, "b (i j c) h w -> b c (h i) (w j)", i=2, j=2), z.new_zeros(len(z))
-
-    def inverse(self, x: Tensor, context: Context = None) -> tuple[Tensor, Tensor]:
-        if x.shape[-1] % 2 or x.shape[-2] % 2:
-            raise VaeflowError(
-                f"an image of {x.shape[-2]} × {x.shape[-1]} pixels cannot be cut into 2 × 2 blocks: take fewer scales."
-            )
-        return rearrange(x, "b c (h i) (w j) -> b (i j c) h w", i=2, j=2), x.new_zeros(len(x))
-
-
-class EachPixel(Bijection):
-    """A map of vectors applied to the channels of every pixel: ActNorm per channel, a linear map as 1 × 1 convolution.
-
-        log |det ∂x/∂z| = Σ over pixels of that of the map.
+    Source: Kingma & Dhariwal 2018, "Glow", arXiv 1807.03039, and its released code.
 
     Args:
-        bijection: of vectors ``(..., batch, channels)``.
+        stays: how many channels stay; 0 at the last scale.
+        leaves: ``(channels, height, width)`` of what leaves.
+        context_features: dimension of the context; 0 for none.
     """
 
-    def __init__(self, bijection: Bijection) -> None:
+    def __init__(self, stays: int, leaves: Sequence[int], context_features: int = 0) -> None:
         super().__init__()
-        self.bijection = bijection
+        outputs = 2 * leaves[0]
+        self.net = ZeroConv2d(stays, outputs)
+        self.context = nn.Linear(context_features, outputs, bias=False) if context_features else None
+        if self.context is not None:
+            nn.init.zeros_(self.context.weight)
 
-    def forward(self, z: Tensor, context: Context = None) -> tuple[Tensor, Tensor]:
-        x, log_det = self.bijection(_channels_last(z), context)
-        return _channels_first(x), log_det.sum((0, 1))
+    def forward(self, epsilon: Tensor, h: Tensor, context: Tensor | None) -> tuple[Tensor, Tensor]:
+        """z and log |det ∂z/∂ε|, ``(rows,)``."""
+        mu, log_sigma = self.moments_given(h, context)
+        return mu + log_sigma.exp() * epsilon, log_sigma.flatten(1).sum(1)
 
-    def inverse(self, x: Tensor, context: Context = None) -> tuple[Tensor, Tensor]:
-        z, log_det = self.bijection.inverse(_channels_last(x), context)
-        return _channels_first(z), log_det.sum((0, 1))
+    def inverse(self, z: Tensor, h: Tensor, context: Tensor | None) -> tuple[Tensor, Tensor]:
+        """ε and log |det ∂ε/∂z|, ``(rows,)``."""
+        mu, log_sigma = self.moments_given(h, context)
+        return (z - mu) * (-log_sigma).exp(), -log_sigma.flatten(1).sum(1)
 
-    def condition(self, context: Context) -> Context:
-        return self.bijection.condition(context)
-
-    def refresh(self, x: list[Tensor], context: Sequence[Context]) -> list[Tensor]:
-        return [_channels_first(z) for z in self.bijection.refresh([_channels_last(part) for part in x], context)]
-
-
-def _most_scales(height: int, width: int) -> int:
-    """As many as leave more than one pixel, for the last checkerboard."""
-    scales = 1
-    while height % 2**scales == width % 2**scales == 0 and height * width > 4**scales:
-        scales += 1
-    return scales
-
-
-def _channels_last(x: Tensor) -> Tensor:
-    return rearrange(x, "b c h w -> h w b c")
+    def moments_given(self, h: Tensor, context: Tensor | None) -> tuple[Tensor, Tensor]:
+        """μ(h) and log σ(h), of the shape of what leaves."""
+        values = self.net(h)
+        if self.context is not None:
+            values = values + self.context(context)[..., None, None]
+        mu, log_sigma = values.chunk(2, dim=1)
+        return mu, bounded(log_sigma)
 
 
-def _channels_first(x: Tensor) -> Tensor:
-    return rearrange(x, "h w b c -> b c h w")
+@dataclass(frozen=True)
+class Scale:
+    """One scale of a multi-scale flow.
+
+    Args:
+        maps: in the order of normalising. They may change the shape, as a squeeze does.
+        leaves: ``(channels, height, width)`` of what leaves after them, the last channels; at the last scale all.
+        prior: of what leaves; None where it is that of the base.
+    """
+
+    maps: Sequence[Bijection]
+    leaves: tuple[int, int, int]
+    prior: GaussianPart | None = None
 
 
 class MultiScale(Bijection):
-    """RealNVP's architecture for images, which come and go as vectors ``(..., batch, channels · height · width)``.
+    """An image ``(rows, channels, height, width)`` ↔ a vector ``(rows, channels · height · width)``.
 
-    Normalising, each scale but the last is three couplings with a checkerboard mask, a squeeze, three couplings with
-    a channel-wise mask, after which the second half of the channels is done and leaves; the last scale is four
-    couplings with a checkerboard mask. Batch normalisation follows every coupling.
+    Normalising, the maps of the first scale are applied, and the last of the channels are done and leave; what stays
+    goes on to the next scale, at the last of which everything leaves. z holds the scales one after the other, the
+    first to leave, of the finest detail, first; :attr:`slices` names them.
 
-    z holds the scales one after the other, the first to leave, of the finest detail, first; :attr:`slices` names them.
-
-    Source: Dinh, Sohl-Dickstein & Bengio 2017, "Density estimation using Real NVP", arXiv 1605.08803, section 3.6
-    and figure 4b.
+    Sources: Dinh, Sohl-Dickstein & Bengio 2017, arXiv 1605.08803, section 3.6; Kingma & Dhariwal 2018, arXiv
+    1807.03039.
 
     Args:
-        shape: of one image; height and width divisible by 2 as often as there are squeezes.
-        context_features: dimension of the context; 0 for none.
-        scales: at least 1.
-        couplings: of each mask in each scale, 3 in the paper; the last scale has one more.
-        transformer: makes the map of one value.
-        channels, residual_blocks: of the nets; each squeeze doubles the channels.
+        shape: of one image.
+        scales: the maps of each, and what leaves.
     """
 
-    def __init__(
-        self,
-        shape: Sequence[int],
-        context_features: int = 0,
-        scales: int = 2,
-        couplings: int = 3,
-        transformer: Callable[[], Transformer] = Affine,
-        channels: int = 64,
-        residual_blocks: int = 2,
-    ) -> None:
+    def __init__(self, shape: Sequence[int], scales: Iterable[Scale]) -> None:
         super().__init__()
-        check_positive(scales=scales, couplings=couplings)
-        self.shape, self.context_features = tuple(shape), context_features
-        c, h, w = shape
-        blocks = 2 ** (scales - 1)
-        if h % blocks or w % blocks:
-            raise VaeflowError(
-                f"images of {h} × {w} pixels cannot be halved {scales - 1} times, which {scales} scales ask "
-                f"for: take fewer (--model.scales {_most_scales(h, w)}), or pictures of another --data.size."
-            )
-
-        def steps(mask: Callable[..., Tensor], count: int, widen: int) -> list[Bijection]:
-            maps: list[Bijection] = []
-            for k in range(count):
-                coupling = ImageCoupling(
-                    mask((c, h, w), k % 2 == 1), context_features, transformer, widen * channels, residual_blocks
-                )
-                maps += [coupling, EachPixel(BatchNorm(c))]
-            return maps
-
-        self.scales: Any = nn.ModuleList()
-        self.parts: list[tuple[int, int, int]] = []  # what leaves at each scale
-        for scale in range(scales - 1):
-            maps = [*steps(checkerboard, couplings, 2**scale), Squeeze()]
-            c, h, w = 4 * c, h // 2, w // 2
-            maps += steps(channelwise, couplings, 2 ** (scale + 1))
-            self.scales.append(Composition(reversed(maps)))
-            self.parts.append((c - c // 2, h, w))
-            c = c // 2
-        self.scales.append(Composition(reversed(steps(checkerboard, couplings + 1, 2 ** (scales - 1)))))
-        self.parts.append((c, h, w))
+        scales = list(scales)
+        self.shape = tuple(shape)
+        self.leaves = [scale.leaves for scale in scales]
+        self.scales = nn.ModuleList(Composition(reversed(scale.maps)) for scale in scales)
+        self.priors = nn.ModuleDict({str(k): scale.prior for k, scale in enumerate(scales) if scale.prior is not None})
+        if sum(map(math.prod, self.leaves)) != math.prod(shape):
+            raise VaeflowError(f"what leaves, {self.leaves}, is not all of an image of shape {self.shape}.")
 
     @property
     def slices(self) -> dict[str, slice]:
         """The places of the scales in z, from the finest to the coarsest."""
-        ends = torch.tensor([math.prod(part) for part in self.parts]).cumsum(0).tolist()
+        ends = torch.tensor([math.prod(part) for part in self.leaves]).cumsum(0).tolist()
         return {
             f"scale_{k + 1}": slice(end - math.prod(part), end)
-            for k, (end, part) in enumerate(zip(ends, self.parts, strict=True))
+            for k, (end, part) in enumerate(zip(ends, self.leaves, strict=True))
         }
 
     def forward(self, z: Tensor, context: Context = None) -> tuple[Tensor, Tensor]:
         check_shape("z", z, math.prod(self.shape))
-        rows, context = self._rows(z, context)
-        *leaving, x = [
-            part.unflatten(1, shape)
-            for part, shape in zip(rows.split([math.prod(p) for p in self.parts], 1), self.parts, strict=True)
-        ]
-        x, total = self.scales[-1](x, context)
-        for scale, part in reversed(list(zip(list(self.scales)[:-1], leaving, strict=True))):
-            x, log_det = scale(torch.cat([x, part], dim=1), context)
+        parts = z.split([math.prod(part) for part in self.leaves], -1)
+        x, total = z.new_zeros(0), z.new_zeros(())
+        for k in reversed(range(len(self.scales))):
+            part = parts[k].unflatten(-1, self.leaves[k])
+            if x.dim() == 1:  # the last scale, where nothing stays
+                x = part[:, :0]
+            if str(k) in self.priors:
+                part, log_det = self.priors[str(k)](part, x, context)
+                total = total + log_det
+            x, log_det = self.scales[k](torch.cat([x, part], dim=1), context)
             total = total + log_det
-        return x.reshape(z.shape), total.reshape(z.shape[:-1])
+        return x, total
 
     def inverse(self, x: Tensor, context: Context = None) -> tuple[Tensor, Tensor]:
-        check_shape("x", x, math.prod(self.shape))
-        rows, context = self._rows(x, context)
-        h, total, parts = rows.unflatten(1, self.shape), x.new_zeros(()), []
+        check_shape("x", x, *self.shape)
+        total, parts = x.new_zeros(()), []
         for k, scale in enumerate(self.scales):
-            h, log_det = scale.inverse(h, context)
+            x, log_det = scale.inverse(x, context)  # type: ignore[operator]
             total = total + log_det
-            h, part = self._split(h, k)
+            x, part = self._split(x, k)
+            if str(k) in self.priors:
+                part, log_det = self.priors[str(k)].inverse(part, x, context)  # type: ignore[operator]
+                total = total + log_det
             parts.append(part.flatten(1))
-        return torch.cat(parts, dim=1).reshape(x.shape), total.reshape(x.shape[:-1])
+        return torch.cat(parts, dim=1), total
 
     def refresh(self, x: list[Tensor], context: Sequence[Context]) -> list[Tensor]:
-        images = [part.unflatten(-1, self.shape) for part in x]
         done: list[list[Tensor]] = [[] for _ in x]
         for k, scale in enumerate(self.scales):
-            images = scale.refresh(images, context)
-            for i, image in enumerate(images):
-                images[i], part = self._split(image, k)
+            x = scale.refresh(x, context)  # type: ignore[operator]
+            for i, image in enumerate(x):
+                x[i], part = self._split(image, k)
+                if str(k) in self.priors:
+                    part, _ = self.priors[str(k)].inverse(part, x[i], context[i])  # type: ignore[operator]
                 done[i].append(part.flatten(1))
         return [torch.cat(parts, dim=1) for parts in done]
 
-    def _split(self, h: Tensor, scale: int) -> tuple[Tensor, Tensor]:
-        """What goes on to the next scale, and what leaves; at the last scale all of it."""
-        keep = h.shape[1] - self.parts[scale][0]
-        return h[:, :keep], h[:, keep:]
+    def _split(self, x: Tensor, scale: int) -> tuple[Tensor, Tensor]:
+        """What goes on to the next scale, and what leaves."""
+        stays = x.shape[1] - self.leaves[scale][0]
+        return x[:, :stays], x[:, stays:]
 
-    def _rows(self, vectors: Tensor, context: Context) -> tuple[Tensor, Context]:
-        """Samples and examples in one dimension, and the context of each."""
-        if isinstance(context, Tensor):
-            context = context.expand(*vectors.shape[:-1], -1).flatten(0, -2)
-        return vectors.flatten(0, -2), context
+
+def refuse_halving(shape: Sequence[int], times: int) -> None:
+    """Raise a :class:`VaeflowError` if the height or width of an image cannot be halved so often."""
+    _, height, width = shape
+    if height % 2**times or width % 2**times:
+        most = 0
+        while height % 2 ** (most + 1) == width % 2 ** (most + 1) == 0:
+            most += 1
+        raise VaeflowError(
+            f"images of {height} × {width} pixels cannot be halved {times} times: take fewer scales, of which {most} "
+            "may halve, or pictures of another --data.size."
+        )

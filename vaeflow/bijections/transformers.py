@@ -70,6 +70,28 @@ class Affine(Transformer):
         return (x - t) * torch.exp(-s), -s
 
 
+class SigmoidAffine(Transformer):
+    """x = z/σ − t, log ∂x/∂z = −log σ, with σ = sigmoid(s + 2) and s bounded smoothly to ±7.
+
+    At θ = 0 the map is x = z/0.88. Normalising, z = (x + t) σ, only contracts; the maps between couplings expand.
+
+    Source: the released code of Kingma & Dhariwal 2018, "Glow", arXiv 1807.03039; the paper's exp(s) in place of σ is
+    less stable.
+    """
+
+    num_parameters = 2
+
+    def forward(self, z: Tensor, theta: Tensor) -> tuple[Tensor, Tensor]:
+        t, s = theta.unbind(-1)
+        s = bounded(s) + 2
+        return z + z * torch.exp(-s) - t, -log_sigmoid(s)  # 1/σ = 1 + exp(−s)
+
+    def inverse(self, x: Tensor, theta: Tensor) -> tuple[Tensor, Tensor]:
+        t, s = theta.unbind(-1)
+        s = bounded(s) + 2
+        return (x + t) * torch.sigmoid(s), log_sigmoid(s)
+
+
 class Gated(Transformer):
     """x = σ z + (1 − σ) m, log ∂x/∂z = log σ, with σ = sigmoid(s + 2) and s bounded smoothly to ±7.
 

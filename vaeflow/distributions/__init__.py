@@ -2,7 +2,7 @@
 
 from vaeflow.distributions.autoregressive import AutoregressiveMixture
 from vaeflow.distributions.base import CodedDistribution, Distribution, StandardLogistic, StandardNormal, Uniform
-from vaeflow.distributions.flow import FlowDensity
+from vaeflow.distributions.flow import FlowDensity, ImageFlowDensity
 from vaeflow.distributions.gaussians import (
     DeepGaussianMixture,
     DiagonalGaussian,
@@ -30,6 +30,7 @@ __all__ = [
     "Gaussian",
     "GaussianDensity",
     "GaussianMixture",
+    "ImageFlowDensity",
     "Likelihood",
     "Normal",
     "PathWeights",

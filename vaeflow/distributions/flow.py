@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+import math
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 from torch import Tensor
@@ -61,16 +62,24 @@ class FlowDensity(CodedDistribution):
             return context
         return Conditioned((self.base.condition(context), self.flow.condition(context)), lead_of(context))
 
+    def generate(self, z: Tensor, of_flow: Context) -> tuple[Tensor, Tensor]:
+        """y = f(z) ``(..., batch, *event_shape)`` and log |det ∂y/∂z|, with what f made of the context."""
+        return check_mapped(type(self.flow).__name__, self.flow(z, of_flow), z)
+
+    def normalise(self, y: Tensor, of_flow: Context) -> tuple[Tensor, Tensor]:
+        """z = f⁻¹(y) ``(..., batch, D)`` and log |det ∂z/∂y|."""
+        return check_mapped(type(self.flow).__name__, self.flow.inverse(y, of_flow), y)
+
     def log_prob(self, y: Tensor, context: Context = None) -> Tensor:
         of_base, of_flow = self.condition(context).value
-        z, log_det = check_mapped(type(self.flow).__name__, self.flow.inverse(y, of_flow), y)
+        z, log_det = self.normalise(y, of_flow)
         return self.base.log_prob(z, of_base) + log_det
 
     def sample(
         self, num_samples: int = 1, context: Context = None, noise: Noise | None = None, temperature: float = 1.0
     ) -> Tensor:
         of_base, of_flow = self.condition(context).value
-        return self.flow(self.base.sample(num_samples, of_base, noise, temperature), of_flow)[0]
+        return self.generate(self.base.sample(num_samples, of_base, noise, temperature), of_flow)[0]
 
     def rsample_with_log_prob(
         self,
@@ -87,16 +96,16 @@ class FlowDensity(CodedDistribution):
         of_base, of_flow = self.condition(context).value
         further: dict[str, Any] = {} if path_weights is None else {"path_weights": path_weights}
         z, log_p = self.base.rsample_with_log_prob(num_samples, of_base, noise, **further)
-        y, log_det = check_mapped(type(self.flow).__name__, self.flow(z, of_flow), z)
+        y, log_det = self.generate(z, of_flow)
         return y, log_p - log_det
 
     def encode(self, y: Tensor, context: Context = None) -> Tensor:
         of_base, of_flow = self.condition(context).value
-        return self._coded_base().encode(self.flow.inverse(y, of_flow)[0], of_base)
+        return self._coded_base().encode(self.normalise(y, of_flow)[0], of_base)
 
     def decode(self, code: Tensor, context: Context = None) -> Tensor:
         of_base, of_flow = self.condition(context).value
-        return self.flow(self._coded_base().decode(code, of_base), of_flow)[0]
+        return self.generate(self._coded_base().decode(code, of_base), of_flow)[0]
 
     def trajectory(self, code: Tensor, context: Context = None) -> Iterator[Tensor]:
         of_base, of_flow = self.condition(context).value
@@ -120,3 +129,52 @@ class FlowDensity(CodedDistribution):
 
     def refresh(self, y: list[Tensor], context: list[Tensor | None]) -> None:
         self.base.refresh(self.flow.refresh(y, context), context)
+
+
+class ImageFlowDensity(FlowDensity):
+    """A :class:`FlowDensity` of images ``(channels, height, width)``, whose flow maps rows of them, ``(rows, channels,
+    height, width)``, to vectors ``(rows, D)``. Samples and examples become rows here, once, each with its context.
+
+    Args:
+        shape: of one image.
+        context_features: dimension of the context; 0 for none.
+        flow: makes f of the shape and the context's dimension, such as a :class:`~vaeflow.bijections.MultiScale`.
+        base: makes the distribution of z, of D and the context's dimension.
+    """
+
+    def __init__(
+        self,
+        shape: Sequence[int],
+        context_features: int,
+        flow: Callable[[Sequence[int], int], Bijection],
+        base: Callable[[int, int], Distribution] = StandardNormal,
+    ) -> None:
+        if len(shape) != 3:
+            raise VaeflowError(
+                f"the data have shape {tuple(shape)}, but this flow takes images (channels, height, width)."
+            )
+        features = math.prod(shape)
+        super().__init__(features, context_features, lambda _, context_features: flow(shape, context_features), base)
+        self.event_shape = tuple(shape)
+
+    def generate(self, z: Tensor, of_flow: Context) -> tuple[Tensor, Tensor]:
+        lead = z.shape[:-1]
+        y, log_det = self.flow(z.flatten(0, -2), self._of_rows(of_flow, lead))
+        return y.reshape(*lead, *self.event_shape), log_det.expand(len(y)).reshape(lead)
+
+    def normalise(self, y: Tensor, of_flow: Context) -> tuple[Tensor, Tensor]:
+        lead = y.shape[:-3]
+        z, log_det = self.flow.inverse(y.flatten(0, -4), self._of_rows(of_flow, lead))
+        return z.reshape(*lead, self.features), log_det.expand(len(z)).reshape(lead)
+
+    def trajectory(self, code: Tensor, context: Context = None) -> Iterator[Tensor]:
+        """Of z, laid out as an image, and of y."""
+        yield self._coded_base().decode(code, context).unflatten(-1, self.event_shape)
+        yield self.decode(code, context)
+
+    @staticmethod
+    def _of_rows(context: Context, lead: Sequence[int]) -> Context:
+        """The context of each row."""
+        if isinstance(context, Tensor):
+            return context.expand(*lead, context.shape[-1]).flatten(0, -2)
+        return context

@@ -4,6 +4,7 @@ from vaeflow.models.base import LikelihoodModel
 from vaeflow.models.baselines import DeepGMM, Gaussian, GaussianMixture, Uniform
 from vaeflow.models.density import DensityModel, Flow
 from vaeflow.models.gated_pixelcnn import GatedPixelCNN
+from vaeflow.models.glow import Glow
 from vaeflow.models.iaf import IAF
 from vaeflow.models.latent import LatentVariableModel
 from vaeflow.models.made import MADE
@@ -28,6 +29,7 @@ __all__ = [
     "GatedPixelCNN",
     "Gaussian",
     "GaussianMixture",
+    "Glow",
     "ImageRealNVP",
     "LatentVariableModel",
     "LikelihoodModel",

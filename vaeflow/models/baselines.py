@@ -20,7 +20,7 @@ class Uniform(DensityModel):
         super().__init__(**shared)
         if self.levels is None:
             raise VaeflowError("Uniform is for integer data: continuous data have no bounds known beforehand.")
-        self.density = distributions.Uniform(self.dimension, self.context_features)
+        self.density = distributions.Uniform(self.density_features, self.context_features)
 
 
 class Gaussian(DensityModel):
@@ -32,7 +32,7 @@ class Gaussian(DensityModel):
 
     def __init__(self, covariance: Literal["full", "diagonal"] = "full", **shared: Any) -> None:
         super().__init__(**shared)
-        self.density = distributions.GaussianDensity(self.dimension, self.context_features, covariance)
+        self.density = distributions.GaussianDensity(self.density_features, self.context_features, covariance)
 
 
 class GaussianMixture(DensityModel):
@@ -44,7 +44,7 @@ class GaussianMixture(DensityModel):
 
     def __init__(self, components: int = 10, **shared: Any) -> None:
         super().__init__(**shared)
-        self.density = distributions.GaussianMixture(self.dimension, self.context_features, components)
+        self.density = distributions.GaussianMixture(self.density_features, self.context_features, components)
 
 
 class DeepGMM(DensityModel):
@@ -58,4 +58,4 @@ class DeepGMM(DensityModel):
 
     def __init__(self, components: Sequence[int] = (4, 4, 4), **shared: Any) -> None:
         super().__init__(**shared)
-        self.density = distributions.DeepGaussianMixture(self.dimension, self.context_features, components)
+        self.density = distributions.DeepGaussianMixture(self.density_features, self.context_features, components)

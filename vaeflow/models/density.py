@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+import math
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -14,6 +15,7 @@ from torch.optim.lr_scheduler import LRScheduler
 from vaeflow.bijections import Bijection, Logit, Standardise
 from vaeflow.distributions import CodedDistribution, Distribution, FlowDensity, StandardNormal
 from vaeflow.distributions.base import full_precision
+from vaeflow.distributions.extensions import Augmentation, Dequantisation, UniformDequantisation
 from vaeflow.errors import NoAnswer, VaeflowError
 from vaeflow.estimate import Draw, LogWeights, Terms
 from vaeflow.functional import floored
@@ -26,17 +28,22 @@ class DensityModel(CodedModel):
 
     For integers it is
 
-        log P(x) = log ∫ p(x + u) du ≥ E_u log p(x + u),    u uniform on (0, 1)^D,
+        log P(x) = log ∫ p(x + u) du ≥ E_q[log p(x + u) − log q(u|x)],    u in (0, 1)^D,
 
     so that nll is of the data as the user gave them, whatever the pre-processing. Evaluated with one u for each
-    example it is the mean of the bound on the right, as papers report it; with K of them log (1/K) Σ_k p(x + u_k),
-    which is tighter. Training draws u anew for each example in each epoch.
+    example it is the mean of the bound on the right, as papers report it; with K of them it is the tighter
+    log (1/K) Σ_k p(x + u_k)/q(u_k|x). Training draws u anew for each example in each epoch. Of augmented data see
+    :mod:`vaeflow.distributions.extensions`.
 
-    A subclass sets ``density``, of vectors of all D dimensions of the data.
+    A subclass sets ``density``, of vectors of all ``density_features`` dimensions, or of images of ``density_shape``.
 
     Args:
         preprocess: makes the map to y of D and of L (0 for continuous data): by default the model's own for integers,
             standardisation for continuous data.
+        dequantisation: makes q(u|x) of the data's shape, L and the context's dimension, for integers; by default u is
+            uniform.
+        augmentation: makes q(e|x) of the data's shape and the context's dimension: further dimensions e, of which the
+            density is as well; by default there are none.
         noise_once: draw the noise of each training example once and for all, as the experiments of MAF's paper do,
             instead of anew in each epoch.
     """
@@ -54,6 +61,8 @@ class DensityModel(CodedModel):
         num_classes: int = 0,
         class_conditional: bool = False,
         preprocess: Callable[[int, int], Bijection] | None = None,
+        dequantisation: Callable[[Sequence[int], int, int], Dequantisation] = UniformDequantisation,
+        augmentation: Callable[[Sequence[int], int], Augmentation] | None = None,
         noise_once: bool = False,
         optimizer: Callable[[Iterable[nn.Parameter]], Optimizer] = torch.optim.Adam,
         lr_scheduler: Callable[[Optimizer, int], LRScheduler] | None = None,
@@ -61,8 +70,15 @@ class DensityModel(CodedModel):
     ) -> None:
         super().__init__(shape, levels, num_classes, class_conditional, optimizer, lr_scheduler, seed)
         self.noise_once = noise_once
+        self.dequantisation = None if levels is None else dequantisation(self.shape, levels, self.context_features)
+        self.augmentation = None if augmentation is None else augmentation(self.shape, self.context_features)
         self.kind = "exact" if levels is None else "dequantised"
         self.combining = "exact" if levels is None else "log_mean_exp"
+        self.density_shape = self.shape
+        if self.augmentation is not None:
+            self.kind, self.combining, self.evaluation_samples = "importance-sampled", "log_mean_exp", 1000
+            self.density_shape = self.augmentation.extended_shape
+        self.density_features = math.prod(self.density_shape)
         default = Standardise if levels is None else type(self).default_preprocess
         self.preprocess = (preprocess or default)(self.dimension, levels or 0)
         if list(self.preprocess.parameters()):
@@ -79,8 +95,9 @@ class DensityModel(CodedModel):
         def draw(noise: Noise, num_samples: int) -> Terms:
             noise = self._checked_noise(noise, len(x), x.device)
             with full_precision(x):
-                y, log_det = self._preprocessed(x, noise, num_samples)
-                return Terms(self.density.log_prob(y, context) + log_det, reported={"log_det": log_det})
+                y, log_det, log_q = self._extended(x, context, noise, num_samples)
+                log_prob = self.density.log_prob(self._as_events(y), context)
+                return Terms(log_prob + log_det - log_q, reported={"log_det": log_det})
 
         return draw
 
@@ -101,14 +118,17 @@ class DensityModel(CodedModel):
             mean: changes nothing here: a sample is the value itself, without noise to average.
         """
         noise, context = self._checked_draw(n, noise, context)
-        return self._in_units_of_data(self.density.sample(1, context, noise, temperature)[0])
+        return self._in_units_of_data(self._as_vectors(self.density.sample(1, context, noise, temperature)[0]))
 
     def encode(self, x: Tensor, context: Tensor | None = None) -> Tensor:
         """z = f⁻¹(x), ``(batch, *shape)`` → ``(batch, D)``. An integer x stands for the middle of its cell, x + ½, and
-        the derivative by x is that by a real number there."""
+        the derivative by x is that by a real number there; further dimensions are the middle of theirs."""
         x, context = self._checked_given(x, context)
-        y, _ = self.preprocess.inverse(self._middle(x))
-        return self._coded().encode(y.to(self.dtype), context)
+        y = self.preprocess.inverse(self._middle(x))[0].to(self.dtype)
+        if self.augmentation is not None:
+            noise = Noise().at(torch.arange(len(x), device=x.device)).cooled(0.0)
+            y = torch.cat([y, self.augmentation.draw(y.unsqueeze(0), context, noise, 1)[0][0]], dim=-1)
+        return self._coded().encode(self._as_events(y), context)
 
     def decode(self, z: Tensor, context: Tensor | None = None, floor: bool = True) -> Tensor:
         """x = f(z), ``(batch, D)`` → ``(batch, *shape)`` in the data's units.
@@ -117,15 +137,15 @@ class DensityModel(CodedModel):
             floor: for integer data, return the integer in whose cell the value lies instead of the value. Integers
                 have no derivative: asking for one raises a :class:`VaeflowError`, so pass False to differentiate.
         """
-        z = self._checked_code(z, self.dimension)
+        z = self._checked_code(z, self.density_features)
         context = self._checked_context_of(z, context)
-        return self._in_units_of_data(self._coded().decode(z, context), floor)
+        return self._in_units_of_data(self._as_vectors(self._coded().decode(z, context)), floor)
 
     def trajectory(self, z: Tensor, context: Tensor | None = None) -> Iterator[Tensor]:
-        z = self._checked_code(z, self.dimension)
+        z = self._checked_code(z, self.density_features)
         context = self._checked_context_of(z, context)
         for y in self._coded().trajectory(z, context):
-            yield self._in_units_of_data(y, floor=False)
+            yield self._in_units_of_data(self._as_vectors(y), floor=False)
 
     def icdf(self, u: Tensor) -> Tensor:
         return self._coded().icdf(self._checked_cube(u))
@@ -170,20 +190,36 @@ class DensityModel(CodedModel):
         inputs, contexts = [], []
         for x, y, index in data.batches_of_process("train"):
             noise = Noise(self.seed, "train, once", 0, index.to(self.device))
-            inputs.append(self._preprocessed(self._checked(x.to(self.device)), noise, 1)[0][0])
             contexts.append(self.context_of(y.to(self.device)))
+            y, *_ = self._extended(self._checked(x.to(self.device)), contexts[-1], noise, 1)
+            inputs.append(self._as_events(y[0]))
         self.density.refresh(inputs, contexts)
         self.train(training)
 
     # --------------------------------------------------------------------------------------------- data to vectors
 
-    def _preprocessed(self, x: Tensor, noise: Noise, num_samples: int) -> tuple[Tensor, Tensor]:
-        """y ``(num_samples, batch, D)`` and log |det ∂y/∂x| ``(num_samples, batch)``; one row of continuous data."""
-        flat = x.flatten(1).double().unsqueeze(0)
-        if self.levels is not None:
-            flat = flat + noise.uniform("dequantisation", num_samples, (self.dimension,))
-        y, log_det = self.preprocess.inverse(flat)
-        return y.to(self.dtype), log_det.to(self.dtype)
+    def _extended(
+        self, x: Tensor, context: Tensor | None, noise: Noise, num_samples: int
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """y, with further dimensions, ``(num_samples, batch, density_features)``, log |det ∂y/∂x| and the logarithm of
+        all that was drawn with, both ``(num_samples, batch)``; one row of continuous data without an augmentation."""
+        flat, log_q = x.flatten(1).double().unsqueeze(0), self.zero
+        if self.dequantisation is not None:
+            u, log_q = self.dequantisation.draw(x, context, noise, num_samples)
+            flat = flat + u
+        y, log_det = (value.to(self.dtype) for value in self.preprocess.inverse(flat))
+        if self.augmentation is not None:
+            e, log_q_e = self.augmentation.draw(y, context, noise, num_samples)
+            y, log_q = torch.cat([y.expand(len(e), -1, -1), e], dim=-1), log_q + log_q_e
+        return y, log_det, log_q.to(self.dtype)
+
+    def _as_events(self, y: Tensor) -> Tensor:
+        """Vectors in the shape of the density's events."""
+        return y.unflatten(-1, self.density.event_shape)
+
+    def _as_vectors(self, y: Tensor) -> Tensor:
+        """What of the density's events is data, as vectors ``(..., D)``."""
+        return y.flatten(-len(self.density.event_shape))[..., : self.dimension]
 
     def _middle(self, x: Tensor) -> Tensor:
         return x.flatten(1).double() + (0.0 if self.levels is None else 0.5)
@@ -211,4 +247,4 @@ class Flow(DensityModel):
         **shared: Any,
     ) -> None:
         super().__init__(**shared)
-        self.density = FlowDensity(self.dimension, self.context_features, flow, base)
+        self.density = FlowDensity(self.density_features, self.context_features, flow, base)

@@ -32,4 +32,4 @@ class IAF(DensityModel):
         flow = functools.partial(
             InverseAutoregressive, steps=steps, hidden=hidden, activation=activation, transformer=Affine
         )
-        self.density = FlowDensity(self.dimension, self.context_features, flow)
+        self.density = FlowDensity(self.density_features, self.context_features, flow)

@@ -46,6 +46,6 @@ class MADE(DensityModel):
         }
         if components == 1:
             flow = functools.partial(MaskedAutoregressiveStep, **arguments)
-            self.density = FlowDensity(self.dimension, self.context_features, flow)
+            self.density = FlowDensity(self.density_features, self.context_features, flow)
         else:
-            self.density = AutoregressiveMixture(self.dimension, self.context_features, components, **arguments)
+            self.density = AutoregressiveMixture(self.density_features, self.context_features, components, **arguments)

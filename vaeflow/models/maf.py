@@ -64,4 +64,4 @@ class MAF(DensityModel):
 
         mixture = functools.partial(AutoregressiveMixture, components=components, reverse=steps % 2 == 1, **arguments)
         base = StandardNormal if components == 1 else mixture
-        self.density = FlowDensity(self.dimension, self.context_features, flow, base)
+        self.density = FlowDensity(self.density_features, self.context_features, flow, base)

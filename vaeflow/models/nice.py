@@ -54,4 +54,4 @@ class NICE(DensityModel):
                 nn.init.uniform_(step.net.out.weight, -0.01, 0.01)
             return Composition([Rescaling(features), *reversed(steps)])
 
-        self.density = FlowDensity(self.dimension, self.context_features, flow, base)
+        self.density = FlowDensity(self.density_features, self.context_features, flow, base)

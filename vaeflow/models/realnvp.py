@@ -2,13 +2,29 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import functools
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
-from vaeflow.bijections import BatchNorm, Bijection, Composition, Coupling, MultiScale
-from vaeflow.distributions import FlowDensity
-from vaeflow.errors import VaeflowError, check_positive
+from torch import Tensor
+
+from vaeflow.bijections import (
+    BatchNorm,
+    Bijection,
+    Composition,
+    Coupling,
+    EachPixel,
+    ImageCoupling,
+    MultiScale,
+    Scale,
+    Squeeze,
+)
+from vaeflow.bijections.coupling import channelwise, checkerboard
+from vaeflow.bijections.multiscale import refuse_halving
+from vaeflow.distributions import FlowDensity, ImageFlowDensity
+from vaeflow.errors import check_positive
 from vaeflow.models.density import DensityModel
+from vaeflow.nets import ConvConditioner
 
 
 class RealNVP(DensityModel):
@@ -47,19 +63,19 @@ class RealNVP(DensityModel):
                     steps.append(BatchNorm(features))
             return Composition(reversed(steps))
 
-        self.density = FlowDensity(self.dimension, self.context_features, flow)
+        self.density = FlowDensity(self.density_features, self.context_features, flow)
 
 
 class ImageRealNVP(DensityModel):
-    """RealNVP of images: checkerboard and channel-wise couplings at several scales, half of z leaving at each.
+    """RealNVP of images: at each scale but the last three couplings with a checkerboard mask, a squeeze and three
+    couplings with a channel-wise mask, after which half of the channels leaves; at the last scale four couplings with a
+    checkerboard mask. Batch normalisation follows every coupling.
 
-    See :class:`~vaeflow.bijections.MultiScale` for the architecture.
-
-    Source: Dinh, Sohl-Dickstein & Bengio 2017, arXiv 1605.08803, sections 3.4 to 3.7.
+    Source: Dinh, Sohl-Dickstein & Bengio 2017, arXiv 1605.08803, sections 3.4 to 3.7 and figure 4b.
 
     Args:
         scales: one more than there are squeezes.
-        couplings: of each mask in each scale.
+        couplings: of each mask in each scale, 3 in the paper; the last scale has one more.
         channels: of the hidden layers of the nets, doubled by each squeeze.
         residual_blocks: of each net.
     """
@@ -68,12 +84,33 @@ class ImageRealNVP(DensityModel):
         self, scales: int = 2, couplings: int = 3, channels: int = 64, residual_blocks: int = 2, **shared: Any
     ) -> None:
         super().__init__(**shared)
-        if len(self.shape) != 3:
-            raise VaeflowError(f"ImageRealNVP is for images, but the data have shape {self.shape}: take RealNVP.")
+        check_positive(scales=scales, couplings=couplings)
 
-        def flow(features: int, context_features: int) -> MultiScale:
+        def flow(shape: Sequence[int], context_features: int) -> MultiScale:
             return MultiScale(
-                self.shape, context_features, scales, couplings, channels=channels, residual_blocks=residual_blocks
+                shape, realnvp_scales(shape, context_features, scales, couplings, channels, residual_blocks)
             )
 
-        self.density = FlowDensity(self.dimension, self.context_features, flow)
+        self.density = ImageFlowDensity(self.density_shape, self.context_features, flow)
+
+
+def realnvp_scales(
+    shape: Sequence[int], context_features: int, scales: int, couplings: int, channels: int, residual_blocks: int
+) -> Iterator[Scale]:
+    """The scales of :class:`ImageRealNVP`, the finest first."""
+    refuse_halving(shape, scales - 1)
+    c, h, w = shape
+
+    def steps(mask: Callable[..., Tensor], count: int, channels: int) -> list[Bijection]:
+        net = functools.partial(ConvConditioner, channels=channels, residual_blocks=residual_blocks)
+        maps: list[Bijection] = []
+        for k in range(count):
+            maps += [ImageCoupling(mask((c, h, w), k % 2 == 1), context_features, net=net), EachPixel(BatchNorm(c))]
+        return maps
+
+    for _ in range(scales - 1):
+        maps = [*steps(checkerboard, couplings, channels), Squeeze()]
+        c, h, w, channels = 4 * c, h // 2, w // 2, 2 * channels
+        yield Scale([*maps, *steps(channelwise, couplings, channels)], leaves=(c - c // 2, h, w))
+        c = c // 2
+    yield Scale(steps(checkerboard, couplings + 1, channels), leaves=(c, h, w))

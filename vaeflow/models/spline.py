@@ -70,4 +70,4 @@ class NeuralSplineFlow(DensityModel):
                 ]
             return Composition(reversed([*maps, LULinear(features)]))
 
-        self.density = FlowDensity(self.dimension, self.context_features, flow)
+        self.density = FlowDensity(self.density_features, self.context_features, flow)

@@ -145,9 +145,9 @@ class ConvConditioner(Conditioner):
 
     Args:
         in_channels, out_channels: of x and θ.
+        context_features: dimension of the context; 0 for none.
         channels: of the hidden layers.
         residual_blocks: how many.
-        context_features: dimension of the context; 0 for none.
         activation: relu, elu, silu, tanh, softplus, leaky_relu or gelu.
     """
 
@@ -155,9 +155,9 @@ class ConvConditioner(Conditioner):
         self,
         in_channels: int,
         out_channels: int,
+        context_features: int = 0,
         channels: int = 64,
         residual_blocks: int = 2,
-        context_features: int = 0,
         activation: str = "relu",
     ) -> None:
         super().__init__([channels], context_features, activation)
