@@ -1,6 +1,11 @@
 """Train what a table of RESULTS.md holds, and write it."""
 
-from vaeflow.commands import reproduce
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))  # results/ is no part of the package
+
+from results.command import reproduce
 from vaeflow.messages import main
 
 if __name__ == "__main__":

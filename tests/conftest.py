@@ -134,7 +134,10 @@ def run(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capfd: pytest.CaptureFixture
 ) -> Callable[..., tuple[int, str]]:
     """Runs a script of the command line in this process, in an empty folder: its exit code, and what it printed."""
-    from vaeflow.commands import compare_runs, evaluate_checkpoint, figures, fuzz, reproduce, scaling
+    from benchmarks.scaling_command import scaling
+    from results.command import reproduce
+    from tests.fuzz.command import fuzz
+    from vaeflow.commands import compare_runs, evaluate_checkpoint, figures
     from vaeflow.commands.gallery import COMMANDS
     from vaeflow.messages import main
 

@@ -8,13 +8,13 @@ from pathlib import Path
 
 import pytest
 
+from tests.fuzz import trial
+from tests.fuzz.case import Case, Change, Command, CommandOutcome
+from tests.fuzz.command import NUMBERS, draw, strategy_of, try_all
+from tests.fuzz.inputs import ONE_STEP
+from tests.fuzz.small import lost_files
+from tests.fuzz.text import texts
 from tests.test_cli import Run
-from vaeflow.commands.fuzz import NUMBERS, draw, strategy_of, try_all
-from vaeflow.fuzz import trial
-from vaeflow.fuzz.case import Case, Change, Command, CommandOutcome
-from vaeflow.fuzz.inputs import ONE_STEP
-from vaeflow.fuzz.small import lost_files
-from vaeflow.fuzz.text import texts
 
 TRAIN = Command("train", ())
 

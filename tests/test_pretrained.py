@@ -8,10 +8,10 @@ import pytest
 import torch
 
 import vaeflow
+from results.tables import TABLES
 from tests.test_cli import Run
 from tests.test_reproduce import cells
 from vaeflow.checkpoint import PRETRAINED, keep_weights, named
-from vaeflow.reproduce.tables import TABLES
 
 ROOT = Path(__file__).parent.parent
 

@@ -15,12 +15,12 @@ from typing import Any
 import pytest
 from filelock import FileLock
 
+from results.command import _begun, _finished, _wait_for
+from results.report import Outcome, markdown
+from results.tables import BPD, ELBO_BPD, NLL, TABLES, Published
 from tests.test_cli import Run
-from vaeflow.commands.reproduce import _begun, _finished, _wait_for
 from vaeflow.configs import config_names
 from vaeflow.errors import Stopped
-from vaeflow.reproduce.report import Outcome, markdown
-from vaeflow.reproduce.tables import BPD, ELBO_BPD, NLL, TABLES, Published
 
 
 def outcome(seed: int, nll: float, elbo: float, num_samples: int = 5000) -> Outcome:

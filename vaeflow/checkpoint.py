@@ -241,8 +241,9 @@ def read(path: str | Path) -> dict[str, Any]:
     if path.is_dir():
         raise VaeflowError(f"{path} is a folder, expected a checkpoint, such as version_0/checkpoints/best.ckpt in it.")
     if not path.is_file():
-        known = ", ".join(sorted(file.stem for file in PRETRAINED.glob("*.ckpt"))) or "none"
-        within = f" Pretrained are {known}." if path.parent.name == PRETRAINED.name else ""
+        known = ", ".join(sorted(file.stem for file in PRETRAINED.glob("*.ckpt")))
+        known = f"Pretrained are {known}." if known else "Pretrained weights come with a clone of the repository."
+        within = f" {known}" if path.parent.name == PRETRAINED.name else ""
         raise VaeflowError(f"there is no checkpoint {path}.{within}")
     reason = damage(path)
     if not reason:

@@ -34,6 +34,11 @@ def find_config(name: str) -> Path:
     for path in (expanded(name), CONFIGS / name, CONFIGS / f"{name}.yaml"):
         if path.is_file():
             return path
+    if not CONFIGS.is_dir():
+        raise TypeError(
+            f"there is no config {name}: those that have names belong to the repository, and vaeflow is installed "
+            "without it; give a path, or work in a clone."
+        )
     raise TypeError(f"there is no config {name}: expected a path, or one of {', '.join(config_names())}.")
 
 

@@ -11,11 +11,11 @@ import pytest
 import torch
 
 import vaeflow.bijections as B
-from vaeflow.benchmark import floors, growth
-from vaeflow.benchmark.report import markdown, result_of
-from vaeflow.benchmark.timing import ratio, slope, take_turns
-from vaeflow.benchmark.work import FLOOR, OURS, Goal, Work
-from vaeflow.commands.benchmark import benchmark
+from benchmarks import floors, growth
+from benchmarks.command import benchmark
+from benchmarks.report import markdown, result_of
+from benchmarks.timing import ratio, slope, take_turns
+from benchmarks.work import FLOOR, OURS, Goal, Work
 from vaeflow.errors import VaeflowError
 
 CPU = torch.device("cpu")

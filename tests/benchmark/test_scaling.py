@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 from torch.utils.tensorboard import SummaryWriter
 
+from benchmarks.scaling import Cost, Link, fit, measure_link, median_step, time_training
 from tests.test_cli import Run
-from vaeflow.benchmark.scaling import Cost, Link, fit, measure_link, median_step, time_training
 from vaeflow.errors import VaeflowError
 
 FREE = Link(float("inf"), 0.0)

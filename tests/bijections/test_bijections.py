@@ -215,7 +215,7 @@ def jacobian(f: Callable[..., tuple[Tensor, Tensor]], z: Tensor, context: Tensor
 
 def subclasses(cls: type) -> Iterator[type]:
     for sub in cls.__subclasses__():
-        if sub.__module__.startswith("vaeflow.") and not sub.__module__.startswith("vaeflow.benchmark."):
+        if sub.__module__.startswith("vaeflow."):
             yield sub
         yield from subclasses(sub)
 

@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 from hypothesis import strategies as st
 
-from vaeflow.fuzz.case import Case, Command, CommandOutcome
-from vaeflow.fuzz.small import MADE, ONE_EPOCH, QUICK, results_in
+from tests.fuzz.case import Case, Command, CommandOutcome
+from tests.fuzz.small import MADE, ONE_EPOCH, QUICK, results_in
 
 SOUND = ("normal", "correlated", "heavy tails", "mixture", "uniform")
 SUSPICIOUS = ("atom", "outlier", "repeated rows", "test rows in training", "integer column", "NaN", "curve")

@@ -9,9 +9,9 @@ from typing import Any
 import yaml
 from hypothesis import strategies as st
 
+from tests.fuzz.case import Case, Change, Command, CommandOutcome, Step
+from tests.fuzz.small import MADE, ONE_EPOCH, QUICK, TOY, TWO_EPOCHS, lost_files, results_in
 from vaeflow.checkpoint import read
-from vaeflow.fuzz.case import Case, Change, Command, CommandOutcome, Step
-from vaeflow.fuzz.small import MADE, ONE_EPOCH, QUICK, TOY, TWO_EPOCHS, lost_files, results_in
 
 WORK = "work"
 """Where commands are typed; beside it are the folders that ``..``, ``~`` and the links lead to."""

@@ -11,10 +11,9 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-import vaeflow
-from vaeflow.benchmark.autoencoders import vae
-from vaeflow.benchmark.flows import couplings, maf, planar
-from vaeflow.benchmark.work import OURS, Goal, Work
+from benchmarks.autoencoders import vae
+from benchmarks.flows import couplings, maf, planar
+from benchmarks.work import OURS, Goal, Work
 from vaeflow.data import MNIST
 from vaeflow.errors import VaeflowError
 from vaeflow.models import VAE
@@ -66,7 +65,7 @@ def data(device: torch.device, batch: int = 128) -> Iterator[Work]:
 
 def start_up(device: torch.device) -> Iterator[Work]:
     """From the command line to the help text, and to the end of the first training step."""
-    script = Path(vaeflow.__file__).parent.parent / "scripts" / "train.py"
+    script = Path(__file__).parents[1] / "scripts" / "train.py"
 
     def run(*arguments: str) -> Callable[[], object]:
         command = [sys.executable, *arguments]

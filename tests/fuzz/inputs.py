@@ -12,8 +12,8 @@ import numpy as np
 import yaml
 from hypothesis import strategies as st
 
+from tests.fuzz.case import Case, single
 from vaeflow.configs import CONFIGS, config_names
-from vaeflow.fuzz.case import Case, single
 
 ONE_STEP = ("--trainer.max_steps", "1", "--num_samples", "1", "--pictures.every", "0", "--trainer.accelerator", "cpu")
 

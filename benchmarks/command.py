@@ -10,10 +10,10 @@ import torch
 from jsonargparse.typing import PositiveInt
 from tqdm import tqdm
 
-from vaeflow.benchmark import growth
-from vaeflow.benchmark.cases import CASES
-from vaeflow.benchmark.report import machine, markdown, result_of
-from vaeflow.benchmark.timing import take_turns
+from benchmarks import growth
+from benchmarks.cases import CASES
+from benchmarks.report import machine, markdown, result_of
+from benchmarks.timing import take_turns
 from vaeflow.commands.arguments import check_known, parser_of, say, words_of
 from vaeflow.errors import VaeflowError
 from vaeflow.figures.style import save_figure

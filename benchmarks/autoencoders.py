@@ -10,9 +10,9 @@ import torch
 from torch import Tensor
 
 import vaeflow.bijections as B
-from vaeflow.benchmark import floors, peers
-from vaeflow.benchmark.peers import AutoEncoder
-from vaeflow.benchmark.work import (
+from benchmarks import floors, peers
+from benchmarks.peers import AutoEncoder
+from benchmarks.work import (
     COMPILED,
     FLOOR,
     FUSED,

@@ -14,8 +14,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from vaeflow.benchmark.floors import log_normal, mlp
-from vaeflow.benchmark.work import ROWS
+from benchmarks.floors import log_normal, mlp
+from benchmarks.work import ROWS
 
 
 @dataclass

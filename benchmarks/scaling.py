@@ -24,7 +24,7 @@ from torch import distributed
 
 from vaeflow.errors import VaeflowError
 
-TRAIN = Path(__file__).parents[2] / "scripts" / "train.py"
+TRAIN = Path(__file__).parents[1] / "scripts" / "train.py"
 LINE = 5
 """Steps from one line of the log to the next, while steps are timed."""
 

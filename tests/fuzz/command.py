@@ -72,8 +72,8 @@ def try_all(
         only: the numbers of the cases that are tried; by default all.
         keep: a folder in which their files stay, each case in one of its own.
     """
-    from vaeflow.fuzz.case import Case
-    from vaeflow.fuzz.trial import Verdict, verdict
+    from tests.fuzz.case import Case
+    from tests.fuzz.trial import Verdict, verdict
 
     chosen = only or range(number)
     cases = draw(strategy_of(kind), chosen, seed)
@@ -101,7 +101,7 @@ def try_all(
 
 def strategy_of(kind: str) -> Any:
     """The strategy of hypothesis that draws cases of a kind."""
-    from vaeflow.fuzz import inputs, paths, pictures, replaced, tables, trainer
+    from tests.fuzz import inputs, paths, pictures, replaced, tables, trainer
 
     if kind == "checkpoints":
         return inputs.checkpoints(_checkpoint())
@@ -146,9 +146,9 @@ def draw(strategy: Any, places: Iterable[int], seed: int) -> list[Any]:
 
 def _checkpoint() -> bytes:
     """A whole one, of a run of a few steps."""
-    from vaeflow.fuzz.case import Command
-    from vaeflow.fuzz.inputs import ONE_STEP
-    from vaeflow.fuzz.trial import run_command
+    from tests.fuzz.case import Command
+    from tests.fuzz.inputs import ONE_STEP
+    from tests.fuzz.trial import run_command
 
     with tempfile.TemporaryDirectory() as place:
         folder = Path(place).resolve() / "trial"

@@ -10,9 +10,9 @@ import torch
 from torch import Tensor, nn
 
 import vaeflow.bijections as B
-from vaeflow.benchmark import floors, peers
-from vaeflow.benchmark.peers import Flow
-from vaeflow.benchmark.work import COMPILED, FLOOR, FUSED, OURS, Goal, Work, build, training_step, without_gradient
+from benchmarks import floors, peers
+from benchmarks.peers import Flow
+from benchmarks.work import COMPILED, FLOOR, FUSED, OURS, Goal, Work, build, training_step, without_gradient
 from vaeflow.distributions import FlowDensity
 
 

@@ -12,8 +12,8 @@ import torch
 from jsonargparse.typing import PositiveInt
 from tqdm import tqdm
 
-from vaeflow.benchmark.report import machine
-from vaeflow.benchmark.scaling import Cost, Link, fit, measure_link, time_training
+from benchmarks.report import machine
+from benchmarks.scaling import Cost, Link, fit, measure_link, time_training
 from vaeflow.commands.arguments import AtLeastTwo, device, parser_of
 from vaeflow.errors import VaeflowError
 

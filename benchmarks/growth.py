@@ -11,10 +11,10 @@ from matplotlib.figure import Figure
 from torch import Tensor
 
 import vaeflow.bijections as B
-from vaeflow.benchmark.autoencoders import vae_model
-from vaeflow.benchmark.report import duration, mebibytes
-from vaeflow.benchmark.timing import slope, take_turns
-from vaeflow.benchmark.work import ROWS
+from benchmarks.autoencoders import vae_model
+from benchmarks.report import duration, mebibytes
+from benchmarks.timing import slope, take_turns
+from benchmarks.work import ROWS
 from vaeflow.estimate import log_likelihood
 from vaeflow.figures.style import WIDTH, styled
 from vaeflow.noise import Noise

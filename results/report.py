@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from vaeflow.reproduce.tables import Column, Published, Table
+from results.tables import Column, Published, Table
 
 
 @dataclass(frozen=True)

@@ -7,7 +7,7 @@ import math
 from pathlib import Path
 from typing import Any
 
-from vaeflow.fuzz.case import CommandOutcome
+from tests.fuzz.case import CommandOutcome
 
 QUICK = ("--pictures.every", "0", "--trainer.accelerator", "cpu", "--data.batch_size", "32")
 ONE_EPOCH, TWO_EPOCHS = (("--trainer.max_epochs", str(epochs)) for epochs in (1, 2))

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from vaeflow.benchmark.timing import failure
+from benchmarks.timing import failure
 
 OURS, FLOOR = "vaeflow", "floor"
 FUSED, COMPILED = " (fused Adam)", " (compiled)"

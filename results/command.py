@@ -14,17 +14,17 @@ from tempfile import TemporaryFile
 import yaml
 from filelock import FileLock, Timeout
 
+from results.report import Outcome, markdown, outcome_of, samples_of
+from results.tables import TABLES
 from vaeflow.checkpoint import keep_weights
 from vaeflow.commands.arguments import check_known, parser_of, say, words_of
 from vaeflow.configs import find_config
 from vaeflow.errors import Stopped, VaeflowError
 from vaeflow.figures.style import check_outputs
 from vaeflow.files import whole
-from vaeflow.reproduce.report import Outcome, markdown, outcome_of, samples_of
-from vaeflow.reproduce.tables import TABLES
 from vaeflow.runs import BEST, LAST, runs_of
 
-TRAIN = Path(__file__).parents[2] / "scripts" / "train.py"
+TRAIN = Path(__file__).parents[1] / "scripts" / "train.py"
 RESULTS = "results.json"
 ROOT, SAMPLES = "--trainer.default_root_dir", "--num_samples"
 

@@ -11,8 +11,8 @@ from typing import Any
 import numpy as np
 from hypothesis import strategies as st
 
+from tests.fuzz.case import Case, CommandOutcome
 from vaeflow.errors import VaeflowError
-from vaeflow.fuzz.case import Case, CommandOutcome
 
 SEPARATORS = [";", ";", "\t", " ", "|", ", ", "; ", "  "]
 FORMATS = ["{:.17g}", "{:.3f}", "{:.2e}", "{:+.4f}", "{:.5E}", "{:.0f}.", "{:8.3f}"]

@@ -11,9 +11,9 @@ import numpy as np
 from hypothesis import strategies as st
 from PIL import Image
 
+from tests.fuzz.case import Case, Command, CommandOutcome
+from tests.fuzz.small import MADE, ONE_EPOCH, QUICK, VAE
 from vaeflow.errors import VaeflowError
-from vaeflow.fuzz.case import Case, Command, CommandOutcome
-from vaeflow.fuzz.small import MADE, ONE_EPOCH, QUICK, VAE
 
 MODES = ["1", "L", "L", "LA", "P", "P and transparent", "RGB", "RGBA", "I", "I;16", "I;16", "F", "CMYK"]
 FORMATS = ["PNG", "PNG", "TIFF", "JPEG", "BMP", "GIF", "WEBP"]

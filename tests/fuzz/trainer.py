@@ -11,8 +11,8 @@ import pytorch_lightning.loggers
 from hypothesis import strategies as st
 from pytorch_lightning.strategies import StrategyRegistry
 
-from vaeflow.fuzz.case import Case, Command, CommandOutcome
-from vaeflow.fuzz.small import MADE, QUICK, TOY, TWO_EPOCHS, VAE, has_finite_nll, results_in
+from tests.fuzz.case import Case, Command, CommandOutcome
+from tests.fuzz.small import MADE, QUICK, TOY, TWO_EPOCHS, VAE, has_finite_nll, results_in
 
 CHOICES = {
     "strategy": ["auto", "nonsense", "DDPStrategy", "SingleDeviceStrategy", "FSDPStrategy", "ModelParallelStrategy",

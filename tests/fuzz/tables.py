@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from hypothesis import strategies as st
 
-from vaeflow.fuzz.case import Case
-from vaeflow.fuzz.suspicious import arrays
-from vaeflow.fuzz.text import texts
+from tests.fuzz.case import Case
+from tests.fuzz.suspicious import arrays
+from tests.fuzz.text import texts
 
 
 def tables() -> st.SearchStrategy[Case]:

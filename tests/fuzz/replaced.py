@@ -10,8 +10,8 @@ from typing import Any
 import numpy as np
 from hypothesis import strategies as st
 
-from vaeflow.fuzz.case import Case, Change, Command, CommandOutcome, Step
-from vaeflow.fuzz.small import MADE, ONE_EPOCH, QUICK, TWO_EPOCHS, VAE, lost_files, results_in
+from tests.fuzz.case import Case, Change, Command, CommandOutcome, Step
+from tests.fuzz.small import MADE, ONE_EPOCH, QUICK, TWO_EPOCHS, VAE, lost_files, results_in
 
 Arrays = dict[str, np.ndarray]
 FORMS = ("float64.npy", "float32.npy", "uint8.npy", "x.npz", "labels.npz", "splits.npz", "table.csv", "pictures",

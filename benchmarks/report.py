@@ -12,8 +12,8 @@ from typing import Any
 
 import torch
 
-from vaeflow.benchmark.timing import Ratio, Timing, difference, failure, ratio
-from vaeflow.benchmark.work import FLOOR, FUSED, Goal, Work
+from benchmarks.timing import Ratio, Timing, difference, failure, ratio
+from benchmarks.work import FLOOR, FUSED, Goal, Work
 from vaeflow.provenance import name_of
 
 LIBRARIES = ("torch", "numba", "nflows", "normflows", "zuko", "pyro-ppl", "FrEIA", "pythae")

@@ -16,7 +16,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from vaeflow.fuzz.case import Case, Change, Command, CommandOutcome, Snapshot, Step
+from tests.fuzz.case import Case, Change, Command, CommandOutcome, Snapshot, Step
 
 SCRIPTS = Path(__file__).parents[2] / "scripts"
 SECONDS, BYTES = 120, 12 * 2**30
