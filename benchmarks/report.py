@@ -14,7 +14,7 @@ import torch
 
 from benchmarks.timing import Ratio, Timing, difference, failure, ratio
 from benchmarks.work import FLOOR, FUSED, Goal, Work
-from vaeflow.provenance import name_of
+from vaeflow.records.provenance import name_of
 
 LIBRARIES = ("torch", "numba", "nflows", "normflows", "zuko", "pyro-ppl", "FrEIA", "pythae")
 

@@ -16,13 +16,13 @@ from filelock import FileLock, Timeout
 
 from results.report import Outcome, markdown, outcome_of, samples_of
 from results.tables import TABLES
-from vaeflow.checkpoint import keep_weights
 from vaeflow.commands.arguments import check_known, parser_of, say, words_of
-from vaeflow.configs import find_config
+from vaeflow.commands.configs import find_config
 from vaeflow.errors import Stopped, VaeflowError
 from vaeflow.figures.style import check_outputs
 from vaeflow.files import whole
-from vaeflow.runs import BEST, LAST, runs_of
+from vaeflow.records.checkpoint import keep_weights
+from vaeflow.records.runs import BEST, LAST, runs_of
 
 TRAIN = Path(__file__).parents[1] / "scripts" / "train.py"
 RESULTS = "results.json"

@@ -6,7 +6,7 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))  # tests/ is no part of the package
 
 from tests.fuzz.command import fuzz
-from vaeflow.messages import main
+from vaeflow.commands.messages import main
 
 if __name__ == "__main__":
     main(fuzz)

@@ -1,7 +1,7 @@
 """Walk between examples through the latent space of a checkpoint's model."""
 
 from vaeflow.commands import interpolate
-from vaeflow.messages import main
+from vaeflow.commands.messages import main
 
 if __name__ == "__main__":
     main(interpolate)

@@ -1,7 +1,7 @@
 """Train VAEs of several latent dimensions, and show their samples side by side."""
 
 from vaeflow.commands import latent_dimensions
-from vaeflow.messages import main
+from vaeflow.commands.messages import main
 
 if __name__ == "__main__":
     main(latent_dimensions)

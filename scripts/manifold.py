@@ -1,7 +1,7 @@
 """Decode all of a latent space of two dimensions."""
 
 from vaeflow.commands import draw_manifold
-from vaeflow.messages import main
+from vaeflow.commands.messages import main
 
 if __name__ == "__main__":
     main(draw_manifold)

@@ -1,7 +1,7 @@
 """Compare the posteriors of models with two latents."""
 
 from vaeflow.commands import draw_posteriors
-from vaeflow.messages import main
+from vaeflow.commands.messages import main
 
 if __name__ == "__main__":
     main(draw_posteriors)

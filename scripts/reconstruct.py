@@ -1,7 +1,7 @@
 """Encode examples by a checkpoint's model and decode them again."""
 
 from vaeflow.commands import reconstruct
-from vaeflow.messages import main
+from vaeflow.commands.messages import main
 
 if __name__ == "__main__":
     main(reconstruct)

@@ -139,7 +139,7 @@ def run(
     from tests.fuzz.command import fuzz
     from vaeflow.commands import compare_runs, evaluate_checkpoint, figures
     from vaeflow.commands.gallery import COMMANDS
-    from vaeflow.messages import main
+    from vaeflow.commands.messages import main
 
     scripts = {
         **COMMANDS,

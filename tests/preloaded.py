@@ -4,9 +4,6 @@ import sklearn.datasets
 import torch
 import torch.utils.tensorboard
 
-import vaeflow.commands.evaluation
-import vaeflow.commands.training
-import vaeflow.messages  # noqa: F401
 from vaeflow.noise import Noise
 
 torch.set_num_threads(1)

@@ -17,13 +17,13 @@ import vaeflow
 from tests.distributions.test_posteriors import FLOWS
 from tests.test_cli import Run
 from vaeflow.bijections import Bijection, Inverse
-from vaeflow.checkpoint import KEY, describe, factory, load_weights, read
 from vaeflow.data import Digits
 from vaeflow.distributions import FlowDensity
 from vaeflow.errors import VaeflowError
 from vaeflow.models import VAE, LikelihoodModel
 from vaeflow.nets import MLPDecoder, MLPEncoder
 from vaeflow.noise import Noise
+from vaeflow.records.checkpoint import KEY, describe, factory, load_weights, read
 
 PARTS: dict[str, Any] = {
     "latent_features": 3,
@@ -108,7 +108,7 @@ ATTACKS = {
     "a function through an allowed module": "torch.nn.parallel.distributed.os.system",
     "a function of an allowed package": "torch.nn.init.zeros_",
     "a class of another kind": "torch.nn.Linear",
-    "an imported class": "vaeflow.checkpoint.Path",
+    "an imported class": "vaeflow.records.checkpoint.Path",
     "an untrusted package": "sklearn.svm.SVC",
     "nothing": "vaeflow.bijections.Nothing",
     "no path": "Planar",

@@ -21,13 +21,13 @@ from PIL import Image
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 import vaeflow
-from vaeflow.checkpoint import read
-from vaeflow.configs import CONFIGS, config_names
+from vaeflow.commands.configs import CONFIGS, config_names
+from vaeflow.commands.messages import Parser
 from vaeflow.data import MNIST, FreyFaces
 from vaeflow.evaluation import LogLikelihood
 from vaeflow.latents import has_codes
-from vaeflow.messages import Parser
 from vaeflow.models import VAE, LikelihoodModel
+from vaeflow.records.checkpoint import read
 
 Run = Callable[..., tuple[int, str]]
 SHORT = ("--trainer.max_epochs", 1, "--trainer.limit_train_batches", 2, "--trainer.limit_val_batches", 1,

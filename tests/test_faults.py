@@ -21,10 +21,10 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 
 import vaeflow
 from tests.test_cli import Run
-from vaeflow.checkpoint import PREVIOUS, read
 from vaeflow.errors import VaeflowError
 from vaeflow.files import whole
-from vaeflow.runs import new_version
+from vaeflow.records.checkpoint import PREVIOUS, read
+from vaeflow.records.runs import new_version
 
 EVERY = 7
 """Steps from one checkpoint to the next."""
@@ -45,8 +45,8 @@ context.set_forkserver_preload(["tests.preloaded"])
 
 def _train(folder: str, arguments: Sequence[object], steps: Any, fault: str, output: str) -> None:
     """A training process. ``steps`` are the first one that it trains and the last one that it began."""
+    from vaeflow.commands.messages import main
     from vaeflow.commands.training import train
-    from vaeflow.messages import main
     from vaeflow.models import VAE
 
     torch.set_num_threads(1)

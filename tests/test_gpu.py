@@ -14,7 +14,7 @@ from pytorch_lightning import Trainer
 
 import vaeflow
 import vaeflow.bijections as B
-from vaeflow.configs import config_names
+from vaeflow.commands.configs import config_names
 from vaeflow.evaluation.evaluate import evaluate
 from vaeflow.evaluation.results import score_of
 from vaeflow.noise import Noise

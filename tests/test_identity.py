@@ -13,10 +13,10 @@ import torch
 
 import vaeflow
 from tests.test_cli import Run
-from vaeflow.checkpoint import KEY, keep_weights, read
 from vaeflow.data import Arrays, Digits, EnergyData
 from vaeflow.errors import VaeflowWarning
-from vaeflow.identity import Identity, count_shared, fingerprint_of
+from vaeflow.records.checkpoint import KEY, keep_weights, read
+from vaeflow.records.identity import Identity, count_shared, fingerprint_of
 
 MAF = ("--model", "MAF", "--model.hidden", "[8]", "--data", "Arrays", "--data.path", "mine.npy", "--experiment", "mine",
        "--trainer.accelerator", "cpu", "--pictures.every", 0, "--num_samples", 1)  # fmt: skip

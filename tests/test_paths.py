@@ -15,8 +15,8 @@ import torch
 from pytorch_lightning.loggers import CSVLogger
 
 from tests.test_cli import Run
-from vaeflow.checkpoint import keep_weights, read
-from vaeflow.curves import continue_curves
+from vaeflow.records.checkpoint import keep_weights, read
+from vaeflow.records.curves import continue_curves
 
 EPOCH = ("train", "--config", "vae", "--trainer.accelerator", "cpu", "--trainer.check_val_every_n_epoch", 1,
          "--num_samples", 1, "--pictures.every", 0, "--data.batch_size", 640, "--model.lr_scheduler", "null",
@@ -235,7 +235,7 @@ def test_a_folder_for_curves_that_cannot_be_made(run: Run, tmp_path: Path) -> No
 
 
 def test_a_folder_that_holds_more_than_logs_is_never_removed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from vaeflow.runs import VERSION, RunFolder
+    from vaeflow.records.runs import VERSION, RunFolder
 
     monkeypatch.delenv(VERSION, raising=False)
     for name in ("best.ckpt", "notes.txt"):

@@ -14,7 +14,7 @@ from PIL import Image
 
 import vaeflow
 from vaeflow.commands import gallery
-from vaeflow.configs import CONFIGS
+from vaeflow.commands.configs import CONFIGS
 
 pytestmark = pytest.mark.xdist_group("pictures")  # they share runs
 Run = Callable[..., tuple[int, str]]

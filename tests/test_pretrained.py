@@ -11,7 +11,7 @@ import vaeflow
 from results.tables import TABLES
 from tests.test_cli import Run
 from tests.test_reproduce import cells
-from vaeflow.checkpoint import PRETRAINED, keep_weights, named
+from vaeflow.records.checkpoint import PRETRAINED, keep_weights, named
 
 ROOT = Path(__file__).parent.parent
 

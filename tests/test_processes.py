@@ -22,9 +22,9 @@ import torch
 from pytorch_lightning import Callback, LightningModule, Trainer
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from vaeflow.checkpoint import read
 from vaeflow.errors import VaeflowError
-from vaeflow.launch import as_launched
+from vaeflow.machine.launch import as_launched
+from vaeflow.records.checkpoint import read
 
 ROOT = Path(__file__).parent.parent
 pytestmark = pytest.mark.xdist_group("processes")  # they share a run
@@ -41,10 +41,10 @@ def _process(
     from pytorch_lightning.utilities import rank_zero_only
 
     from vaeflow.commands.evaluation import evaluate_checkpoint
+    from vaeflow.commands.messages import main
     from vaeflow.commands.training import train
     from vaeflow.evaluation import partial
     from vaeflow.evaluation.metrics import LogLikelihood
-    from vaeflow.messages import main
 
     os.environ.update(environment, XDG_CACHE_HOME=f"{folder}/cache")
     rank = int(environment.get("RANK", environment.get("SLURM_PROCID", 0)))

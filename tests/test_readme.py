@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from vaeflow.bijections import check_bijection
-from vaeflow.configs import CONFIGS
+from vaeflow.commands.configs import CONFIGS
 
 README = (CONFIGS.parent / "README.md").read_text()
 

@@ -19,7 +19,7 @@ from results.command import _begun, _finished, _wait_for
 from results.report import Outcome, markdown
 from results.tables import BPD, ELBO_BPD, NLL, TABLES, Published
 from tests.test_cli import Run
-from vaeflow.configs import config_names
+from vaeflow.commands.configs import config_names
 from vaeflow.errors import Stopped
 
 

@@ -18,10 +18,10 @@ from torch import Tensor, nn
 
 import vaeflow
 from tests.test_cli import Run
-from vaeflow.checkpoint import KEY, read
-from vaeflow.configs import CONFIGS
-from vaeflow.messages import _is_refused_by_lightning
+from vaeflow.commands.configs import CONFIGS
+from vaeflow.commands.messages import _is_refused_by_lightning
 from vaeflow.models import VAE
+from vaeflow.records.checkpoint import KEY, read
 
 SHORT = ("--trainer.accelerator", "cpu", "--trainer.check_val_every_n_epoch", 1, "--num_samples", 2,
          "--pictures.every", 0, "--data.batch_size", 320, "--trainer.max_epochs", 2)  # fmt: skip
@@ -417,7 +417,7 @@ def test_averages_have_statistics_of_their_own(arguments: tuple[object, ...], ru
 
 
 def test_a_defect_of_ours_is_no_refusal(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("vaeflow.trainer_arguments.Curves", None)
+    monkeypatch.setattr("vaeflow.commands.trainer_arguments.Curves", None)
     code, output = run("train", "--config", "vae", *SHORT)
     assert code == 70, output
     assert "internal error, a defect of vaeflow: TypeError" in output

@@ -10,8 +10,8 @@ _HOME = {
     "VaeflowError": "vaeflow.errors",
     "evaluate": "vaeflow.evaluation",
     "initialising": "vaeflow.nets.initialisation",
-    "load": "vaeflow.checkpoint",
-    "load_data": "vaeflow.checkpoint",
+    "load": "vaeflow.records.checkpoint",
+    "load_data": "vaeflow.records.checkpoint",
 }
 
 

@@ -10,9 +10,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from vaeflow.compiled import is_eager
 from vaeflow.errors import VaeflowError
+from vaeflow.tracing import is_eager
 
+LOG_SCALE_BOUND = 7.0
 FEW = 2**10
 """Up to how many numbers one slow operation takes less time than many fast ones."""
 
@@ -122,3 +123,13 @@ class _Refusing(torch.autograd.Function):
         raise VaeflowError(ctx.message)
 
     backward = jvp = _refuse
+
+
+def bounded(log_scale: Tensor, bound: float = LOG_SCALE_BOUND) -> Tensor:
+    """B tanh(a/B): near 0 the identity, and no logarithm of a scale leaves ±B, whatever a net puts out."""
+    return bound * torch.tanh(log_scale * (1 / bound))
+
+
+def unbounded(log_scale: Tensor, bound: float = LOG_SCALE_BOUND) -> Tensor:
+    """What :func:`bounded` maps to ``log_scale``, or to the nearest that is well inside the bounds."""
+    return bound * torch.atanh((log_scale / bound).clamp(-0.95, 0.95))

@@ -21,8 +21,9 @@ from dataclasses import dataclass, field, replace
 import torch
 from torch import Tensor
 
-from vaeflow.compiled import attempt, is_eager, is_in_backward
 from vaeflow.errors import VaeflowError, is_integer
+from vaeflow.kernels import attempt
+from vaeflow.tracing import is_eager, is_in_backward
 
 
 def _signed(word: int) -> int:

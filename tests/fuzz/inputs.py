@@ -13,7 +13,7 @@ import yaml
 from hypothesis import strategies as st
 
 from tests.fuzz.case import Case, single
-from vaeflow.configs import CONFIGS, config_names
+from vaeflow.commands.configs import CONFIGS, config_names
 
 ONE_STEP = ("--trainer.max_steps", "1", "--num_samples", "1", "--pictures.every", "0", "--trainer.accelerator", "cpu")
 

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from tests.fuzz.case import Case, Change, Command, CommandOutcome, Step
 from tests.fuzz.small import MADE, ONE_EPOCH, QUICK, TOY, TWO_EPOCHS, lost_files, results_in
-from vaeflow.checkpoint import read
+from vaeflow.records.checkpoint import read
 
 WORK = "work"
 """Where commands are typed; beside it are the folders that ``..``, ``~`` and the links lead to."""

@@ -25,7 +25,7 @@ SECONDS_TO_END = 5.0
 """How long the processes that a command has started may outlive it."""
 
 _context = multiprocessing.get_context("forkserver")
-_context.set_forkserver_preload(["vaeflow.commands", "vaeflow.messages"])
+_context.set_forkserver_preload(["vaeflow.commands", "vaeflow.commands.messages"])
 
 
 class Verdict(NamedTuple):
@@ -189,7 +189,7 @@ def _run(folder: Path, output: Path, command: Command, trained: Any, code: Any) 
 
     from vaeflow.commands import compare_runs, evaluate_checkpoint
     from vaeflow.commands.gallery import COMMANDS
-    from vaeflow.messages import main
+    from vaeflow.commands.messages import main
     from vaeflow.models import LikelihoodModel
 
     os.setsid()  # what it starts is of one group, and found again

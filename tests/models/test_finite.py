@@ -16,10 +16,10 @@ from torch import nn
 
 import vaeflow
 from tests.test_cli import Run, events
-from vaeflow.checkpoint import read
 from vaeflow.errors import VaeflowError
 from vaeflow.models import VAE
 from vaeflow.models.finite import first_not_finite, where, whose
+from vaeflow.records.checkpoint import read
 
 
 class Spoils(nn.Module):

@@ -15,12 +15,12 @@ from torch import Tensor
 
 from tests.conftest import redraw
 from tests.test_cli import Run
-from vaeflow.checkpoint import read
 from vaeflow.distributions import Bernoulli, Categorical, DiscretisedLogistic, DiscretisedLogisticMixture, Gaussian
 from vaeflow.errors import VaeflowError
 from vaeflow.models import GatedPixelCNN
 from vaeflow.nets.dropout import Dropout, dropout_layers
 from vaeflow.noise import Noise
+from vaeflow.records.checkpoint import read
 
 SMALL: dict[str, Any] = {"channels": 4, "layers": 3, "first_kernel": 3, "head_channels": 6}
 MIXTURE = functools.partial(DiscretisedLogisticMixture, components=2)

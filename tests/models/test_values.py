@@ -14,7 +14,6 @@ from torch import Tensor
 from tests.conftest import redraw
 from vaeflow import models
 from vaeflow.bijections import Chain, Coupling, Standardise, UnitInterval
-from vaeflow.checkpoint import load
 from vaeflow.data import Digits, Toy
 from vaeflow.distributions import Gaussian
 from vaeflow.errors import VaeflowError, check_values
@@ -22,6 +21,7 @@ from vaeflow.evaluation import evaluate
 from vaeflow.latents import has_codes
 from vaeflow.noise import Noise
 from vaeflow.objectives import IWAE
+from vaeflow.records.checkpoint import load
 
 IMAGE = {"shape": (1, 2, 2), "levels": 17}
 PLANE: dict[str, Any] = {"shape": (2,)}

@@ -8,22 +8,10 @@ import torch
 from torch import Tensor
 
 from vaeflow.bijections.base import Bijection
-from vaeflow.compiled import unwrapped
 from vaeflow.errors import VaeflowError, check_shape
 from vaeflow.functional import log_sigmoid
 from vaeflow.nets.conditioner import Context
-
-LOG_SCALE_BOUND = 7.0
-
-
-def bounded(log_scale: Tensor, bound: float = LOG_SCALE_BOUND) -> Tensor:
-    """B tanh(a/B): near 0 the identity, and no logarithm of a scale leaves ±B, whatever a net puts out."""
-    return bound * torch.tanh(log_scale * (1 / bound))
-
-
-def unbounded(log_scale: Tensor, bound: float = LOG_SCALE_BOUND) -> Tensor:
-    """What :func:`bounded` maps to ``log_scale``, or to the nearest that is well inside the bounds."""
-    return bound * torch.atanh((log_scale / bound).clamp(-0.95, 0.95))
+from vaeflow.tracing import unwrapped
 
 
 class UnitInterval(Bijection):

@@ -7,8 +7,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from vaeflow.bijections.base import Bijection
-from vaeflow.bijections.elementwise import bounded, unbounded
 from vaeflow.errors import check_positive, check_shape
+from vaeflow.functional import bounded, unbounded
 from vaeflow.nets.conditioner import Context
 
 

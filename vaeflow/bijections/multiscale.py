@@ -10,8 +10,8 @@ import torch
 from torch import Tensor, nn
 
 from vaeflow.bijections.base import Bijection, Composition
-from vaeflow.bijections.elementwise import bounded
 from vaeflow.errors import VaeflowError, check_shape
+from vaeflow.functional import bounded
 from vaeflow.nets.conditioner import Context
 from vaeflow.nets.glow import ZeroConv2d
 

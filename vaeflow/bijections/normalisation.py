@@ -11,11 +11,11 @@ from torch import Tensor, nn
 from torch.distributed.nn.functional import all_reduce
 
 from vaeflow.bijections.base import Bijection
-from vaeflow.bijections.elementwise import bounded, unbounded
-from vaeflow.compiled import is_eager
 from vaeflow.errors import VaeflowError, check_positive, check_shape
+from vaeflow.functional import bounded, unbounded
 from vaeflow.nets.conditioner import Context
 from vaeflow.nets.initialisation import DataDependent
+from vaeflow.tracing import is_eager
 
 
 class Standardise(Bijection):

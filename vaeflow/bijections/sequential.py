@@ -16,11 +16,12 @@ from torch import Tensor, nn
 from torch.func import functional_call
 
 from vaeflow.bijections.transformers import IN_MACHINE_CODE, Transformer
-from vaeflow.compiled import attempt, is_batched, is_eager
-from vaeflow.compiled.context import context_rows
+from vaeflow.kernels import attempt
+from vaeflow.kernels.context import context_rows
 from vaeflow.nets.conditioner import Conditioned, Context
 from vaeflow.nets.made import MADE
 from vaeflow.nets.parallel import has_machine_code
+from vaeflow.tracing import is_batched, is_eager
 
 Transform = Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]
 """A transformer's forward or inverse."""

@@ -13,9 +13,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from vaeflow.bijections.elementwise import bounded
 from vaeflow.errors import VaeflowError, check_positive
-from vaeflow.functional import log_sigmoid, softplus
+from vaeflow.functional import bounded, log_sigmoid, softplus
 
 
 class Transformer(nn.Module, ABC):
@@ -115,7 +114,7 @@ class Gated(Transformer):
 
 
 IN_MACHINE_CODE = (Additive, Affine, Gated)
-"""Those that :mod:`vaeflow.compiled` knows."""
+"""Those that :mod:`vaeflow.kernels` knows."""
 
 
 class RationalQuadraticSpline(Transformer):

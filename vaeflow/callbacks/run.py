@@ -17,10 +17,10 @@ from pytorch_lightning.utilities import rank_zero_only
 from torch import Tensor
 
 from vaeflow.callbacks.averaging import AVERAGED, refresh_averages
-from vaeflow.checkpoint import read
 from vaeflow.errors import VaeflowError
 from vaeflow.evaluation.progress import EvaluationProgress
 from vaeflow.files import whole
+from vaeflow.records.checkpoint import read
 
 
 def tensorboards(trainer: Trainer) -> list[TensorBoardLogger]:

@@ -15,7 +15,7 @@ from jsonargparse.typing import PositiveInt, restricted_number_type
 from torch import Tensor
 
 from vaeflow.callbacks.averaging import AVERAGED
-from vaeflow.checkpoint import load, load_data, named
+from vaeflow.commands.messages import Parser
 from vaeflow.data import DataModule, ImageFolder
 from vaeflow.data.examples import own_examples
 from vaeflow.data.pictures import Background
@@ -24,9 +24,9 @@ from vaeflow.evaluation.evaluate import check_fits
 from vaeflow.figures.style import FIGURES, check_outputs, shortened
 from vaeflow.files import find_files
 from vaeflow.latents import LatentSpace, has_codes
-from vaeflow.messages import Parser
 from vaeflow.models import LikelihoodModel
-from vaeflow.runs import BEST, runs_of
+from vaeflow.records.checkpoint import load, load_data, named
+from vaeflow.records.runs import BEST, runs_of
 
 AtLeastTwo = restricted_number_type("AtLeastTwo", int, (">=", 2))
 

@@ -7,7 +7,6 @@ from typing import Literal
 
 from jsonargparse.typing import NonNegativeInt, PositiveFloat, PositiveInt
 
-from vaeflow.checkpoint import read, weights_of
 from vaeflow.commands.arguments import add_checkpoint, checkpoints_of, open_checkpoint, parser_of
 from vaeflow.commands.training import stoppable
 from vaeflow.errors import VaeflowError
@@ -16,8 +15,9 @@ from vaeflow.evaluation.evaluate import best_accelerator, evaluate, evaluation_t
 from vaeflow.evaluation.partial import cache
 from vaeflow.evaluation.results import table, write_results
 from vaeflow.figures import comparison
-from vaeflow.launch import as_launched, check_devices
-from vaeflow.quiet import quiet
+from vaeflow.machine.launch import as_launched, check_devices
+from vaeflow.machine.quiet import quiet
+from vaeflow.records.checkpoint import read, weights_of
 
 
 def evaluate_checkpoint() -> None:

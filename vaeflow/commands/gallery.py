@@ -13,7 +13,6 @@ from pathlib import Path
 import torch
 from jsonargparse.typing import NonNegativeFloat, NonNegativeInt, PositiveInt
 
-from vaeflow.checkpoint import load, load_data
 from vaeflow.commands import drawing, latent
 from vaeflow.commands.arguments import add_output, device, newest, output_of, parser_of, say
 from vaeflow.commands.training import train
@@ -21,7 +20,8 @@ from vaeflow.errors import VaeflowError
 from vaeflow.figures import samples
 from vaeflow.figures.style import check_outputs, save_figure, write
 from vaeflow.noise import Noise
-from vaeflow.runs import BEST, runs_of
+from vaeflow.records.checkpoint import load, load_data
+from vaeflow.records.runs import BEST, runs_of
 
 
 def latent_dimensions() -> None:

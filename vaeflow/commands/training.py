@@ -17,19 +17,19 @@ from pytorch_lightning.plugins import DoublePrecision
 from pytorch_lightning.utilities.exceptions import MisconfigurationException, SIGTERMException
 
 from vaeflow.callbacks import Checkpoints
-from vaeflow.checkpoint import KEY, differences, foreign_packages, load_weights, read, weights_of
-from vaeflow.cli import TrainingCLI
-from vaeflow.curves import continue_curves
+from vaeflow.commands.cli import TrainingCLI
+from vaeflow.commands.messages import Parser
+from vaeflow.commands.trainer_arguments import DEFAULTS
 from vaeflow.data import DataModule
 from vaeflow.errors import Stopped, VaeflowError
 from vaeflow.evaluation.doubts import doubts_before, hints_before
 from vaeflow.evaluation.evaluate import check_fits, evaluate, evaluation_trainer
 from vaeflow.evaluation.results import table, write_results
-from vaeflow.identity import Identity
-from vaeflow.launch import check_devices, end_others
-from vaeflow.messages import Parser
+from vaeflow.machine.launch import check_devices, end_others
 from vaeflow.models import LikelihoodModel
-from vaeflow.trainer_arguments import DEFAULTS
+from vaeflow.records.checkpoint import KEY, differences, foreign_packages, load_weights, read, weights_of
+from vaeflow.records.curves import continue_curves
+from vaeflow.records.identity import Identity
 
 
 def train() -> None:

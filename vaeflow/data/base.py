@@ -17,12 +17,12 @@ from pytorch_lightning import LightningDataModule
 from torch import Tensor
 from torch.utils.data import DataLoader, Sampler
 
-from vaeflow.checkpoint import describe
 from vaeflow.data.batches import EvaluationBatches, Slices, TrainingBatches
 from vaeflow.errors import VaeflowError, VaeflowWarning, check_positive, check_values
 from vaeflow.files import expanded
-from vaeflow.identity import Identity, count_repeated, count_shared
 from vaeflow.noise import Noise
+from vaeflow.records.checkpoint import describe
+from vaeflow.records.identity import Identity, count_repeated, count_shared
 
 Split = tuple[Tensor, Tensor]
 """Examples ``(N, *shape)`` as they are kept in memory, and labels ``(N,)``, zeros where there are none."""

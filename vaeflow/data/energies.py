@@ -9,10 +9,10 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from vaeflow.checkpoint import class_of
 from vaeflow.data.base import DataModule, Split
 from vaeflow.distributions.energies import U1, Energy
 from vaeflow.errors import VaeflowError, check_positive
+from vaeflow.records.checkpoint import class_of
 
 
 class EnergyData(DataModule):

@@ -9,7 +9,7 @@ from typing import IO
 import numpy as np
 
 from vaeflow.errors import VaeflowError
-from vaeflow.memory import memory
+from vaeflow.machine.memory import memory
 
 GIB = 2**30
 

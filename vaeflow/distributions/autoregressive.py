@@ -9,11 +9,11 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from vaeflow.bijections.elementwise import bounded, unbounded
 from vaeflow.bijections.sequential import solve_in_steps
 from vaeflow.distributions.base import Distribution, check_temperature
 from vaeflow.distributions.gaussians import pick
 from vaeflow.errors import check_positive, check_shape
+from vaeflow.functional import bounded, unbounded
 from vaeflow.nets.conditioner import Conditioned, Context
 from vaeflow.nets.initialisation import DataDependent
 from vaeflow.nets.made import MADE

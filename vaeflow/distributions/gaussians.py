@@ -10,11 +10,11 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
-from vaeflow.bijections.elementwise import bounded
 from vaeflow.bijections.linear import lu_factors, solve_lu
 from vaeflow.bijections.normalisation import moments, sum_over_processes
 from vaeflow.distributions.base import CodedDistribution, Distribution, check_temperature
 from vaeflow.errors import VaeflowError, check_context, check_positive, check_shape
+from vaeflow.functional import bounded
 from vaeflow.nets.conditioner import Conditioned, Context, lead_of
 from vaeflow.nets.initialisation import DataDependent
 from vaeflow.noise import Noise

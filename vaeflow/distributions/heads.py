@@ -15,11 +15,11 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from vaeflow.bijections.elementwise import LOG_SCALE_BOUND, bounded
-from vaeflow.compiled import attempt, is_batched, is_eager
 from vaeflow.errors import VaeflowError
-from vaeflow.functional import log_sigmoid, refuse_derivative, softplus
+from vaeflow.functional import LOG_SCALE_BOUND, bounded, log_sigmoid, refuse_derivative, softplus
+from vaeflow.kernels import attempt
 from vaeflow.noise import Noise
+from vaeflow.tracing import is_batched, is_eager
 
 LEAST = 2**14
 """From how many numbers on the machine code is faster."""

@@ -7,10 +7,10 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from vaeflow.bijections.elementwise import bounded, unbounded
 from vaeflow.distributions.gaussians import pick
 from vaeflow.distributions.heads import Likelihood, discretised_logistic, sum_of_sigmoids
 from vaeflow.errors import check_positive
+from vaeflow.functional import bounded, unbounded
 from vaeflow.noise import Noise
 
 

@@ -14,7 +14,6 @@ from torch.backends import cudnn
 from torchmetrics.utilities.distributed import gather_all_tensors
 
 import vaeflow
-from vaeflow.checkpoint import describe
 from vaeflow.errors import VaeflowError, check_positive
 from vaeflow.estimate import Means, RunningEstimate, rows_within, stderr
 from vaeflow.evaluation.doubts import (
@@ -31,10 +30,11 @@ from vaeflow.evaluation.partial import Partial
 from vaeflow.evaluation.progress import EvaluationProgress
 from vaeflow.evaluation.results import score_of
 from vaeflow.latents import has_codes
-from vaeflow.launch import cluster_environment
+from vaeflow.machine.launch import cluster_environment
+from vaeflow.machine.quiet import quiet
 from vaeflow.noise import Noise
-from vaeflow.provenance import git_commit
-from vaeflow.quiet import quiet
+from vaeflow.records.checkpoint import describe
+from vaeflow.records.provenance import git_commit
 
 
 class Evaluation(LightningModule):

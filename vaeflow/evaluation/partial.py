@@ -15,9 +15,9 @@ import torch
 from torch import nn
 from torchmetrics import Metric
 
-from vaeflow.checkpoint import damage
 from vaeflow.errors import VaeflowError
 from vaeflow.files import whole
+from vaeflow.records.checkpoint import damage
 
 SECONDS = 60.0
 """From one writing to the next."""

@@ -11,8 +11,6 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
-from vaeflow.checkpoint import describe
-from vaeflow.compiled import is_eager, unwrapped
 from vaeflow.errors import (
     NoAnswer,
     VaeflowError,
@@ -26,6 +24,8 @@ from vaeflow.errors import (
 from vaeflow.estimate import Combining, Draw, LogWeights, Terms, combined, log_likelihood, rows_within
 from vaeflow.models.training import TrainedModel
 from vaeflow.noise import Noise
+from vaeflow.records.checkpoint import describe
+from vaeflow.tracing import is_eager, unwrapped
 
 UNANSWERED = {
     **dict.fromkeys(

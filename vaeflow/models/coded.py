@@ -7,11 +7,11 @@ from abc import abstractmethod
 import torch
 from torch import Tensor
 
-from vaeflow.compiled import unwrapped
 from vaeflow.errors import NoAnswer, VaeflowError, check_shape, check_tensor
 from vaeflow.latents import LatentSpace
 from vaeflow.models.base import LikelihoodModel
 from vaeflow.noise import Noise
+from vaeflow.tracing import unwrapped
 
 
 class CodedModel(LikelihoodModel):

@@ -23,15 +23,15 @@ from torch.optim.lr_scheduler import LRScheduler
 from tqdm import tqdm
 
 import vaeflow
-from vaeflow.checkpoint import KEY, class_of
-from vaeflow.compiled import unwrapped
 from vaeflow.errors import VaeflowError, check_tensor, check_values
 from vaeflow.estimate import Means
-from vaeflow.identity import Identity
 from vaeflow.models.finite import is_finite, where, whose
 from vaeflow.nets.dropout import dropout_layers
 from vaeflow.nets.initialisation import DataDependent, initialising
 from vaeflow.noise import Noise
+from vaeflow.records.checkpoint import KEY, class_of
+from vaeflow.records.identity import Identity
+from vaeflow.tracing import unwrapped
 
 SCHEDULE_LENGTHS = ("T_max", "total_iters")
 SUMS = f"{KEY}_sums"

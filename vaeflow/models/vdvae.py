@@ -12,12 +12,12 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
-from vaeflow.bijections.elementwise import bounded
 from vaeflow.distributions import Likelihood, Normal
 from vaeflow.distributions.base import check_temperature, full_precision
 from vaeflow.distributions.heads import likelihood_for
 from vaeflow.errors import VaeflowError, check_positive
 from vaeflow.estimate import Group, Terms
+from vaeflow.functional import bounded
 from vaeflow.models.latent import LatentVariableModel
 from vaeflow.noise import Noise
 from vaeflow.objectives import ELBO, Objective

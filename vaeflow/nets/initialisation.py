@@ -10,8 +10,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from vaeflow.compiled import is_eager
 from vaeflow.errors import VaeflowError
+from vaeflow.tracing import is_eager
 
 
 class DataDependent(nn.Module):

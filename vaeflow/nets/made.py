@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from vaeflow.errors import check_positive
 from vaeflow.nets.conditioner import Conditioner, Context
 from vaeflow.nets.masked import MaskedLinear
+from vaeflow.nets.mlp import name_of_activation
 from vaeflow.nets.parallel import is_able, parallel
 from vaeflow.noise import Noise
 
@@ -99,6 +100,11 @@ class MADE(Conditioner):
     def stage_parameters(self) -> list[Tensor]:
         """Weight and bias of each stage."""
         return [parameter for stage in self.stages for parameter in (stage.weight, stage.bias)]
+
+    @property
+    def activation_name(self) -> str | None:
+        """By which :func:`~vaeflow.nets.mlp.activation_named` makes its activation; None of others."""
+        return name_of_activation(self.activation)
 
     def is_added(self, k: int) -> bool:
         """Whether stage k ends a residual block, and the sum of stage k − 2 is added to its own."""

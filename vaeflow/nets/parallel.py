@@ -3,38 +3,38 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any, TypeAlias
 
 import torch
 from torch import Tensor
 from torch.func import functional_call
 
-from vaeflow.compiled import attempt, is_batched, is_eager
+from vaeflow.kernels import attempt
 from vaeflow.nets.conditioner import Conditioned, Context
-from vaeflow.nets.mlp import name_of_activation
+from vaeflow.tracing import is_batched, is_eager
 
-if TYPE_CHECKING:
-    from vaeflow.bijections.transformers import Transformer
-    from vaeflow.nets.made import MADE
-
+Masked: TypeAlias = Any
+"""A :class:`~vaeflow.nets.made.MADE`, which calls the functions below."""
+Map: TypeAlias = Any
+"""A :class:`~vaeflow.bijections.Transformer`, of the floor above."""
 LEAST_SAMPLES, LEAST_WEIGHTS = 48, 2**14
 """From which size on the machine code is faster than torch's dense products."""
 
 
-def has_machine_code(made: MADE, x: Tensor) -> bool:
+def has_machine_code(made: Masked, x: Tensor) -> bool:
     """Whether there is machine code for the net and such an x, on a GPU for the sequential solve alone."""
     return (
         x.device.type in ("cpu", "cuda")
         and x.dtype in (torch.float32, torch.float64)
         and made.out.weight.dtype == x.dtype
         and not torch.is_autocast_enabled(x.device.type)
-        and name_of_activation(made.activation) is not None
+        and made.activation_name is not None
         and not any(stage._forward_hooks or stage._forward_pre_hooks for stage in made.stages)
         and is_eager()
     )
 
 
-def is_able(made: MADE, x: Tensor) -> bool:
+def is_able(made: Masked, x: Tensor) -> bool:
     """Whether it is also faster."""
     samples = x.numel() // made.features
     is_large = samples >= LEAST_SAMPLES and made.num_weights >= LEAST_WEIGHTS
@@ -42,7 +42,7 @@ def is_able(made: MADE, x: Tensor) -> bool:
 
 
 def parallel(
-    made: MADE, transformer: Transformer | None, inverse: bool, x: Tensor, context: Context
+    made: Masked, transformer: Map | None, inverse: bool, x: Tensor, context: Context
 ) -> tuple[Tensor, Tensor]:
     """The image τ(x; θ) with θ = MADE(x), and its log-determinant.
 
@@ -64,7 +64,7 @@ class _Parallel(torch.autograd.Function):
 
     @staticmethod
     def forward(
-        ctx: Any, made: MADE, transformer: Transformer | None, inverse: bool, keep: bool, *sources: Any
+        ctx: Any, made: Masked, transformer: Map | None, inverse: bool, keep: bool, *sources: Any
     ) -> tuple[Tensor, Tensor]:
         ctx.what = made, transformer, inverse
         found = attempt("parallel", "forward", *ctx.what, keep, *sources)
@@ -89,7 +89,7 @@ class _Parallel(torch.autograd.Function):
 
 
 def _by_layers(
-    made: MADE, transformer: Transformer | None, inverse: bool, x: Tensor, conditioned: Tensor | None,
+    made: Masked, transformer: Map | None, inverse: bool, x: Tensor, conditioned: Tensor | None,
     *parameters: Tensor,
 ) -> tuple[Tensor, Tensor]:  # fmt: skip
     """The definition."""
@@ -102,7 +102,7 @@ def _by_layers(
 
 
 def _derivatives(
-    made: MADE, transformer: Transformer | None, inverse: bool, sources: Sequence[Tensor | None], by: Sequence[Tensor],
+    made: Masked, transformer: Map | None, inverse: bool, sources: Sequence[Tensor | None], by: Sequence[Tensor],
     wanted: Sequence[bool], twice: bool,
 ) -> list[Tensor | None]:  # fmt: skip
     """What is wanted of Σ by ∂out/∂source; with ``twice`` it can be differentiated itself."""

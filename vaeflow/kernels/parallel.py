@@ -16,16 +16,14 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from vaeflow.bijections.transformers import Transformer
-from vaeflow.compiled import kernels
-from vaeflow.compiled.context import context_rows
-from vaeflow.compiled.nets import codes, table
-from vaeflow.compiled.threads import run, tasks_for
-from vaeflow.nets.made import MADE
+from vaeflow.kernels import cpu
+from vaeflow.kernels.context import context_rows
+from vaeflow.kernels.net import Net, codes, table
+from vaeflow.kernels.threads import run, tasks_for
 
 
 def forward(
-    made: MADE, transformer: Transformer | None, inverse: bool, keep: bool, x: Tensor, conditioned: Tensor | None,
+    made: Net, transformer: object, inverse: bool, keep: bool, x: Tensor, conditioned: Tensor | None,
     *parameters: Tensor,
 ) -> tuple[Tensor, Tensor, Tensor]:  # fmt: skip
     """The image of x, its log-determinant, and the sums of all units, which :func:`backward` asks for.
@@ -40,7 +38,7 @@ def forward(
     """
     lead, rows = x.shape[:-1], context_rows(conditioned, x)
     x = x.detach().reshape(-1, made.features).contiguous()
-    lanes = kernels.MANY if len(x) > kernels.FEW * torch.get_num_threads() else kernels.FEW
+    lanes = cpu.MANY if len(x) > cpu.FEW * torch.get_num_threads() else cpu.FEW
     chunks = -(-len(x) // lanes)
     net, layers = table(made, parameters)
     image = x.new_empty(len(x), made.features * (made.outputs if transformer is None else 1))
@@ -52,7 +50,7 @@ def forward(
 
 
 def backward(
-    made: MADE, transformer: Transformer | None, inverse: bool, x: Tensor, parameters: Sequence[Tensor], kept: Tensor,
+    made: Net, transformer: object, inverse: bool, x: Tensor, parameters: Sequence[Tensor], kept: Tensor,
     by_image: Tensor, by_log_det: Tensor, of_context: bool, of_weights: bool,
 ) -> tuple[Tensor | None, ...]:  # fmt: skip
     """Derivatives by x, by the context's part of each sample, and by the weight and bias of each layer.
@@ -69,7 +67,7 @@ def backward(
     by_x, by_context = torch.empty_like(x), x.new_empty(len(x) if of_context else 0, len(layers[1]))
     sizes = tuple((len(stage.ranges), *stage.weight.shape) for stage in made.stages)
     blocks, panels = _blocks(sizes, made.reverse, torch.get_num_threads())
-    turned = x.new_empty(panels if of_weights else 0, chunks * lanes, kernels.MANY)
+    turned = x.new_empty(panels if of_weights else 0, chunks * lanes, cpu.MANY)
     by_sums = torch.empty_like(kept)
     scalars = (*codes(made, transformer, inverse), lanes, chunks)
     given = (x, kept, by_image, by_log_det)
@@ -94,13 +92,13 @@ def _blocks(layers: Sequence[tuple[int, int, int]], reverse: bool, threads: int)
     Returns:
         tasks, those with the most to do first: layer, first unit, first unit behind it, first of the layer's panels.
     """
-    few = sum(units for _, units, _ in layers) < 2 * threads * kernels.ROWS
-    size, tasks, panel = kernels.ROWS // 4 if few else kernels.ROWS, [], 0
+    few = sum(units for _, units, _ in layers) < 2 * threads * cpu.ROWS
+    size, tasks, panel = cpu.ROWS // 4 if few else cpu.ROWS, [], 0
     for k, (of_group, units, columns) in enumerate(layers):
         for group, first in product(range(0, units, of_group), range(0, of_group, size)):
             end = min(first + size, of_group)
             most = of_group - first if reverse and k == len(layers) - 1 else end
             tasks.append((most / of_group * columns, (k, group + first, group + end, panel)))
-        panel += -(-columns // kernels.MANY)
+        panel += -(-columns // cpu.MANY)
     tasks.sort(reverse=True)
     return np.array([task for _, task in tasks], np.int64), panel

@@ -13,7 +13,7 @@ from pytorch_lightning.loggers import CSVLogger, Logger, TensorBoardLogger
 
 from vaeflow.errors import VaeflowError
 from vaeflow.files import whole
-from vaeflow.runs import RunFolder
+from vaeflow.records.runs import RunFolder
 
 METRICS = "metrics.csv"
 

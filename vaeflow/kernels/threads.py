@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from vaeflow.compiled import kernels
+from vaeflow.kernels import cpu
 
 
 def tasks_for(parts: int) -> int:
@@ -29,10 +29,10 @@ def run(kernel: str, tasks: int, scalars: Sequence[int], arrays: Sequence[Tensor
     lock has no part in it.
 
     Args:
-        kernel: name of a function of a job in :mod:`vaeflow.compiled.kernels`.
+        kernel: name of a function of a job in :mod:`vaeflow.kernels.cpu`.
         arrays: contiguous, tables of int64 or numbers of the type of the last one.
     """
-    numbers = [0, tasks, 0, *scalars] + [0] * (kernels.ARRAYS - kernels.SCALARS - len(scalars))
+    numbers = [0, tasks, 0, *scalars] + [0] * (cpu.ARRAYS - cpu.SCALARS - len(scalars))
     real = arrays[-1].dtype
     for array in arrays:
         if isinstance(array, Tensor):
@@ -56,13 +56,13 @@ def run(kernel: str, tasks: int, scalars: Sequence[int], arrays: Sequence[Tensor
             member(pointer)
         finally:
             wait(helpers)  # whatever happens here, as they write to these arrays
-    if job[kernels.DONE] != tasks:
+    if job[cpu.DONE] != tasks:
         raise MemoryError(f"not enough memory for the work space of {kernel}.")
 
 
 @functools.cache
 def _member(kernel: str, size: int) -> Any:
-    return _Member(kernels.member(kernel, size).address)
+    return _Member(cpu.member(kernel, size).address)
 
 
 @functools.cache

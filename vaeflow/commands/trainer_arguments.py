@@ -26,11 +26,11 @@ from pytorch_lightning.strategies import DDPStrategy, DeepSpeedStrategy, FSDPStr
 from pytorch_lightning.strategies.launchers import _MultiProcessingLauncher
 
 from vaeflow.callbacks import Averaging, Checkpoints, Curves, Progress, Unchanged
-from vaeflow.checkpoint import Files
 from vaeflow.errors import VaeflowError
 from vaeflow.evaluation.evaluate import best_accelerator
-from vaeflow.launch import cluster_environment
-from vaeflow.runs import RunFolder
+from vaeflow.machine.launch import cluster_environment
+from vaeflow.records.checkpoint import Files
+from vaeflow.records.runs import RunFolder
 
 DEFAULTS = {
     "accelerator": best_accelerator(),

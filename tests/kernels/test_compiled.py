@@ -18,7 +18,7 @@ from torch import Tensor
 
 import vaeflow.bijections as B
 from vaeflow import compiled
-from vaeflow.compiled import kernels, threads
+from vaeflow.kernels import cpu, threads
 
 
 @pytest.fixture
@@ -39,7 +39,7 @@ def test_without_numba_one_warning_says_so(missing: bool, usable: None, monkeypa
 
     if missing:
         for name in ("solve", "parallel"):
-            monkeypatch.setitem(sys.modules, f"vaeflow.compiled.{name}", None)
+            monkeypatch.setitem(sys.modules, f"vaeflow.kernels.{name}", None)
     else:
         monkeypatch.setattr(threads, "_member", broken)
     with pytest.warns(UserWarning, match=r"numba cannot be used \(.*\), so that .* up to 20 times") as caught:
@@ -92,10 +92,10 @@ def test_a_forked_process_has_threads_of_its_own() -> None:
 def test_exp(real: Any, ulp: float) -> None:
     """Over the whole range, at its ends, where the result is below the smallest normal number, and for what is none."""
 
-    @njit(**kernels.FAST)
+    @njit(**cpu.FAST)
     def exp(x: Any, out: Any) -> None:
         for i in range(len(x)):
-            out[i] = kernels._exp(x[i])
+            out[i] = cpu._exp(x[i])
 
     most = 88.7 if real == np.float32 else 709.7
     x = np.concatenate([np.linspace(-most, most, 100_001), np.linspace(-1, 1, 100_001)]).astype(real)

@@ -12,7 +12,7 @@ import torch
 
 from vaeflow.files import expanded
 
-CONFIGS = Path(__file__).parent.parent / "configs"
+CONFIGS = Path(__file__).parents[2] / "configs"
 PATHS = (
     "ckpt", "ckpt_path", "default_root_dir", "dir", "dirpath", "file", "folders", "json", "out", "path", "pretrained",
     "root", "root_dir", "runs", "save_dir", "sub_dir",

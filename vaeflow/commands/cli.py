@@ -16,16 +16,16 @@ from pytorch_lightning.cli import LightningArgumentParser, LightningCLI
 from pytorch_lightning.utilities.exceptions import MisconfigurationException
 
 from vaeflow.callbacks import Pictures
-from vaeflow.checkpoint import check_config
-from vaeflow.configs import config_names, experiment_of, find_config, plain
-from vaeflow.curves import loggers_of
+from vaeflow.commands.configs import config_names, experiment_of, find_config, plain
+from vaeflow.commands.messages import is_ours
+from vaeflow.commands.trainer_arguments import IN_HELP, callbacks_of, check_arguments, check_trainer, plugins_of
 from vaeflow.errors import VaeflowError
 from vaeflow.files import whole
-from vaeflow.launch import as_launched
-from vaeflow.messages import is_ours
-from vaeflow.provenance import record_start
-from vaeflow.runs import RunFolder
-from vaeflow.trainer_arguments import IN_HELP, callbacks_of, check_arguments, check_trainer, plugins_of
+from vaeflow.machine.launch import as_launched
+from vaeflow.records.checkpoint import check_config
+from vaeflow.records.curves import loggers_of
+from vaeflow.records.provenance import record_start
+from vaeflow.records.runs import RunFolder
 
 Seed = restricted_number_type("Seed", int, [(">=", 0), ("<=", 2**32 - 1)])  # numpy's
 

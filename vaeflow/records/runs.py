@@ -10,9 +10,9 @@ from pathlib import Path, PurePath
 
 from pytorch_lightning.utilities import rank_zero_only
 
-from vaeflow.checkpoint import named
 from vaeflow.errors import VaeflowError
 from vaeflow.files import expanded
+from vaeflow.records.checkpoint import named
 
 BEST = "checkpoints/best.ckpt"
 LAST = "checkpoints/last.ckpt"

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from vaeflow.compiled.threads import run, tasks_for
+from vaeflow.kernels.threads import run, tasks_for
 
 
 def log_prob(x: Tensor, logits: Tensor) -> Tensor:

@@ -14,8 +14,6 @@ import warnings
 from typing import Any
 
 import torch
-from torch import Tensor
-from torch.autograd import forward_ad
 
 SLOWER = {
     "numba": "autoregressive flows take up to 3 times longer to train, and sampling from them up to 20 times",
@@ -23,35 +21,6 @@ SLOWER = {
 }
 """What it means that a library is not there."""
 _unusable: set[str] = set()
-
-
-def is_eager() -> bool:
-    """Whether operations run as they are called: nothing compiles them, maps them over a dimension or differentiates
-    them forwards, all of which take a definition in torch."""
-    return (
-        not torch.compiler.is_compiling()
-        and not torch._C._are_functorch_transforms_active()
-        and forward_ad._current_level < 0
-    )
-
-
-def is_batched(*cotangents: Tensor) -> bool:
-    """Whether a backward pass is given many cotangents at once, as by ``is_grads_batched`` or ``vectorize=True``: they
-    have no memory of their own that machine code, or an assignment to parts of a tensor, could take."""
-    return any(map(torch._C._functorch.is_legacy_batchedtensor, cotangents))
-
-
-def is_in_backward() -> bool:
-    """Whether autograd is running a backward pass, in which checkpoints compute their forward pass again."""
-    return torch._C._current_graph_task_id() != -1
-
-
-def unwrapped(value: Tensor) -> Tensor:
-    """A tensor without the wrappers of torch.func's transforms: its numbers, which a check of values may read where
-    vmap forbids branches. What vmap maps over is a further dimension of it."""
-    while not torch.compiler.is_compiling() and torch._C._functorch.is_functorch_wrapped_tensor(value):
-        value = torch._C._functorch.get_unwrapped(value)
-    return value
 
 
 def attempt(module: str, function: str, *arguments: Any) -> Any:

@@ -16,9 +16,9 @@ from tests.conftest import redraw
 from vaeflow import compiled
 from vaeflow.bijections import sequential
 from vaeflow.bijections.transformers import Transformer
-from vaeflow.compiled.context import context_rows
+from vaeflow.kernels.context import context_rows
 
-solve_gpu = pytest.importorskip("vaeflow.compiled.solve_gpu")
+solve_gpu = pytest.importorskip("vaeflow.kernels.solve_gpu")
 DEVICE = torch.device("cuda" if torch.cuda.is_available() else "cpu")
 CASES: dict[str, dict[str, Any]] = {
     "one layer": {"features": 9, "hidden": [14], "activation": "elu"},
@@ -99,7 +99,7 @@ def test_it_compiles_for_a_gpu() -> None:
 import sys
 from triton.backends.compiler import GPUTarget
 from triton.compiler import ASTSource, compile
-from vaeflow.compiled import noise_gpu, solve_gpu
+from vaeflow.kernels import noise_gpu, solve_gpu
 
 def build(kernel, pointers, **constants):
     types = {name: pointers.get(name, "constexpr" if name in constants else "i32") for name in kernel.arg_names}
@@ -124,7 +124,7 @@ for number in ("fp32", "fp64"):
 
 def test_without_triton_one_warning_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(compiled, "_unusable", set())
-    monkeypatch.setitem(sys.modules, "vaeflow.compiled.solve_gpu", None)
+    monkeypatch.setitem(sys.modules, "vaeflow.kernels.solve_gpu", None)
     with pytest.warns(UserWarning, match=r"triton cannot be used \(.*\), so that sampling .* longer"):
         assert compiled.attempt("solve_gpu", "solve") is None
     with warnings.catch_warnings():

@@ -11,14 +11,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from vaeflow.bijections.transformers import Transformer
-from vaeflow.compiled import kernels
-from vaeflow.compiled.nets import codes, table
-from vaeflow.compiled.threads import run
-from vaeflow.nets.made import MADE
+from vaeflow.kernels import cpu
+from vaeflow.kernels.net import Net, codes, table
+from vaeflow.kernels.threads import run
 
 
-def solve(made: MADE, transformer: Transformer, inverse: bool, v: Tensor, context: Tensor) -> tuple[Tensor, Tensor]:
+def solve(made: Net, transformer: object, inverse: bool, v: Tensor, context: Tensor) -> tuple[Tensor, Tensor]:
     """The image y of v ``(samples, D)``, and log |det ∂y/∂v| ``(samples,)``; see
     :func:`vaeflow.bijections.sequential.solve`.
 
@@ -29,7 +27,7 @@ def solve(made: MADE, transformer: Transformer, inverse: bool, v: Tensor, contex
     y, log_det = torch.empty_like(v), v.new_empty(len(v))
     net, _layers = table(made, made.stage_parameters)
     counts = np.array(made.counts, np.int64)
-    chunk = min(kernels.MANY, max(1, -(-len(v) // torch.get_num_threads())))
+    chunk = min(cpu.MANY, max(1, -(-len(v) // torch.get_num_threads())))
     scalars = (made.reverse, *codes(made, transformer, inverse), chunk)
     run("solve", -(-len(v) // chunk), scalars, (net, counts, v, context, y, log_det))
     return y, log_det

@@ -22,7 +22,7 @@ import numpy as np
 from numba import carray, cfunc, extending, njit, types
 from numpy.lib.stride_tricks import as_strided
 
-from vaeflow.bijections.elementwise import LOG_SCALE_BOUND
+from vaeflow.functional import LOG_SCALE_BOUND
 
 RELU, ELU, SILU, TANH, SOFTPLUS, LEAKY_RELU, GELU = range(7)
 ADDITIVE, AFFINE, GATED, NONE = range(4)

@@ -29,7 +29,7 @@ from pytorch_lightning.plugins.io import TorchCheckpointIO
 import vaeflow
 from vaeflow.errors import VaeflowError, VaeflowWarning
 from vaeflow.files import expanded, whole
-from vaeflow.identity import Identity
+from vaeflow.records.identity import Identity
 
 TRUSTED = ("vaeflow", "torch.nn", "torch.optim")
 LIGHTNING_PACKAGES = tuple(
@@ -43,7 +43,7 @@ NO_CLASSES = (
 """Keys of a config whose values are files, folders and names, which look like modules at times."""
 KEY = "vaeflow"
 PREVIOUS = "previous.ckpt"
-PRETRAINED = Path(__file__).parents[1] / "pretrained"
+PRETRAINED = Path(__file__).parents[2] / "pretrained"
 """Checkpoints that come with the code."""
 
 

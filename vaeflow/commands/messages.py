@@ -32,11 +32,11 @@ import vaeflow.distributions
 import vaeflow.models
 import vaeflow.nets
 from vaeflow.callbacks import Pictures
-from vaeflow.configs import PATHS, config_names, expand_paths
+from vaeflow.commands.configs import PATHS, config_names, expand_paths
 from vaeflow.errors import Stopped, VaeflowError, VaeflowWarning
-from vaeflow.launch import forget_others
-from vaeflow.memory import keep_freed_memory
-from vaeflow.quiet import quiet
+from vaeflow.machine.launch import forget_others
+from vaeflow.machine.memory import keep_freed_memory
+from vaeflow.machine.quiet import quiet
 
 LIGHTNING = ("pytorch_lightning", "lightning_fabric")
 OURS = str(Path(vaeflow.__file__).parent) + os.sep

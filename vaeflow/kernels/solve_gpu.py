@@ -6,15 +6,17 @@ after the other, and its threads share every product out between them; programs 
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import torch
 import triton
 import triton.language as tl
 from torch import Tensor
 
-from vaeflow.bijections.elementwise import LOG_SCALE_BOUND
-from vaeflow.bijections.transformers import Transformer
-from vaeflow.nets.made import MADE
-from vaeflow.nets.mlp import name_of_activation
+from vaeflow.functional import LOG_SCALE_BOUND
+
+if TYPE_CHECKING:
+    from vaeflow.kernels.net import Net  # which needs numba
 
 BOUND = tl.constexpr(LOG_SCALE_BOUND)
 ENTRIES = tl.constexpr(6)  # of a layer in the table
@@ -22,7 +24,7 @@ PAIR = tl.constexpr(2)  # rows of a product
 PANEL = 128  # columns that 32 threads take at once
 
 
-def solve(made: MADE, transformer: Transformer, inverse: bool, v: Tensor, context: Tensor) -> tuple[Tensor, Tensor]:
+def solve(made: Net, transformer: object, inverse: bool, v: Tensor, context: Tensor) -> tuple[Tensor, Tensor]:
     """The image y of v ``(samples, D)``, and log |det ∂y/∂v| ``(samples,)``; see
     :func:`vaeflow.bijections.sequential.solve`.
 
@@ -53,7 +55,7 @@ def solve(made: MADE, transformer: Transformer, inverse: bool, v: Tensor, contex
             *tables, v, context, known, sums, y, log_det,
             len(v), len(context), context.shape[-1], made.features, begins[-1], len(table) - 1,
             OUTPUTS=made.outputs, REVERSE=made.reverse, CONDITIONAL=len(context) > 0,
-            ACTIVATION=name_of_activation(made.activation), TRANSFORMER=type(transformer).__name__, INVERSE=inverse,
+            ACTIVATION=made.activation_name, TRANSFORMER=type(transformer).__name__, INVERSE=inverse,
             SAMPLES=samples, COLUMNS=warps * PANEL, num_warps=warps,
         )  # fmt: skip
     return y, log_det

@@ -1,0 +1,1 @@
+"""What a command runs on: processes, memory, and warnings that say nothing."""

@@ -1,0 +1,1 @@
+"""What a run leaves on disk, and how it is found again: checkpoints, curves, what made it, which data it was of."""
