@@ -115,7 +115,7 @@ _NICE = "Dinh et al. 2014, 1410.8516, as others quote it"
 def _digits() -> dict[str, Row]:
     names = ["uniform", "gaussian", "gaussian_mixture", "deep_gmm", "vae_2d", "vae", "vae_planar", "vae_radial",
              "vae_iaf", "vae_sylvester", "iwae", "vdvae", "gated_pixelcnn", "made", "nice", "realnvp",
-             "realnvp_image", "maf", "spline"]  # fmt: skip
+             "realnvp_image", "glow", "maf", "spline"]  # fmt: skip
     return {name: Row(f"--config {name}") for name in names}
 
 

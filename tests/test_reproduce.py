@@ -130,10 +130,12 @@ def test_rows_are_trained_once_and_taken_up_again(run: Run, tmp_path: Path, monk
     monkeypatch.chdir(tmp_path)
     folder = tmp_path / "runs/paper/digits/uniform/seed_0/version_0"
     start = (folder / "run.json").read_text()
-    assert '"model": "Uniform"' in start
+    assert '"model": "UniformModel"' in start
     assert _finished(Path("runs"), "digits", "uniform", 0)
     assert _finished(tmp_path / "runs", "digits", "uniform", 0)  # the folder may be named otherwise
-    (folder / "run.json").write_text(start.replace("Uniform", "Another"))  # as if the config had held something else
+    (folder / "run.json").write_text(
+        start.replace("UniformModel", "Another")
+    )  # as if the config had held something else
     assert not _finished(Path("runs"), "digits", "uniform", 0)
     (folder / "run.json").write_text(
         start.replace('"--trainer.default_root_dir",', "").replace('"runs"', '"--other"', 1)

@@ -195,7 +195,7 @@ class Noise:
         key = 0
         for part in (self.seed, zlib.crc32(self.stage.encode()), self.epoch, zlib.crc32(name.encode())):
             key = _mix_word((key ^ int(part)) + _GOLDEN)
-        module = {"cpu": "noise", "cuda": "noise_gpu"}.get(device.type)
+        module = {"cpu": "random_bits", "cuda": "random_bits_gpu"}.get(device.type)
         if module is not None and self.samples is None and is_eager():
             bits = attempt(module, "random_bits", self.index, key, self.first_sample, num_samples, counters)
             if bits is not None:

@@ -18,7 +18,7 @@ from vaeflow.errors import VaeflowError
 from vaeflow.models.glow import glow_scales
 from vaeflow.models.realnvp import realnvp_scales
 from vaeflow.nets import ConvConditioner
-from vaeflow.nets.glow import GlowConditioner
+from vaeflow.nets.glow_conditioner import GlowConditioner
 from vaeflow.nets.initialisation import DataDependent
 
 D, C, BATCH = 5, 3, 6

@@ -14,7 +14,7 @@ from scipy.io import savemat
 
 from vaeflow.data import Arrays, FreyFaces
 from vaeflow.data import files as module
-from vaeflow.data.files import load_arrays
+from vaeflow.data.array_files import load_arrays
 from vaeflow.errors import VaeflowError
 
 

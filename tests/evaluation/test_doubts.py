@@ -16,7 +16,7 @@ from vaeflow.data.toys import TOYS
 from vaeflow.evaluation import evaluate
 from vaeflow.evaluation.data_doubts import doubts_about_data, lie_on_a_surface
 from vaeflow.evaluation.doubts import dominant_example, doubts_about_density, remarks_on
-from vaeflow.models import Gaussian, NeuralSplineFlow
+from vaeflow.models import GaussianModel, NeuralSplineFlow
 
 RNG = np.random.default_rng
 
@@ -124,7 +124,7 @@ def test_fine_steps_change_nothing(tmp_path: Path) -> None:
     nlls = []
     for values in (x, x.round(3)):
         np.save(tmp_path / "mine.npy", values)
-        data, model = Arrays(str(tmp_path / "mine.npy")), Gaussian(shape=(3,)).eval()
+        data, model = Arrays(str(tmp_path / "mine.npy")), GaussianModel(shape=(3,)).eval()
         model.initialise(data)
         nlls.append(-model.log_prob(data.examples("test", torch.arange(3000))[0]).mean().item())
     assert nlls[1] == pytest.approx(nlls[0], abs=1e-3)
@@ -171,7 +171,7 @@ def test_an_outlier_in_the_test_split_is_named(value: float, is_doubted: bool, t
     x = RNG(0).normal(size=(3000, 2))
     x[2700, 0] = value
     np.savez(tmp_path / "mine.npz", train=x[:2000], val=x[2000:2500], test=x[2500:])
-    data, model = Arrays(str(tmp_path / "mine.npz")), Gaussian(shape=(2,))
+    data, model = Arrays(str(tmp_path / "mine.npz")), GaussianModel(shape=(2,))
     assert list(doubts_about_data(data)) == []
     model.initialise(data)
     results = evaluate(model, data)
@@ -250,7 +250,7 @@ def test_an_nll_that_falls_without_bound_is_doubted(tmp_path: Path) -> None:
     np.save(tmp_path / "circle.npy", torch.stack([t.cos(), t.sin()], 1).double().numpy())
     data = Arrays(str(tmp_path / "circle.npy"))
     data.evaluate_on("test")
-    smooth = Gaussian(shape=(2,)).eval()
+    smooth = GaussianModel(shape=(2,)).eval()
     smooth.initialise(data)
     assert list(doubts_about_density(smooth, data)) == []
     sharp = NeuralSplineFlow(shape=(2,), hidden=[8]).eval()
@@ -264,7 +264,7 @@ def test_a_doubtful_number_has_no_rank(run: Run, tmp_path: Path) -> None:
     x = RNG(0).normal(size=(400, 2))
     x[:100, 0] = 0.5
     np.save(tmp_path / "atom.npy", x)
-    for model in ("Gaussian", "GaussianMixture"):
+    for model in ("GaussianModel", "GaussianMixtureModel"):
         code, output = run("train", "--model", model, "--data", "Arrays", "--data.path", "atom.npy",
                            "--trainer.max_epochs", 1, "--pictures.every", 0, "--experiment", model)  # fmt: skip
         assert code == 0, output

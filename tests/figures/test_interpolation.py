@@ -30,7 +30,7 @@ FAMILIES: dict[str, Any] = {
     "ImageRealNVP": functools.partial(models.ImageRealNVP, channels=8, couplings=1, residual_blocks=1),
     "MAF": functools.partial(models.MAF, steps=2, hidden=[32]),
     "IAF": functools.partial(models.IAF, steps=2, hidden=[32]),
-    "Gaussian": models.Gaussian,
+    "Gaussian": models.GaussianModel,
 }
 
 

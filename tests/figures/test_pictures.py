@@ -32,7 +32,7 @@ from vaeflow.data.examples import own_examples
 from vaeflow.distributions import FlowDensity, Gaussian, GaussianDensity, StandardLogistic, StandardNormal, Uniform
 from vaeflow.errors import VaeflowError
 from vaeflow.evaluation.compare import Run
-from vaeflow.figures import attributes, comparison, density, interpolation, layers, manifold, posteriors, samples
+from vaeflow.figures import attributes, comparison, density_plot, interpolation, layers, manifold, posteriors, samples
 from vaeflow.figures.images import check_drawable, grid, limits_of, mosaic, rows_in_turn, tiles
 from vaeflow.figures.plane import Plane
 from vaeflow.figures.streaming import streamed
@@ -231,11 +231,11 @@ def test_inverse_cumulative_distributions() -> None:
     torch.testing.assert_close(torch.sigmoid(logistic), u)
     torch.testing.assert_close(Uniform(2, low=-2.0, high=2.0).icdf(u), 4 * u - 2)
     torch.testing.assert_close(FlowDensity(2, 0, Planar).icdf(u), normal)
-    torch.testing.assert_close(models.Gaussian(shape=(2,)).icdf(u), normal)
+    torch.testing.assert_close(models.GaussianModel(shape=(2,)).icdf(u), normal)
     vae = models.VAE(shape=(1, 4, 4), levels=17, latent_features=2).double()
     torch.testing.assert_close(vae.icdf(u), normal)
     with pytest.raises(VaeflowError, match="has no latent space"):
-        models.GaussianMixture(shape=(2,)).icdf(u)
+        models.GaussianMixtureModel(shape=(2,)).icdf(u)
 
 
 def test_the_codes_of_a_learned_prior_are_its_own() -> None:
@@ -262,7 +262,7 @@ def test_the_manifold_is_laid_out_as_the_plane_is() -> None:
     with pytest.raises(VaeflowError, match="VAE has a latent space of 16 dimensions, expected one of two"):
         manifold.check_plane(models.VAE(shape=(1, 4, 4), levels=17))
     with pytest.raises(VaeflowError, match="GaussianMixture has no latent space, expected one of two"):
-        manifold.check_plane(models.GaussianMixture(shape=(2,)))
+        manifold.check_plane(models.GaussianMixtureModel(shape=(2,)))
 
 
 # ---------------------------------------------------------------------------------------------------------- layers
@@ -275,7 +275,7 @@ def test_the_manifold_is_laid_out_as_the_plane_is() -> None:
         (models.RealNVP(shape=(1, 4, 4), levels=17, couplings=3, hidden=[16]), 7),
         (models.MAF(shape=(1, 4, 4), levels=17, steps=2, hidden=[16]), 5),
         (models.ImageRealNVP(shape=(1, 4, 4), levels=17, channels=8), 2),
-        (models.Gaussian(shape=(1, 4, 4), levels=17), 2),
+        (models.GaussianModel(shape=(1, 4, 4), levels=17), 2),
     ],
 )
 def test_layers_lead_from_the_code_to_what_is_decoded(model: Any, count: int) -> None:
@@ -332,7 +332,7 @@ def test_the_picture_of_layers_goes_from_data_to_noise_above_and_back_below() ->
 
 def test_the_picture_of_a_density_is_the_right_way_round() -> None:
     """Of a Gaussian at (1, −2) and narrow in x₂."""
-    model = models.Gaussian(shape=(2,))
+    model = models.GaussianModel(shape=(2,))
     model.preprocess.set(torch.zeros(2), torch.ones(2))
     with torch.no_grad():
         model.density.mu.copy_(torch.tensor([1.0, -2.0]))
@@ -340,7 +340,7 @@ def test_the_picture_of_a_density_is_the_right_way_round() -> None:
     data = SimpleNamespace(
         window=lambda: ((-4.0, 4.0), (-4.0, 4.0)), log_density=lambda plane: -plane[:, 1].abs(), label="a", splits={}
     )
-    theirs, ours = (axes.images[0] for axes in density.draw(model, data, 81).axes[:2])
+    theirs, ours = (axes.images[0] for axes in density_plot.draw(model, data, 81).axes[:2])
     assert np.unravel_index(ours.get_array().argmax(), (81, 81)) == (20, 50)  # rows are x₂, from below
     assert ours.origin == "lower"
     assert (theirs.get_array().argmax(0) == 40).all()
@@ -528,7 +528,7 @@ def test_names_are_drawn_literally(name: str) -> None:
         "attributes": attributes.draw(image, image[:, None], torch.zeros(1), name, None),
         "posteriors": posteriors.draw([found], name, [name, name]),
         "comparison": comparison.draw([[Run(name, results)]]),
-        "density": density.draw(model, data, 5, name),
+        "density": density_plot.draw(model, data, 5, name),
     }
     times = {"side by side": 2, "manifold": 4, "posteriors": 4, "comparison": 2, "density": 2}
     for picture, figure in pictures.items():

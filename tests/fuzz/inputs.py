@@ -122,7 +122,7 @@ def arrays(draw: Any) -> Case:
     levels = draw(st.sampled_from([*[None] * 10, "2", "16", "256", "256", "1", "0", "-1"]))
     options = [] if levels is None else ["--data.levels", levels]
     model = draw(
-        st.sampled_from([["--model", "VAE"], ["--model", "RealNVP"], ["--model", "Gaussian"], ["--model", "MADE"]])
+        st.sampled_from([["--model", "VAE"], ["--model", "RealNVP"], ["--model", "GaussianModel"], ["--model", "MADE"]])
     )
     if kind == "png":
         from PIL import Image

@@ -65,7 +65,7 @@ def arrays(draw: Any) -> Case:
         np.savez(buffer, **{name: array.astype(dtype) for name, array in named.items()})
     else:
         np.save(buffer, named["x"].astype(dtype))
-    model = draw(st.sampled_from([("--model", "Gaussian"), MADE]))
+    model = draw(st.sampled_from([("--model", "GaussianModel"), MADE]))
     arguments = ("--data", "Arrays", "--data.path", f"x.{suffix}", *model, *QUICK, *ONE_EPOCH)
     recipe = f"{rows} rows of {columns} ({dtype}, scale {scale:g}), {kind}: {detail}"
     facts = {"is_sound": kind in SOUND, "kind": kind}

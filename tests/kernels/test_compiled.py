@@ -17,14 +17,14 @@ from numba.core.errors import NumbaError
 from torch import Tensor
 
 import vaeflow.bijections as B
-from vaeflow import compiled
+from vaeflow import kernels
 from vaeflow.kernels import cpu, threads
 
 
 @pytest.fixture
 def usable(monkeypatch: pytest.MonkeyPatch) -> None:
     """Machine code has not failed yet."""
-    monkeypatch.setattr(compiled, "_unusable", set())
+    monkeypatch.setattr(kernels, "_unusable", set())
 
 
 @pytest.mark.parametrize("missing", [True, False])
@@ -38,7 +38,7 @@ def test_without_numba_one_warning_says_so(missing: bool, usable: None, monkeypa
         raise NumbaError("no LLVM today\nand more lines")
 
     if missing:
-        for name in ("solve", "parallel"):
+        for name in ("sequential_solve", "masked_pass"):
             monkeypatch.setitem(sys.modules, f"vaeflow.kernels.{name}", None)
     else:
         monkeypatch.setattr(threads, "_member", broken)

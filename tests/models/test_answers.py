@@ -15,7 +15,7 @@ from vaeflow.estimate import Combining, LogWeights
 from vaeflow.evaluation import evaluate
 from vaeflow.evaluation.results import table
 from vaeflow.latents import has_codes
-from vaeflow.models import MAF, VAE, GaussianMixture, LikelihoodModel
+from vaeflow.models import MAF, VAE, GaussianMixtureModel, LikelihoodModel
 from vaeflow.noise import Noise
 
 
@@ -108,6 +108,6 @@ def test_what_has_no_layers_or_posterior_says_so() -> None:
                 getattr(model, name)
     with pytest.raises(VaeflowError, match="VAE has no layers that lead from noise to data"):
         VAE(shape=(2,)).trajectory(torch.zeros(1, 16))
-    assert not has_codes(GaussianMixture(shape=(2,)))
+    assert not has_codes(GaussianMixtureModel(shape=(2,)))
     with pytest.raises(AttributeError, match="no attribute 'nonsense'"):
         coins(Coins)[0].nonsense  # noqa: B018

@@ -54,9 +54,9 @@ MODELS: dict[str, functools.partial] = {
         models.NeuralSplineFlow, steps=2, hidden=[16], variant="autoregressive"
     ),
     "Flow": functools.partial(models.Flow, flow=functools.partial(Planar, steps=3)),
-    "Uniform": functools.partial(models.Uniform),
-    "Gaussian": functools.partial(models.Gaussian),
-    "GaussianMixture": functools.partial(models.GaussianMixture, components=3),
+    "Uniform": functools.partial(models.UniformModel),
+    "Gaussian": functools.partial(models.GaussianModel),
+    "GaussianMixture": functools.partial(models.GaussianMixtureModel, components=3),
     "DeepGMM": functools.partial(models.DeepGMM, components=(2, 2)),
 }
 TAKE_A_CLASS = sorted(set(MODELS) - {"Uniform", "Gaussian", "GaussianMixture", "DeepGMM"})
@@ -231,7 +231,7 @@ def test_baselines_take_no_class(name: str) -> None:
 
 @pytest.mark.parametrize("levels", [2, 17, 256])
 def test_uniform_is_log_2_of_the_levels(levels: int) -> None:
-    model = models.Uniform(shape=(3, 5), levels=levels)
+    model = models.UniformModel(shape=(3, 5), levels=levels)
     x = torch.randint(0, levels, (4, 3, 5)).float()
     nll = -model.log_weights(x, Noise(index=torch.arange(4)), 2)
     torch.testing.assert_close(nll / (15 * math.log(2)), torch.full((2, 4), math.log2(levels)))
@@ -278,7 +278,7 @@ def test_logit_nats_and_bits_per_dimension() -> None:
 def test_evaluation_reports_nats_before_and_after_preprocessing() -> None:
     toy = Toy("moons", num_train=500, num_val=100, num_test=300)
     toy.setup("fit")
-    model = models.Gaussian(shape=(2,))
+    model = models.GaussianModel(shape=(2,))
     model.initialise(toy)
     results = evaluate(model, toy)
     mean, scale = toy.statistics()
@@ -292,7 +292,7 @@ def test_evaluation_reports_nats_before_and_after_preprocessing() -> None:
 
 def test_the_error_of_what_is_preprocessed_is_its_own() -> None:
     data = Digits()
-    model = models.Gaussian(shape=data.shape, levels=data.levels, preprocess=Logit)
+    model = models.GaussianModel(shape=data.shape, levels=data.levels, preprocess=Logit)
     model.initialise(data)
     results = evaluate(model, data)
     x, _ = data.examples("test", torch.arange(300))
@@ -305,7 +305,7 @@ def test_the_error_of_what_is_preprocessed_is_its_own() -> None:
 
 def test_the_training_split_is_evaluated_with_noise_that_training_has_not_seen() -> None:
     data = Digits()
-    model = models.Gaussian(shape=data.shape, levels=data.levels, noise_once=True)
+    model = models.GaussianModel(shape=data.shape, levels=data.levels, noise_once=True)
     model.initialise(data)
     index = torch.arange(data.count("train"))
     x, _ = data.examples("train", index)
@@ -315,7 +315,7 @@ def test_the_training_split_is_evaluated_with_noise_that_training_has_not_seen()
 
 def test_the_number_of_noise_samples_is_a_setting_and_reported() -> None:
     data = Digits()
-    model = models.Gaussian(shape=data.shape, levels=data.levels)
+    model = models.GaussianModel(shape=data.shape, levels=data.levels)
     model.initialise(data)
     one, many = evaluate(model, data), evaluate(model, data, num_samples=20)
     assert (one["num_samples"], many["num_samples"], one["kind"]) == (1, 20, "dequantised")
@@ -394,7 +394,7 @@ def test_data_outside_their_levels_are_refused() -> None:
         (lambda: models.ImageRealNVP(shape=(1, 7, 7), levels=17), r"images of 7 × 7 pixels cannot be halved 1 times"),
         (lambda: models.ImageRealNVP(shape=(1, 2, 2), levels=17, scales=3), "cannot be halved 2 times"),
         (lambda: models.ImageRealNVP(shape=(1, 1, 1), levels=17, scales=1), "leaves nothing to transform"),
-        (lambda: models.Uniform(shape=(3,)), "Uniform is for integer data"),
+        (lambda: models.UniformModel(shape=(3,)), "Uniform is for integer data"),
         (lambda: models.NICE(shape=(3,), preprocess=UnitInterval), "UnitInterval is for integer data"),
         (lambda: models.MAF(shape=(3,), preprocess=Logit), "Logit is for integer data"),
         (lambda: models.MAF(shape=(3,), steps=0), "steps is 0"),
@@ -512,7 +512,7 @@ def test_mixtures_start_with_components_of_their_own() -> None:
 
 
 def test_densities_far_from_zero_keep_their_digits() -> None:
-    model = models.Gaussian(shape=(1,))
+    model = models.GaussianModel(shape=(1,))
     x = 1.7e9 + torch.randn(500, 1, dtype=torch.float64)
     model.initialise(Stub(x=x))
     torch.testing.assert_close(model.decode(model.encode(x)), x, rtol=0, atol=1e-5)

@@ -14,7 +14,7 @@ from vaeflow import models
 from vaeflow.bijections import GaussianPart, InvertibleLinear
 from vaeflow.data import Digits
 from vaeflow.errors import VaeflowError
-from vaeflow.nets.glow import EdgeConv2d, NormalisedConv2d
+from vaeflow.nets.glow_conditioner import EdgeConv2d, NormalisedConv2d
 from vaeflow.nets.initialisation import initialising
 from vaeflow.noise import Noise
 

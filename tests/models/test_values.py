@@ -32,13 +32,13 @@ OF_INTEGERS: dict[str, Callable[[], Any]] = {
     "VAE, IWAE": lambda: models.VAE(**IMAGE, latent_features=2, objective=functools.partial(IWAE, k=2)),
     "MAF": lambda: redraw(models.MAF(**IMAGE, hidden=[8]), 0.3),
     "Flow": lambda: models.Flow(**IMAGE, flow=COUPLINGS),
-    "GaussianMixture": lambda: redraw(models.GaussianMixture(**IMAGE), 0.3),
-    "Uniform": lambda: models.Uniform(**IMAGE),
+    "GaussianMixture": lambda: redraw(models.GaussianMixtureModel(**IMAGE), 0.3),
+    "Uniform": lambda: models.UniformModel(**IMAGE),
 }
 OF_REALS: dict[str, Callable[[], Any]] = {
     "VAE": lambda: models.VAE(**PLANE, latent_features=2),
     "NeuralSplineFlow": lambda: models.NeuralSplineFlow(**PLANE, hidden=[8]),
-    "Gaussian": lambda: models.Gaussian(**PLANE),
+    "Gaussian": lambda: models.GaussianModel(**PLANE),
     "ReverseKL": lambda: models.ReverseKL(),
 }
 
@@ -137,8 +137,8 @@ UNSET: dict[str, Callable[[], Any]] = {
     "MAF": lambda: models.MAF(shape=(3,)),
     "VAE": lambda: models.VAE(shape=(3,)),
     "NICE": lambda: models.NICE(shape=(4,)),
-    "Gaussian": lambda: models.Gaussian(shape=(3,)),
-    "Gaussian of integers": lambda: models.Gaussian(shape=(3,), levels=4),
+    "Gaussian": lambda: models.GaussianModel(shape=(3,)),
+    "Gaussian of integers": lambda: models.GaussianModel(shape=(3,), levels=4),
     "standardised integers": lambda: models.RealNVP(shape=(4,), levels=4, preprocess=Standardise),
     "MAF of integers, with batch normalisation": lambda: models.MAF(shape=(3,), levels=4, preprocess=UnitInterval),
 }
@@ -306,7 +306,7 @@ def test_numbers_that_are_asked_for() -> None:
     assert len(model.sample(0, Noise())) == 0
     digits = models.VAE(shape=(1, 8, 8), levels=17)
     assert evaluate(digits, Digits(), num_samples=np.int64(2), limit=3)["num_samples"] == 2  # type: ignore[arg-type]
-    assert models.Gaussian(shape=(2,)).icdf(torch.full((1, 2), 0.5).half()).dtype == torch.float32
+    assert models.GaussianModel(shape=(2,)).icdf(torch.full((1, 2), 0.5).half()).dtype == torch.float32
     draw = model.sample(3, Noise(), temperature=0.5)
     assert torch.equal(model.sample(torch.tensor(3), Noise(), temperature=torch.tensor(0.5)), draw)
     assert torch.equal(model.sample(np.int64(3), Noise(seed=np.int32(0)), temperature=np.float32(0.5)), draw)
@@ -321,7 +321,7 @@ def test_numbers_that_are_asked_for() -> None:
 
 @pytest.mark.parametrize("value", [0.0, 1.0, 1.5, -0.5, torch.nan])
 def test_points_of_the_unit_cube_are_inside(value: float) -> None:
-    for model in (models.VAE(**IMAGE, latent_features=2), models.Gaussian(shape=(2,)), models.ReverseKL()):
+    for model in (models.VAE(**IMAGE, latent_features=2), models.GaussianModel(shape=(2,)), models.ReverseKL()):
         u = torch.full((3, 2), 0.5)
         assert torch.isfinite(model.icdf(u)).all()
         u[1, 0] = value

@@ -7,7 +7,7 @@ import torch
 
 from tests.conftest import redraw
 from vaeflow.errors import VaeflowError
-from vaeflow.nets import MADE, GatedConvDecoder, GatedConvEncoder, MLPDecoder, MLPEncoder
+from vaeflow.nets import GatedConvDecoder, GatedConvEncoder, MaskedMLP, MLPDecoder, MLPEncoder
 
 
 @pytest.mark.parametrize("features", [1, 2, 5])
@@ -17,7 +17,7 @@ from vaeflow.nets import MADE, GatedConvDecoder, GatedConvEncoder, MLPDecoder, M
 def test_made_outputs_depend_on_earlier_features_and_on_the_context(
     features: int, hidden: list[int], reverse: bool, context_features: int
 ) -> None:
-    made = redraw(MADE(features, 2, hidden, context_features, "tanh", reverse).double(), 1.0)
+    made = redraw(MaskedMLP(features, 2, hidden, context_features, "tanh", reverse).double(), 1.0)
     x, context = torch.randn(features).double(), torch.randn(context_features).double()
     arguments = (x, context) if context_features else (x,)
 

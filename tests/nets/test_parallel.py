@@ -13,7 +13,7 @@ import vaeflow.bijections as B
 from vaeflow.bijections.transformers import Transformer
 from vaeflow.nets import parallel as module
 from vaeflow.nets.conditioner import Conditioned
-from vaeflow.nets.made import MADE
+from vaeflow.nets.masked_mlp import MaskedMLP
 from vaeflow.nets.parallel import _by_layers, is_able, parallel
 
 C = 3
@@ -52,19 +52,19 @@ def always(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "LEAST_WEIGHTS", 0)
 
 
-def make(name: str, which: str, dtype: torch.dtype, conditional: bool = False, gain: float = 1.0) -> MADE:
+def make(name: str, which: str, dtype: torch.dtype, conditional: bool = False, gain: float = 1.0) -> MaskedMLP:
     """With NaN wherever an entry is masked."""
     torch.manual_seed(0)
     transformer, _ = TRANSFORMERS[which]
     outputs = 3 if transformer is None else transformer.num_parameters
-    made = MADE(outputs=outputs, context_features=C if conditional else 0, **ARCHITECTURES[name]).to(dtype)
+    made = MaskedMLP(outputs=outputs, context_features=C if conditional else 0, **ARCHITECTURES[name]).to(dtype)
     with torch.no_grad():
         for stage in made.stages:
             stage.weight.copy_(torch.where(stage.mask, gain * stage.weight, torch.nan))
     return made
 
 
-def sources_of(made: MADE, lead: tuple[int, ...], rows: tuple[int, ...] | None) -> list[Any]:
+def sources_of(made: MaskedMLP, lead: tuple[int, ...], rows: tuple[int, ...] | None) -> list[Any]:
     dtype = made.out.weight.dtype
     x = torch.randn(*lead, made.features, dtype=dtype, requires_grad=True)
     width = made.layers[0].out_features
@@ -72,7 +72,9 @@ def sources_of(made: MADE, lead: tuple[int, ...], rows: tuple[int, ...] | None) 
     return [x, conditioned, *(p for stage in made.stages for p in (stage.weight, stage.bias))]
 
 
-def apply(made: MADE, which: str, x: Tensor, conditioned: Tensor | None, *parameters: Tensor) -> tuple[Tensor, Tensor]:
+def apply(
+    made: MaskedMLP, which: str, x: Tensor, conditioned: Tensor | None, *parameters: Tensor
+) -> tuple[Tensor, Tensor]:
     assert is_able(made, x)
     return parallel(made, *TRANSFORMERS[which], x, Conditioned(conditioned))
 

@@ -13,7 +13,7 @@ from vaeflow.bijections.sequential import solve
 from vaeflow.bijections.transformers import IN_MACHINE_CODE, Affine, Gated, Transformer
 from vaeflow.errors import check_positive, check_shape
 from vaeflow.nets.conditioner import Context
-from vaeflow.nets.made import MADE
+from vaeflow.nets.masked_mlp import MaskedMLP
 from vaeflow.nets.parallel import is_able, parallel
 
 
@@ -46,7 +46,7 @@ class AutoregressiveStep(Bijection):
     ) -> None:
         super().__init__()
         self.transformer = transformer()
-        self.made = MADE(
+        self.made = MaskedMLP(
             features,
             self.transformer.num_parameters,
             hidden,

@@ -13,7 +13,7 @@ from vaeflow.bijections.base import Bijection, Composition
 from vaeflow.errors import VaeflowError, check_shape
 from vaeflow.functional import bounded
 from vaeflow.nets.conditioner import Context
-from vaeflow.nets.glow import ZeroConv2d
+from vaeflow.nets.glow_conditioner import ZeroConv2d
 
 
 class GaussianPart(nn.Module):

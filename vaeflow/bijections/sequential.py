@@ -19,7 +19,7 @@ from vaeflow.bijections.transformers import IN_MACHINE_CODE, Transformer
 from vaeflow.kernels import attempt
 from vaeflow.kernels.context import context_rows
 from vaeflow.nets.conditioner import Conditioned, Context
-from vaeflow.nets.made import MADE
+from vaeflow.nets.masked_mlp import MaskedMLP
 from vaeflow.nets.parallel import has_machine_code
 from vaeflow.tracing import is_batched, is_eager
 
@@ -28,7 +28,7 @@ Transform = Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]
 
 
 def solve(
-    made: MADE, transformer: Transformer, inverse: bool, value: Tensor, context: Context
+    made: MaskedMLP, transformer: Transformer, inverse: bool, value: Tensor, context: Context
 ) -> tuple[Tensor, Tensor]:
     """The image y of v under y_i = τ(v_i; θ_i(y_<i, context)), and log |det ∂y/∂v|.
 
@@ -38,7 +38,7 @@ def solve(
     Args:
         transformer: τ, or with ``inverse`` its inverse.
         value: v ``(..., batch, D)``.
-        context: of the batch, or what :meth:`MADE.condition` made of it.
+        context: of the batch, or what :meth:`MaskedMLP.condition` made of it.
     """
     transform = transformer.inverse if inverse else transformer.forward
     context = made.condition(context)
@@ -51,7 +51,7 @@ def solve(
     with torch.no_grad():
         solved = None
         if type(transformer) in IN_MACHINE_CODE and has_machine_code(made, value):
-            module = "solve" if value.device.type == "cpu" else "solve_gpu"
+            module = "sequential_solve" if value.device.type == "cpu" else "sequential_solve_gpu"
             v = value.detach().reshape(-1, made.features).contiguous()
             solved = attempt(module, "solve", made, transformer, inverse, v, context_rows(conditioned, value))
         if solved is None:
@@ -67,7 +67,7 @@ def solve(
     return y, transform(value, made(y, context))[1].sum(-1)
 
 
-def _solve_in_passes(transform: Transform, made: MADE, value: Tensor, context: Context) -> tuple[Tensor, Tensor]:
+def _solve_in_passes(transform: Transform, made: MaskedMLP, value: Tensor, context: Context) -> tuple[Tensor, Tensor]:
     """The definition: a pass for each feature, in operations that every transform of functions knows."""
     y, log_det = torch.zeros_like(value), value.new_zeros(value.shape[:-1])
     for i in made.order:
@@ -78,7 +78,7 @@ def _solve_in_passes(transform: Transform, made: MADE, value: Tensor, context: C
 
 
 def _solve_in_steps_of(
-    transform: Transform, made: MADE, value: Tensor, conditioned: Tensor | None
+    transform: Transform, made: MaskedMLP, value: Tensor, conditioned: Tensor | None
 ) -> tuple[Tensor, Tensor]:
     flat = value.flatten(0, -2)
     if conditioned is not None:
@@ -88,7 +88,7 @@ def _solve_in_steps_of(
 
 
 def solve_in_steps(
-    made: MADE, step: Callable[[int, Tensor], tuple[Tensor, Tensor]], like: Tensor, conditioned: Tensor | None
+    made: MaskedMLP, step: Callable[[int, Tensor], tuple[Tensor, Tensor]], like: Tensor, conditioned: Tensor | None
 ) -> tuple[Tensor, Tensor]:
     """The image y of a map whose y_i is made of θ_i(y_<i), and log |det ∂y/∂v|, one feature after the other.
 
@@ -136,7 +136,7 @@ class _Implicit(torch.autograd.Function):
     theirs are uᵀ ∂F/∂·, with y held fixed."""
 
     @staticmethod
-    def forward(ctx: Any, y: Tensor, made: MADE, transform: Transform, *sources: Tensor | None) -> Tensor:
+    def forward(ctx: Any, y: Tensor, made: MaskedMLP, transform: Transform, *sources: Tensor | None) -> Tensor:
         y = y.view_as(y)
         ctx.made, ctx.transform = made, transform
         ctx.save_for_backward(y, *sources)
@@ -173,7 +173,7 @@ class _Implicit(torch.autograd.Function):
 class _Cotangents(nn.Module):
     """:func:`_cotangents` as a module, so that it can be called with other parameters than those the net has now."""
 
-    def __init__(self, made: MADE) -> None:
+    def __init__(self, made: MaskedMLP) -> None:
         super().__init__()
         self.made = made
 
@@ -183,7 +183,7 @@ class _Cotangents(nn.Module):
 
 @torch.no_grad()
 def _cotangents(
-    made: MADE, transform: Transform, y: Tensor, value: Tensor, conditioned: Tensor | None, g: Tensor
+    made: MaskedMLP, transform: Transform, y: Tensor, value: Tensor, conditioned: Tensor | None, g: Tensor
 ) -> Tensor:
     """The u with u_i = g_i + Σ_j u_j ∂F_j/∂y_i, where j runs over the features after i, from the last to the first.
 

@@ -18,7 +18,7 @@ from tqdm import tqdm
 
 from vaeflow.callbacks.run import tensorboards
 from vaeflow.errors import VaeflowError, check_positive
-from vaeflow.figures import density, manifold
+from vaeflow.figures import density_plot, manifold
 from vaeflow.figures.images import grid, limits_of, rows_in_turn
 from vaeflow.figures.interpolation import interpolate
 from vaeflow.figures.samples import reconstruct
@@ -106,7 +106,7 @@ def pictures_of(model: Any, data: Any, count: int = 64) -> dict[str, Callable[[]
     if has_codes(model) and model.code_features == 2 and model.dimension > 2:
         makers["latents"] = lambda model, data, count: pixels(_latents(model, data))
     if model.shape == (2,) and model.levels is None and not model.context_features:
-        makers["density"] = lambda model, data, count: pixels(density.draw(model, data))
+        makers["density"] = lambda model, data, count: pixels(density_plot.draw(model, data))
     return {tag: torch.no_grad()(functools.partial(make, model, data, count)) for tag, make in makers.items()}
 
 

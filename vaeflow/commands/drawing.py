@@ -20,7 +20,7 @@ from vaeflow.commands.arguments import (
     space_of,
 )
 from vaeflow.errors import VaeflowError
-from vaeflow.figures import density, layers, push_forward, samples
+from vaeflow.figures import density_plot, layers, push_forward, samples
 from vaeflow.figures.images import check_drawable, is_drawable
 from vaeflow.figures.plane import plane_of
 from vaeflow.figures.streaming import encoded, streamed
@@ -120,7 +120,7 @@ def draw_density() -> None:
     model, data, title, out, _ = opened(parser, args, "density.png")
     if model.shape != (2,) or model.levels is not None or model.context_features:
         raise VaeflowError("a density is drawn of points of the plane, without labels; these data are others.")
-    save_figure(out, density.draw(model, data, args.points, title))
+    save_figure(out, density_plot.draw(model, data, args.points, title))
     say(picture=out)
 
 

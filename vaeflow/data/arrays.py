@@ -9,8 +9,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from vaeflow.data.array_files import load_arrays
 from vaeflow.data.base import DataModule, Split, shuffled_split
-from vaeflow.data.files import load_arrays
 from vaeflow.data.splits import SPLIT_NAMES, complete_splits, describe_cut, missing_splits, number_labels, split_called
 from vaeflow.data.tables import TABLE_ENDINGS, read_table
 from vaeflow.errors import VaeflowError, VaeflowWarning, check_values

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from vaeflow.data.files import load_arrays
+from vaeflow.data.array_files import load_arrays
 from vaeflow.data.pictures import Background, read_picture, scale_picture
 from vaeflow.errors import VaeflowError, check_values
 

@@ -16,7 +16,7 @@ from vaeflow.errors import check_positive, check_shape
 from vaeflow.functional import bounded, unbounded
 from vaeflow.nets.conditioner import Conditioned, Context
 from vaeflow.nets.initialisation import DataDependent
-from vaeflow.nets.made import MADE
+from vaeflow.nets.masked_mlp import MaskedMLP
 from vaeflow.noise import Noise
 
 
@@ -59,7 +59,7 @@ class AutoregressiveMixture(DataDependent, Distribution):
         super().__init__((features,), context_features)
         check_positive(components=components)
         self.components = components
-        self.made = MADE(
+        self.made = MaskedMLP(
             features, 3 * components, hidden, context_features, activation, reverse, degrees, residual_blocks
         )
         with torch.no_grad():  # components that start alike stay alike

@@ -23,7 +23,7 @@ MAPS = {"Additive": cpu.ADDITIVE, "Affine": cpu.AFFINE, "Gated": cpu.GATED, "Non
 
 
 class Net(Protocol):
-    """What machine code reads of a net; :class:`~vaeflow.nets.made.MADE` is one."""
+    """What machine code reads of a net; :class:`~vaeflow.nets.masked_mlp.MaskedMLP` is one."""
 
     features: int
     """D, how many features it reads."""

@@ -1,7 +1,7 @@
 """Models: one file for each system."""
 
 from vaeflow.models.base import LikelihoodModel
-from vaeflow.models.baselines import DeepGMM, Gaussian, GaussianMixture, Uniform
+from vaeflow.models.baselines import DeepGMM, GaussianMixtureModel, GaussianModel, UniformModel
 from vaeflow.models.density import DensityModel, Flow
 from vaeflow.models.gated_pixelcnn import GatedPixelCNN
 from vaeflow.models.glow import Glow
@@ -27,8 +27,8 @@ __all__ = [
     "DensityModel",
     "Flow",
     "GatedPixelCNN",
-    "Gaussian",
-    "GaussianMixture",
+    "GaussianMixtureModel",
+    "GaussianModel",
     "Glow",
     "ImageRealNVP",
     "LatentVariableModel",
@@ -36,5 +36,5 @@ __all__ = [
     "NeuralSplineFlow",
     "RealNVP",
     "ReverseKL",
-    "Uniform",
+    "UniformModel",
 ]

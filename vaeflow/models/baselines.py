@@ -11,7 +11,7 @@ from vaeflow.errors import VaeflowError
 from vaeflow.models.density import DensityModel
 
 
-class Uniform(DensityModel):
+class UniformModel(DensityModel):
     """All L values of every dimension are as likely: nll = D log L, bpd = log₂ L. Nothing is trained."""
 
     default_preprocess = UnitInterval
@@ -23,7 +23,7 @@ class Uniform(DensityModel):
         self.density = distributions.Uniform(self.density_features, self.context_features)
 
 
-class Gaussian(DensityModel):
+class GaussianModel(DensityModel):
     """One Gaussian with the training data's mean and covariance, in closed form. Nothing is trained by gradient.
 
     Args:
@@ -35,7 +35,7 @@ class Gaussian(DensityModel):
         self.density = distributions.GaussianDensity(self.density_features, self.context_features, covariance)
 
 
-class GaussianMixture(DensityModel):
+class GaussianMixtureModel(DensityModel):
     """A mixture of Gaussians of diagonal covariance, trained by gradient.
 
     Args:

@@ -25,7 +25,7 @@ from vaeflow.bijections.multiscale import refuse_halving
 from vaeflow.distributions import ImageFlowDensity
 from vaeflow.errors import check_positive
 from vaeflow.models.density import DensityModel
-from vaeflow.nets.glow import GlowConditioner
+from vaeflow.nets.glow_conditioner import GlowConditioner
 
 
 class Glow(DensityModel):

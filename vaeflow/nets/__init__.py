@@ -3,11 +3,10 @@
 from vaeflow.nets.base import Decoder, Encoder
 from vaeflow.nets.conditioner import Conditioner, ConvConditioner, MLPConditioner
 from vaeflow.nets.gated_conv import GatedConvDecoder, GatedConvEncoder
-from vaeflow.nets.made import MADE
+from vaeflow.nets.masked_mlp import MaskedMLP
 from vaeflow.nets.mlp import MLP, MLPDecoder, MLPEncoder
 
 __all__ = [
-    "MADE",
     "MLP",
     "Conditioner",
     "ConvConditioner",
@@ -18,4 +17,5 @@ __all__ = [
     "MLPConditioner",
     "MLPDecoder",
     "MLPEncoder",
+    "MaskedMLP",
 ]

@@ -15,7 +15,7 @@ CHANNELS = (32, 32, 64, 64, 64)
 STRIDES = (1, 2, 1, 2, 1)
 
 
-class Gated(nn.Module):
+class GatedLayer(nn.Module):
     """h(x) · sigmoid(g(x)) for two copies of a layer, computed as one layer with twice the outputs.
 
     Args:
@@ -51,9 +51,9 @@ class GatedConvEncoder(Encoder):
         channels += context_features
         layers: list[nn.Module] = []
         for out, stride in zip(CHANNELS, STRIDES, strict=True):
-            layers.append(Gated(nn.Conv2d(channels, 2 * out, 5, stride, padding=2)))
+            layers.append(GatedLayer(nn.Conv2d(channels, 2 * out, 5, stride, padding=2)))
             channels = out
-        layers.append(Gated(nn.Conv2d(channels, 2 * features, sizes[-1])))
+        layers.append(GatedLayer(nn.Conv2d(channels, 2 * features, sizes[-1])))
         self.net = nn.Sequential(*layers)
         self.features = features
         self.to(memory_format=torch.channels_last)  # 1.1 to 1.4 times faster on a CPU
@@ -84,13 +84,13 @@ class GatedConvDecoder(Decoder):
         (*_, quarter), self.shape = sizes, tuple(shape)
         channels = CHANNELS[-1]
         layers: list[nn.Module] = [
-            Gated(nn.ConvTranspose2d(features, 2 * channels, quarter)),
-            Gated(nn.Conv2d(channels, 2 * channels, 5, padding=2)),
+            GatedLayer(nn.ConvTranspose2d(features, 2 * channels, quarter)),
+            GatedLayer(nn.Conv2d(channels, 2 * channels, 5, padding=2)),
         ]
         for before, after in zip(sizes[::-1], sizes[-2::-1], strict=False):
             extra = (after[0] - 2 * before[0] + 1, after[1] - 2 * before[1] + 1)
-            layers.append(Gated(nn.ConvTranspose2d(channels, 64, 5, stride=2, padding=2, output_padding=extra)))
-            layers.append(Gated(nn.Conv2d(32, 64, 5, padding=2)))
+            layers.append(GatedLayer(nn.ConvTranspose2d(channels, 64, 5, stride=2, padding=2, output_padding=extra)))
+            layers.append(GatedLayer(nn.Conv2d(32, 64, 5, padding=2)))
             channels = 32
         if out_channels >= 64:
             layers.append(nn.Conv2d(channels, out_channels, 5, padding=2))

@@ -14,7 +14,7 @@ from vaeflow.nets.conditioner import Conditioned, Context
 from vaeflow.tracing import is_batched, is_eager
 
 Masked: TypeAlias = Any
-"""A :class:`~vaeflow.nets.made.MADE`, which calls the functions below."""
+"""A :class:`~vaeflow.nets.masked_mlp.MaskedMLP`, which calls the functions below."""
 Map: TypeAlias = Any
 """A :class:`~vaeflow.bijections.Transformer`, of the floor above."""
 LEAST_SAMPLES, LEAST_WEIGHTS = 48, 2**14
@@ -50,7 +50,7 @@ def parallel(
         transformer: τ, Additive, Affine or Gated. Without one, the image is θ, ``(..., outputs · D)``.
         inverse: take the inverse of τ.
         x: ``(..., D)``.
-        context: of the batch, or what :meth:`MADE.condition` made of it.
+        context: of the batch, or what :meth:`MaskedMLP.condition` made of it.
     """
     conditioned = made.condition(context).value
     if conditioned is not None:
@@ -67,7 +67,7 @@ class _Parallel(torch.autograd.Function):
         ctx: Any, made: Masked, transformer: Map | None, inverse: bool, keep: bool, *sources: Any
     ) -> tuple[Tensor, Tensor]:
         ctx.what = made, transformer, inverse
-        found = attempt("parallel", "forward", *ctx.what, keep, *sources)
+        found = attempt("masked_pass", "forward", *ctx.what, keep, *sources)
         image, log_det, kept = found or (*_by_layers(*ctx.what, *sources), None)
         ctx.save_for_backward(*sources, kept)
         return image, log_det
@@ -79,7 +79,7 @@ class _Parallel(torch.autograd.Function):
         found = None
         if kept is not None and not twice and not is_batched(*by):  # the derivative will not be differentiated itself
             asked = (wanted[1], any(wanted[2:]))
-            found = attempt("parallel", "backward", *ctx.what, x, parameters, kept, *by, *asked)
+            found = attempt("masked_pass", "backward", *ctx.what, x, parameters, kept, *by, *asked)
         if found is None:
             made, transformer, inverse = ctx.what
             found = _derivatives(made, transformer, inverse, (x, conditioned, *parameters), by, wanted, twice)

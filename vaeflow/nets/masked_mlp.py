@@ -17,7 +17,7 @@ from vaeflow.nets.parallel import is_able, parallel
 from vaeflow.noise import Noise
 
 
-class MADE(Conditioner):
+class MaskedMLP(Conditioner):
     """θ_i = θ_i(x_<i, context): one net for all conditionals of an autoregressive model.
 
     Every unit has a degree: input i has i (1 … D), a hidden unit m may read what has a degree of at most m, and the
@@ -40,7 +40,7 @@ class MADE(Conditioner):
         residual_blocks: after the hidden layers, each of two more of the last one's size, added to their input.
         seed: of random degrees.
 
-    >>> made = MADE(features=3, outputs=2, hidden=[16])
+    >>> made = MaskedMLP(features=3, outputs=2, hidden=[16])
     >>> made(torch.randn(7, 3)).shape
     torch.Size([7, 3, 2])
     """
