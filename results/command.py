@@ -11,13 +11,12 @@ from collections.abc import Sequence
 from pathlib import Path
 from tempfile import TemporaryFile
 
-import yaml
 from filelock import FileLock, Timeout
 
 from results.report import Outcome, markdown, outcome_of, samples_of
 from results.tables import TABLES
 from vaeflow.commands.arguments import check_known, parser_of, say, words_of
-from vaeflow.commands.configs import find_config
+from vaeflow.commands.configs import find_config, read_config
 from vaeflow.errors import Stopped, VaeflowError
 from vaeflow.figures.style import check_outputs
 from vaeflow.files import whole
@@ -138,7 +137,7 @@ def _options(table: str, row: str, seed: int) -> list[str]:
 def _begun(runs: Path, table: str, row: str, seed: int) -> list[Path]:
     """The runs that were begun by these options and what their config holds now, the newest last."""
     options = _options(table, row, seed)
-    config = yaml.safe_load(find_config(options[options.index("--config") + 1]).read_text())
+    config = read_config(find_config(options[options.index("--config") + 1]))
 
     def is_begun_so(run: Path) -> bool:
         start = json.loads((run / "run.json").read_text())[0]

@@ -196,7 +196,7 @@ def _mnist_conv() -> dict[str, Row]:
         for name, flow in flows.items():
             row = f"{name}_{latents}"
             published = {NLL.title: figures[row]} if row in figures else {}
-            rows[row] = Row(f"--config paper/mnist_conv --model.latent_features {latents}{flow}", published)
+            rows[row] = Row(f"--config mnist/paper/vae_conv --model.latent_features {latents}{flow}", published)
     return rows
 
 
@@ -244,7 +244,7 @@ def _energies() -> dict[str, Row]:
         "--model.flow.transformer RationalQuadraticSpline --model.flow.transformer.bound 5"
     )
     return {
-        f"u{u}_{name}": Row(f"--config energy_u{u}_planar {options}")
+        f"u{u}_{name}": Row(f"--config energies/u{u}_planar {options}")
         for u in (1, 2, 3, 4)
         for name, options in flows.items()
     }

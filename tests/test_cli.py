@@ -47,7 +47,7 @@ def _small_data(data_root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 FURTHER = {
     *(f"freyfaces/vae_{flow}" for flow in ("2d", "planar", "radial", "iaf")),
     *(f"mnist/vae_{flow}" for flow in ("2d", "planar", "radial", "sylvester")),
-    *(f"energy_u{i}_planar" for i in (2, 3, 4)), "toys/realnvp", "toys/iaf", "toys/made", "vae_radial",
+    *(f"energies/u{i}_planar" for i in (2, 3, 4)), "toys/realnvp", "toys/iaf", "toys/made", "vae_radial",
 }  # fmt: skip
 """Configs that differ from others in what others of the same data have tried."""
 
@@ -71,7 +71,7 @@ def test_every_config_trains(name: str, run: Run, tmp_path: Path, monkeypatch: p
         small += ["--model.hidden", "[8]", "--pictures.every", 0]
     if name == "mnist/gaussian":
         small += ["--model.covariance", "diagonal"]  # of 60 images
-    if name.startswith(("energy", "toys")):
+    if name.startswith(("energies", "toys")):
         small += ["--data.num_train", 100, "--data.num_val", 100, "--data.num_test", 100]
     code, output = run("train", "--config", name, *SHORT, "--num_samples", 2, *small)
     assert code == 0, output
@@ -670,7 +670,7 @@ def test_compare_ranks_runs_of_all_families(run: Run, tmp_path: Path) -> None:
     for name in ("vae", "nice", "gaussian"):
         assert run("train", "--config", name, *SHORT, "--num_samples", 2)[0] == 0
     energy = ("--data.num_train", 600, "--data.num_val", 100, "--data.num_test", 100)
-    assert run("train", "--config", "energy_u1_planar", *SHORT, *energy)[0] == 0
+    assert run("train", "--config", "energies/u1_planar", *SHORT, *energy)[0] == 0
     code, output = run("compare", "runs")
     assert code == 0, output
     assert "1. Digits, discrete-17, 300 test examples" in output

@@ -21,9 +21,7 @@ from vaeflow.noise import Noise
 
 Run = Callable[..., tuple[int, str]]
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="there is no GPU, or none was named")
-NAMES = [
-    name for name in config_names() if not name.startswith(("mnist", "freyfaces", "paper"))
-]  # of data that come with it
+NAMES = [name for name in config_names() if not name.startswith(("mnist", "freyfaces"))]  # of data that come with it
 STEPS = ("--trainer.max_steps", 10, "--num_samples", 8, "--pictures.every", 0)
 
 

@@ -32,12 +32,12 @@ TRAINED: dict[str, tuple[object, ...]] = {
     "gaussian_mixture": (),
     "toys/nice": TOY,
     "toys/iaf": TOY,
-    "energy_u1_planar": TOY,
+    "energies/u1_planar": TOY,
     "mnist/vae": ("--trainer.limit_train_batches", 5),
     "mnist/realnvp": ("--trainer.limit_train_batches", 5, "--model.hidden", "[64]"),
 }
 """Each is trained for one epoch."""
-PLANE = ("toys/nice", "toys/iaf", "energy_u1_planar")
+PLANE = ("toys/nice", "toys/iaf", "energies/u1_planar")
 WITHOUT_CODES = ("gaussian_mixture",)
 TAKE_IMAGES = [name for name in TRAINED if name not in PLANE + WITHOUT_CODES]
 FLOWS = [name for name in TAKE_IMAGES if "vae" not in name]
@@ -197,7 +197,7 @@ def test_samples_and_reconstructions_of_every_family(name: str, run: Run, tmp_pa
     with np.load("s.npz", allow_pickle=False) as arrays:
         drawn = torch.from_numpy(arrays["x"])
     torch.testing.assert_close(drawn, model.sample(20, vaeflow.Noise(0), temperature=0.8), rtol=1e-3, atol=1e-3)
-    if name != "energy_u1_planar":
+    if name != "energies/u1_planar":
         assert run("reconstruct", "--experiment", name, "--num", 5, "--out", "r.png")[0] == 0
         assert is_picture(tmp_path / "r.png")
 
@@ -252,7 +252,7 @@ def test_planes_of_two_latents(run: Run, tmp_path: Path) -> None:
     assert (code, "is of other examples than runs/vae_2d/" in output) == (1, True), output
 
 
-@pytest.mark.parametrize("name", ["nice", "realnvp", "maf", "toys/nice", "toys/iaf", "energy_u1_planar"])
+@pytest.mark.parametrize("name", ["nice", "realnvp", "maf", "toys/nice", "toys/iaf", "energies/u1_planar"])
 def test_layers(name: str, run: Run, tmp_path: Path) -> None:
     code, output = run("layers", "--experiment", name, "--out", "l.png")
     assert code == 0, output
@@ -263,7 +263,7 @@ def test_layers(name: str, run: Run, tmp_path: Path) -> None:
 def test_the_plane(name: str, run: Run, tmp_path: Path) -> None:
     assert run("density", "--experiment", name, "--points", 40, "--out", "d.png")[0] == 0
     assert is_picture(tmp_path / "d.png")
-    if name != "energy_u1_planar":
+    if name != "energies/u1_planar":
         assert run("interpolate", "--experiment", name, "--out", "i.png")[0] == 0
         assert is_picture(tmp_path / "i.png")
 
@@ -312,8 +312,8 @@ WRONG: dict[str, tuple[tuple[object, ...], int, str]] = {
         ("attribute", *VAE_CKPT, "--positive", 1, "--negative", 2, "--against", 3), 2, "leave out --against: two"),
     "temperature of codes": (
         ("reconstruct", "--experiment", "nice", "--temperature", 1), 1, "NICE draws no codes, they are functions of x"),
-    "no examples": (("reconstruct", "--experiment", "energy_u1_planar"), 1, "U1 is an energy, which has no examples."),
-    "no ends": (("interpolate", "--experiment", "energy_u1_planar"), 1, "U1 is an energy, which has no examples."),
+    "no examples": (("reconstruct", "--experiment", "energies/u1_planar"), 1, "U1 is an energy, which has no exam"),
+    "no ends": (("interpolate", "--experiment", "energies/u1_planar"), 1, "U1 is an energy, which has no examples."),
     "columns": (("layers", "--experiment", "nice", "--columns", 1), 2, "`columns` is 1, expected 2 or more."),
     "points": (("posterior", "--experiment", "vae_2d", "--points", 1), 2, "`points` is 1, expected 2 or more."),
     "half width": (

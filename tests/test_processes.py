@@ -358,10 +358,10 @@ def test_two_processes_resume_before_a_line_of_the_log(tmp_path: Path) -> None:
 
 
 def test_two_processes_evaluate_an_energy(tmp_path: Path) -> None:
-    arguments = ("--config", "energy_u1_planar", "--trainer.max_steps", 5, "--num_samples", 1, "--pictures.every", 0,
+    arguments = ("--config", "energies/u1_planar", "--trainer.max_steps", 5, "--num_samples", 1, "--pictures.every", 0,
                  "--trainer.accelerator", "cpu", "--data.num_test", 4000)  # fmt: skip
     finish(tmp_path, start(tmp_path, "train", *arguments, world_size=2))
-    results = json.loads((tmp_path / "runs/energy_u1_planar/version_0/results.json").read_text())
+    results = json.loads((tmp_path / "runs/energies/u1_planar/version_0/results.json").read_text())
     assert (results["num_examples"], results["world_size"]) == (4000, 2)
 
 

@@ -9,11 +9,10 @@ from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
-import yaml
 from hypothesis import strategies as st
 
 from tests.fuzz.case import Case, single
-from vaeflow.commands.configs import CONFIGS, config_names
+from vaeflow.commands.configs import config_names, find_config, read_config
 
 ONE_STEP = ("--trainer.max_steps", "1", "--num_samples", "1", "--pictures.every", "0", "--trainer.accelerator", "cpu")
 
@@ -60,9 +59,9 @@ def _options() -> dict[str, list[str]]:
               "model.objective.kl_warmup_epochs"]  # fmt: skip
     found = {}
     for name in config_names():
-        if name.startswith(("mnist", "freyfaces", "paper")):
+        if name.startswith(("mnist", "freyfaces")):
             continue
-        config = yaml.safe_load((CONFIGS / f"{name}.yaml").read_text())
+        config = read_config(find_config(name))
         own = list(_keys(config))
         found[name] = [*own, *own, *shared, *(of_vae if "vae" in name else [])]
     return found

@@ -16,7 +16,7 @@ from pytorch_lightning.cli import LightningArgumentParser, LightningCLI
 from pytorch_lightning.utilities.exceptions import MisconfigurationException
 
 from vaeflow.callbacks import Pictures
-from vaeflow.commands.configs import config_names, experiment_of, find_config, plain
+from vaeflow.commands.configs import config_names, experiment_of, find_config, plain, read_config
 from vaeflow.commands.messages import is_ours
 from vaeflow.commands.trainer_arguments import IN_HELP, callbacks_of, check_arguments, check_trainer, plugins_of
 from vaeflow.errors import VaeflowError
@@ -173,7 +173,7 @@ class SaveStart(Callback):
             file.write(self.parser.dump(self.config, skip_none=False).encode())
         seed, world_size = self.config.seed_everything, trainer.world_size
         device, step = trainer.strategy.root_device, trainer.global_step
-        named = [_yaml(Path(str(path))) for path in self.config.config or []]  # one at most
+        named = [read_config(Path(str(path))) for path in self.config.config or []]  # one at most
         path = self.folder.path / "run.json"
         record_start(path, device, seed=seed, world_size=world_size, step=step, config=named)
 
@@ -213,17 +213,13 @@ class NamedConfig(ActionConfigFile):
         if cfg.get(self.dest):
             raise TypeError("there are two configs, expected one: what it says is changed by --KEY VALUE.")
         path = find_config(values)
+        config = read_config(path)
         if (path.parent / "checkpoints").is_dir() or (path.parent / "run.json").is_file():
-            check_config(_yaml(path), str(path), trust=_trusted(sys.argv[1:]))
-        super().__call__(parser, cfg, str(path), option_string)
-
-
-def _yaml(path: Path) -> Any:
-    """What a file holds."""
-    try:
-        return yaml.safe_load(path.read_text())
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise VaeflowError(f"{path} is no YAML ({str(error).splitlines()[0]}).") from None
+            check_config(config, str(path), trust=_trusted(sys.argv[1:]))
+        if not isinstance(config, dict):
+            raise TypeError(f"{path} holds no keys and values, expected those of a config, such as model and data.")
+        super().__call__(parser, cfg, yaml.safe_dump(config), option_string)
+        cfg[self.dest] = [path]
 
 
 def _trusted(arguments: list[str]) -> list[str]:

@@ -9,10 +9,14 @@ from pathlib import Path
 from typing import Any
 
 import torch
+import yaml
 
+from vaeflow.errors import VaeflowError
 from vaeflow.files import expanded
 
 CONFIGS = Path(__file__).parents[2] / "configs"
+DIGITS = CONFIGS / "digits"
+BASE = "base"
 PATHS = (
     "ckpt", "ckpt_path", "default_root_dir", "dir", "dirpath", "file", "folders", "json", "out", "path", "pretrained",
     "root", "root_dir", "runs", "save_dir", "sub_dir",
@@ -21,17 +25,22 @@ PATHS = (
 
 
 def config_names() -> list[str]:
-    """The names that ``--config`` takes."""
-    return sorted(str(path.relative_to(CONFIGS).with_suffix("")) for path in CONFIGS.rglob("*.yaml"))
+    """The names that ``--config`` takes; what several configs share, in files called ``base.yaml``, is none."""
+    return sorted(_name_of(path) for path in CONFIGS.rglob("*.yaml") if path.stem != BASE)
+
+
+def _name_of(path: Path) -> str:
+    """The name of a config of ours: ``mnist/vae``, and ``vae`` of the digits'."""
+    return str(path.relative_to(DIGITS if path.is_relative_to(DIGITS) else CONFIGS).with_suffix(""))
 
 
 def find_config(name: str) -> Path:
-    """The config at a path, or of a name in ``configs/``.
+    """The config at a path, or of a name in ``configs/``, where a bare name is the digits' one.
 
     Raises:
         TypeError: if there is none, with the names that there are; a usage error for jsonargparse.
     """
-    for path in (expanded(name), CONFIGS / name, CONFIGS / f"{name}.yaml"):
+    for path in (expanded(name), *(folder / f"{name}{end}" for folder in (DIGITS, CONFIGS) for end in ("", ".yaml"))):
         if path.is_file():
             return path
     if not CONFIGS.is_dir():
@@ -46,8 +55,41 @@ def experiment_of(configs: Any) -> str:
     """The first config's name, by which its runs are kept."""
     if not configs:
         return "unnamed"
-    path = Path(str(configs[0])).resolve().with_suffix("")
-    return str(path.relative_to(CONFIGS)) if path.is_relative_to(CONFIGS) else path.name
+    path = Path(str(configs[0])).resolve()
+    return _name_of(path) if path.is_relative_to(CONFIGS) else path.with_suffix("").name
+
+
+def read_config(path: Path) -> Any:
+    """What a config says, with what it does not say from the file that its key ``base`` names, beside it.
+
+    Raises:
+        VaeflowError: if a file is no YAML, or a base is not there or leads back to the config.
+    """
+    return _read(path, ())
+
+
+def _read(path: Path, above: tuple[Path, ...]) -> Any:
+    try:
+        config = yaml.safe_load(path.read_text())
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise VaeflowError(f"{path} is no YAML ({str(error).splitlines()[0]}).") from None
+    if not isinstance(config, dict) or BASE not in config:
+        return config
+    base = path.parent / str(config.pop(BASE))
+    if not base.is_file():
+        raise VaeflowError(f"{path} has the base {base}, which is no file.")
+    if base.resolve() in (path.resolve(), *above):
+        raise VaeflowError(f"{path} has the base {base}, of which it is the base itself.")
+    return _merged(_read(base, (*above, path.resolve())), config)
+
+
+def _merged(base: Any, own: Any) -> Any:
+    """``own`` with what is in ``base`` alone; a part of another class has nothing of the base's."""
+    if not isinstance(base, dict) or not isinstance(own, dict):
+        return own
+    if own.get("class_path", base.get("class_path")) != base.get("class_path", own.get("class_path")):
+        return own
+    return {**base, **{key: _merged(base[key], value) if key in base else value for key, value in own.items()}}
 
 
 def expand_paths(config: Any) -> Any:
