@@ -12,7 +12,7 @@ from torch import Tensor
 
 from tests.conftest import quiet_trainer, redraw
 from vaeflow import models
-from vaeflow.bijections import Chain, Coupling, UnitInterval
+from vaeflow.bijections import Affine, Chain, Coupling, InverseAutoregressive, UnitInterval
 from vaeflow.data import Digits
 from vaeflow.distributions import FlowDensity, GaussianMixture
 from vaeflow.distributions.extensions import Augmentation, LearnedDequantisation, UniformDequantisation
@@ -34,7 +34,8 @@ def make(shape: tuple[int, ...] = (2,), gain: float = 0.3, **arguments: Any) -> 
 def test_learned_dequantisation_set_to_uniform_gives_the_uniform_bound_term_by_term() -> None:
     """Where its flow is the identity q(u|x) = 1 to the last digits, and the log-weights are log p(x + u)."""
     torch.manual_seed(0)
-    model = models.Flow(shape=(3,), levels=5, flow=flow, dequantisation=learned, preprocess=UnitInterval).double()
+    affine = functools.partial(learned, flow=functools.partial(InverseAutoregressive, transformer=Affine))
+    model = models.Flow(shape=(3,), levels=5, flow=flow, dequantisation=affine, preprocess=UnitInterval).double()
     redraw(model.density, 0.3)
     redraw(model.dequantisation, 0.0)  # type: ignore[arg-type]
     x = torch.randint(5, (7, 3)).double()

@@ -10,7 +10,6 @@ whose exponentials have the mean P(x) for integers x, and p(x) for continuous on
 
 from __future__ import annotations
 
-import functools
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
@@ -18,7 +17,7 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import Tensor, nn
 
-from vaeflow.bijections import Affine, Bijection, InverseAutoregressive
+from vaeflow.bijections import Bijection, InverseAutoregressive
 from vaeflow.distributions.base import Distribution, StandardLogistic, full_precision
 from vaeflow.distributions.flow import FlowDensity
 from vaeflow.distributions.gaussians import DiagonalGaussian
@@ -26,8 +25,6 @@ from vaeflow.errors import VaeflowError, check_positive
 from vaeflow.functional import log_sigmoid
 from vaeflow.nets import Encoder, MLPEncoder
 from vaeflow.noise import Noise
-
-AFFINE_FLOW = functools.partial(InverseAutoregressive, transformer=Affine)
 
 
 class Dequantisation(nn.Module, ABC):
@@ -62,7 +59,7 @@ class LearnedDequantisation(Dequantisation):
 
         log q(u|x) = log q(v|x) − Σ_i [log u_i + log(1 − u_i)].
 
-    While f is the identity u is uniform: the sigmoid of logistic noise.
+    Where f is the identity u is uniform: the sigmoid of logistic noise.
 
     Source: Ho et al. 2019, "Flow++", arXiv 1902.00275, section 3.1, whose ε is normal.
 
@@ -78,7 +75,7 @@ class LearnedDequantisation(Dequantisation):
         levels: int,
         context_features: int = 0,
         encoder: Callable[[Sequence[int], int], Encoder] = MLPEncoder,
-        flow: Callable[[int, int], Bijection] = AFFINE_FLOW,
+        flow: Callable[[int, int], Bijection] = InverseAutoregressive,
     ) -> None:
         super().__init__()
         self.levels = levels
