@@ -3,6 +3,7 @@
 from vaeflow.distributions.autoregressive import AutoregressiveMixture
 from vaeflow.distributions.base import CodedDistribution, Distribution, StandardLogistic, StandardNormal, Uniform
 from vaeflow.distributions.flow import FlowDensity, ImageFlowDensity
+from vaeflow.distributions.flows import MAFDensity, SplineDensity
 from vaeflow.distributions.gaussians import (
     DeepGaussianMixture,
     DiagonalGaussian,
@@ -32,8 +33,10 @@ __all__ = [
     "GaussianMixture",
     "ImageFlowDensity",
     "Likelihood",
+    "MAFDensity",
     "Normal",
     "PathWeights",
+    "SplineDensity",
     "StandardLogistic",
     "StandardNormal",
     "Uniform",

@@ -2,25 +2,16 @@
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Sequence
 from typing import Any, Literal
 
-from vaeflow.bijections import BatchNorm, Bijection, Composition, MaskedAutoregressiveStep
-from vaeflow.distributions import AutoregressiveMixture, FlowDensity, StandardNormal
-from vaeflow.errors import check_positive
+from vaeflow.distributions import MAFDensity
 from vaeflow.models.density import DensityModel
 
 
 class MAF(DensityModel):
-    """Masked autoregressive flow: K steps of MADE, the order reversed between them, each followed by batch norm.
-
-        z_i = (y_i − μ_i(y_<i)) exp(−α_i(y_<i))   in every step,    log p(y) = log p(z) − Σ α + …
-
-    The density is one pass of K nets; a sample takes D steps in each. The base is N(0, I), or with more than one
-    component a MADE whose conditionals are mixtures of Gaussians, and then there is no latent space.
-
-    Source: Papamakarios, Pavlakou & Murray 2017, arXiv 1705.07057.
+    """Masked autoregressive flow of the data, by default with batch normalisation; see
+    :class:`~vaeflow.distributions.MAFDensity`, which is a prior and a posterior as well.
 
     Args:
         steps: K.
@@ -44,24 +35,14 @@ class MAF(DensityModel):
         **shared: Any,
     ) -> None:
         super().__init__(**shared)
-        check_positive(steps=steps, components=components)
-        arguments: dict[str, Any] = {
-            "hidden": hidden,
-            "activation": activation,
-            "degrees": degrees,
-            "residual_blocks": residual_blocks,
-        }
-
-        def flow(features: int, context_features: int) -> Composition:
-            maps: list[Bijection] = []
-            for k in range(steps):
-                maps.append(
-                    MaskedAutoregressiveStep(features, context_features, reverse=k % 2 == 1, seed=k, **arguments)
-                )
-                if batch_norm:
-                    maps.append(BatchNorm(features))
-            return Composition(reversed(maps))
-
-        mixture = functools.partial(AutoregressiveMixture, components=components, reverse=steps % 2 == 1, **arguments)
-        base = StandardNormal if components == 1 else mixture
-        self.density = FlowDensity(self.density_features, self.context_features, flow, base)
+        self.density = MAFDensity(
+            self.density_features,
+            self.context_features,
+            steps,
+            hidden,
+            activation,
+            components,
+            degrees,
+            residual_blocks,
+            batch_norm,
+        )

@@ -2,31 +2,16 @@
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Sequence
 from typing import Any, Literal
 
-from vaeflow.bijections import (
-    Bijection,
-    Composition,
-    Coupling,
-    LULinear,
-    MaskedAutoregressiveStep,
-    Permutation,
-    RationalQuadraticSpline,
-)
-from vaeflow.distributions import FlowDensity
-from vaeflow.errors import check_positive
+from vaeflow.distributions import SplineDensity
 from vaeflow.models.density import DensityModel
 
 
 class NeuralSplineFlow(DensityModel):
-    """K steps, each a random permutation, a trained linear map, and monotone splines of each feature.
-
-    The splines' parameters come from half of the features (coupling, RQ-NSF (C)), or from all earlier ones
-    (autoregressive, RQ-NSF (AR)).
-
-    Source: Durkan, Bekasov, Murray & Papamakarios 2019, "Neural Spline Flows", arXiv 1906.04032.
+    """A neural spline flow of the data; see :class:`~vaeflow.distributions.SplineDensity`, which is a prior and a
+    posterior as well.
 
     Args:
         steps: K.
@@ -50,24 +35,14 @@ class NeuralSplineFlow(DensityModel):
         **shared: Any,
     ) -> None:
         super().__init__(**shared)
-        check_positive(steps=steps)
-        step = Coupling if variant == "coupling" else MaskedAutoregressiveStep
-
-        def flow(features: int, context_features: int) -> Composition:
-            maps: list[Bijection] = []
-            for k in range(steps):
-                maps += [
-                    Permutation(features, seed=k),
-                    LULinear(features),
-                    step(
-                        features,
-                        context_features,
-                        functools.partial(RationalQuadraticSpline, bins, bound),
-                        hidden,
-                        activation,
-                        residual_blocks=residual_blocks,
-                    ),
-                ]
-            return Composition(reversed([*maps, LULinear(features)]))
-
-        self.density = FlowDensity(self.density_features, self.context_features, flow)
+        self.density = SplineDensity(
+            self.density_features,
+            self.context_features,
+            steps,
+            variant,
+            bins,
+            bound,
+            hidden,
+            residual_blocks,
+            activation,
+        )
