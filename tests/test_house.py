@@ -76,3 +76,49 @@ def test_the_package_does_not_know_what_is_no_part_of_it() -> None:
             names = [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
             names += [str(node.module)] if isinstance(node, ast.ImportFrom) else []
             assert not {name.split(".")[0] for name in names} & {"benchmarks", "results", "tests", "scripts"}, path
+
+
+PRIVATE = {
+    "callbacks/averaging.py": "Lightning's WeightAveraging takes no class of averages, and torch's averages counters",
+    "callbacks/run.py": "Lightning offers no way to forget a SIGTERM, nor to do without telling of one at every step",
+    "commands/cli.py": "argparse has no list of a parser's options",
+    "commands/latent.py": "argparse takes -3:3:7 for an option, and has no setting for it",
+    "commands/trainer_arguments.py": "Lightning does not say which launcher a strategy has, when averages begin, or "
+    "what a strategy by name passes on to DDP",
+    "estimate.py": "torch has no public way to see every operation, and so what memory a chunk takes",
+    "evaluation/partial.py": "torchmetrics has no list of a metric's states",
+    "machine/launch.py": "Lightning has no way to end the processes that it has started",
+    "models/training.py": "Lightning knows whether it will write this step down, and does not say",
+    "nets/parallel.py": "torch has no list of a module's hooks, which machine code would pass over",
+    "records/curves.py": "Lightning's loggers cannot be renamed once they are made",
+    "tracing.py": "torch does not say what runs an operation",
+}
+"""Why private members of other libraries are used, where there is no public way, file by file."""
+
+
+def private_uses(path: Path) -> set[str]:
+    """Names with a leading underscore that a module takes from elsewhere, but for those that it defines itself."""
+    tree = ast.parse(path.read_text())
+    own = {node.name for node in ast.walk(tree) if isinstance(node, ast.FunctionDef)}
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name) and node.value.id in ("self", "cls"):
+            own.add(node.attr)
+    found = set()
+    for node in ast.walk(tree):
+        if isinstance(node, ast.ImportFrom) and not str(node.module).startswith(("vaeflow", "__future__")):
+            names = [*str(node.module).split("."), *(alias.name for alias in node.names)]
+            found |= {name for name in names if name.startswith("_")}
+        elif isinstance(node, ast.Attribute) and node.attr.startswith("_") and not node.attr.startswith("__"):
+            found |= {node.attr} - own
+    return found
+
+
+def test_private_members_are_used_for_a_reason() -> None:
+    ours = {
+        node.name
+        for path in MODULES.values()
+        for node in ast.walk(ast.parse(path.read_text()))
+        if isinstance(node, ast.FunctionDef)
+    }
+    users = {str(path.relative_to(PACKAGE)) for path in MODULES.values() if private_uses(path) - ours}
+    assert users == set(PRIVATE)
