@@ -139,7 +139,9 @@ def test_machine_code_draws_the_same_bits(index: torch.Tensor, monkeypatch: pyte
 def test_the_kernel_for_gpus_draws_the_same_bits(index: torch.Tensor, key: int) -> None:
     """Run by Triton in Python."""
     pytest.importorskip("triton")
-    kernel, machine_code = (importlib.import_module(f"vaeflow.kernels.{name}") for name in ("noise_gpu", "noise"))
+    kernel, machine_code = (
+        importlib.import_module(f"vaeflow.kernels.{name}") for name in ("random_bits_gpu", "random_bits")
+    )
     for first_sample in (0, 10**10):
         arguments = (key, first_sample, 2, 3)
         assert torch.equal(kernel.random_bits(index, *arguments), machine_code.random_bits(index, *arguments))

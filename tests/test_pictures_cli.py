@@ -335,9 +335,9 @@ WRONG: dict[str, tuple[tuple[object, ...], int, str]] = {
     "number": (("sample", *VAE_CKPT, "--num", 0), 2, "`num` is 0, expected more than 0."),
     "space": (("interpolate", *VAE_CKPT, "--space", "z0"), 1, "--space is z0, but this model has z alone."),
     "no latent space": (
-        ("interpolate", "--experiment", "gaussian_mixture"), 1, "GaussianMixture has no latent space to go through"),
+        ("interpolate", "--experiment", "gaussian_mixture"), 1, "GaussianMixtureModel has no latent space to go"),
     "no latent space, attribute": (
-        ("attribute", "--experiment", "gaussian_mixture", "--attribute", 3), 1, "GaussianMixture has no latent space"),
+        ("attribute", "--experiment", "gaussian_mixture", "--attribute", 3), 1, "GaussianMixtureModel has no laten"),
     "no plane": (("manifold", *VAE_CKPT), 1, "VAE has a latent space of 16 dimensions, expected one of two"),
     "no posterior": (("posterior", "--experiment", "toys/nice"), 1, "NICE has no approximate posterior"),
     "no layers": (("layers", *VAE_CKPT), 1, "VAE has no layers that lead from noise to data"),

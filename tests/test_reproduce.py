@@ -193,7 +193,7 @@ def test_more_samples_evaluate_again_what_was_trained(run: Run, tmp_path: Path) 
 
 def test_what_is_not_there_is_said(run: Run, tmp_path: Path) -> None:
     assert "there is no table mnist: there are digits" in run("reproduce", "--table", "mnist")[1]
-    assert "no row glow in digits: there are uniform" in run("reproduce", "--table", "digits", "--row", "glow")[1]
+    assert "no row bert in digits: there are uniform" in run("reproduce", "--table", "digits", "--row", "bert")[1]
     elsewhere = run("reproduce", "--table", "digits", "--row", "vae,iwae_5", "--write_only")[1]
     assert "no row iwae_5 in digits: --table mnist_mlp has it" in elsewhere
     assert "there is no row , in digits" in run("reproduce", "--table", "digits", "--row", ",")[1]

@@ -13,7 +13,7 @@ import pytest
 from scipy.io import savemat
 
 from vaeflow.data import Arrays, FreyFaces
-from vaeflow.data import files as module
+from vaeflow.data import array_files as module
 from vaeflow.data.array_files import load_arrays
 from vaeflow.errors import VaeflowError
 

@@ -261,7 +261,7 @@ def test_the_manifold_is_laid_out_as_the_plane_is() -> None:
     torch.testing.assert_close(torch.special.ndtr(z[0, :, 0]).double(), middles, rtol=0, atol=1e-6)
     with pytest.raises(VaeflowError, match="VAE has a latent space of 16 dimensions, expected one of two"):
         manifold.check_plane(models.VAE(shape=(1, 4, 4), levels=17))
-    with pytest.raises(VaeflowError, match="GaussianMixture has no latent space, expected one of two"):
+    with pytest.raises(VaeflowError, match="GaussianMixtureModel has no latent space, expected one of two"):
         manifold.check_plane(models.GaussianMixtureModel(shape=(2,)))
 
 
@@ -315,6 +315,7 @@ def test_layers_of_a_base_that_is_a_flow_are_layers_too() -> None:
     torch.testing.assert_close(values[-1], nested.decode(z))
     on_gaussian = FlowDensity(2, 0, planar, base=GaussianDensity)
     nn.init.zeros_(on_gaussian.base.mu)
+    on_gaussian.base.started.fill_(True)
     first, second, *_ = on_gaussian.trajectory(z)
     assert torch.equal(first, z)
     torch.testing.assert_close(second, z)  # of the standard Gaussian

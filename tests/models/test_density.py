@@ -44,6 +44,7 @@ MODELS: dict[str, functools.partial] = {
     "NICE": functools.partial(models.NICE, hidden=[16]),
     "RealNVP": functools.partial(models.RealNVP, hidden=[16]),
     "ImageRealNVP": functools.partial(models.ImageRealNVP, channels=8, couplings=1, residual_blocks=1),
+    "Glow": functools.partial(models.Glow, scales=1, steps=2, channels=8),
     "MADE": functools.partial(models.MADE, hidden=[32]),
     "MADE, mixture": functools.partial(models.MADE, hidden=[32], components=3),
     "MAF": functools.partial(models.MAF, steps=2, hidden=[32]),
@@ -142,7 +143,8 @@ def test_codes_have_their_jacobians(name: str, levels: int | None) -> None:
     rounding = {"floor": False} if levels else {}
 
     def by_definition(x: Tensor) -> Tensor:
-        return model.density.encode(model.preprocess.inverse(x.flatten()[None] + (0.5 if levels else 0.0))[0])[0]
+        y = model.preprocess.inverse(x.flatten()[None] + (0.5 if levels else 0.0))[0]
+        return model.density.encode(y.unflatten(-1, model.density.event_shape))[0]
 
     def encode(x: Tensor) -> Tensor:
         return model.encode(x[None])[0]
@@ -296,7 +298,7 @@ def test_the_error_of_what_is_preprocessed_is_its_own() -> None:
     model.initialise(data)
     results = evaluate(model, data)
     x, _ = data.examples("test", torch.arange(300))
-    y, _ = model._preprocessed(x, Noise(0, "test", 0, torch.arange(300)), 1)
+    y, *_ = model._extended(x, None, Noise(0, "test", 0, torch.arange(300)), 1)
     nll = -model.density.log_prob(y)[0].double()
     assert results["nll_preprocessed"] == pytest.approx(nll.mean().item(), rel=1e-6)
     assert results["nll_preprocessed_stderr"] == pytest.approx(nll.std().item() / 300**0.5, rel=1e-5)
@@ -390,7 +392,7 @@ def test_data_outside_their_levels_are_refused() -> None:
     ("wrong", "message"),
     [
         (lambda: models.RealNVP(shape=(1,)), "a coupling of 1 feature leaves nothing to determine it by"),
-        (lambda: models.ImageRealNVP(shape=(16,)), "ImageRealNVP is for images"),
+        (lambda: models.ImageRealNVP(shape=(16,)), "but this flow takes images"),
         (lambda: models.ImageRealNVP(shape=(1, 7, 7), levels=17), r"images of 7 × 7 pixels cannot be halved 1 times"),
         (lambda: models.ImageRealNVP(shape=(1, 2, 2), levels=17, scales=3), "cannot be halved 2 times"),
         (lambda: models.ImageRealNVP(shape=(1, 1, 1), levels=17, scales=1), "leaves nothing to transform"),
@@ -429,7 +431,7 @@ def test_one_dimension(name: str) -> None:
 def test_standardised_integers() -> None:
     model = make("MAF", preprocess=Standardise)
     x = images(200)
-    y = model._preprocessed(x, Noise(index=torch.arange(200)), 50)[0].flatten(0, 1)
+    y = model._extended(x, None, Noise(index=torch.arange(200)), 50)[0].flatten(0, 1)
     torch.testing.assert_close(y.mean(0), torch.zeros(16), rtol=0, atol=0.02)
     torch.testing.assert_close(y.std(0), torch.ones(16), rtol=0.02, atol=0)
 

@@ -155,14 +155,27 @@ class MultiScale(Bijection):
         return x[:, :stays], x[:, stays:]
 
 
-def refuse_halving(shape: Sequence[int], times: int) -> None:
-    """Raise a :class:`VaeflowError` if the height or width of an image cannot be halved so often."""
+def check_scales(shape: Sequence[int], scales: int, last_halves: bool) -> None:
+    """Raise a :class:`VaeflowError` if height or width of an image cannot be halved as often as so many scales ask for.
+
+    Args:
+        last_halves: whether the last scale halves as well.
+    """
     _, height, width = shape
-    if height % 2**times or width % 2**times:
-        most = 0
-        while height % 2 ** (most + 1) == width % 2 ** (most + 1) == 0:
-            most += 1
-        raise VaeflowError(
-            f"images of {height} × {width} pixels cannot be halved {times} times: take fewer scales, of which {most} "
-            "may halve, or pictures of another --data.size."
-        )
+
+    def halvings(scales: int) -> int:
+        return scales if last_halves else scales - 1
+
+    def is_possible(scales: int) -> bool:
+        return height % 2 ** halvings(scales) == width % 2 ** halvings(scales) == 0
+
+    if is_possible(scales):
+        return
+    most = max((fewer for fewer in range(1, scales) if is_possible(fewer)), default=0)
+    while most > 1 and not last_halves and height * width <= 4 ** (most - 1):
+        most -= 1  # the last scale has more than one pixel, for its checkerboard
+    advice = f"take fewer (--model.scales {most})" if most else "pad them to an even size"
+    raise VaeflowError(
+        f"images of {height} × {width} pixels cannot be halved {halvings(scales)} times, which {scales} scales ask "
+        f"for: {advice}, or pictures of another --data.size."
+    )

@@ -21,7 +21,7 @@ from vaeflow.bijections import (
     Transformer,
     UnitInterval,
 )
-from vaeflow.bijections.multiscale import refuse_halving
+from vaeflow.bijections.multiscale import check_scales
 from vaeflow.distributions import ImageFlowDensity
 from vaeflow.errors import check_positive
 from vaeflow.models.density import DensityModel
@@ -86,7 +86,7 @@ def glow_scales(
     transformer: Callable[[], Transformer],
 ) -> Iterator[Scale]:
     """The scales of :class:`Glow`, the finest first."""
-    refuse_halving(shape, scales)
+    check_scales(shape, scales, last_halves=True)
     net = functools.partial(GlowConditioner, channels=channels, dropout=dropout)
     c, h, w = shape
     for scale in range(scales):

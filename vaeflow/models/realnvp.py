@@ -20,7 +20,7 @@ from vaeflow.bijections import (
     Squeeze,
 )
 from vaeflow.bijections.coupling import channelwise, checkerboard
-from vaeflow.bijections.multiscale import refuse_halving
+from vaeflow.bijections.multiscale import check_scales
 from vaeflow.distributions import FlowDensity, ImageFlowDensity
 from vaeflow.errors import check_positive
 from vaeflow.models.density import DensityModel
@@ -98,7 +98,7 @@ def realnvp_scales(
     shape: Sequence[int], context_features: int, scales: int, couplings: int, channels: int, residual_blocks: int
 ) -> Iterator[Scale]:
     """The scales of :class:`ImageRealNVP`, the finest first."""
-    refuse_halving(shape, scales - 1)
+    check_scales(shape, scales, last_halves=False)
     c, h, w = shape
 
     def steps(mask: Callable[..., Tensor], count: int, channels: int) -> list[Bijection]:

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from vaeflow.nets.conditioner import Conditioner, Context
 from vaeflow.nets.dropout import Dropout
 from vaeflow.nets.initialisation import DataDependent
+from vaeflow.tracing import is_eager
 
 RATE = 3.0
 """By how much faster than other parameters logarithms of scales are learned: they are multiplied by it."""
@@ -108,7 +109,9 @@ class GlowConditioner(Conditioner):
 
     def forward(self, x: Tensor, context: Context = None) -> Tensor:
         """``(rows, in_channels, height, width)`` → ``(rows, out_channels, height, width)``."""
-        return self.out(self.dropout(self.hidden(x.contiguous(memory_format=torch.channels_last), context)))
+        if is_eager():  # which vmap cannot do
+            x = x.contiguous(memory_format=torch.channels_last)
+        return self.out(self.dropout(self.hidden(x, context)))
 
     def spread(self, context: Tensor) -> Tensor:
         return context[..., None, None]
