@@ -11,7 +11,9 @@ import torch
 from tests.conftest import redraw
 from vaeflow import models
 from vaeflow.distributions import MAFDensity, SplineDensity
+from vaeflow.errors import VaeflowError
 from vaeflow.noise import Noise
+from vaeflow.objectives import IWAE
 
 IMAGE = {"shape": (1, 2, 2), "levels": 17}
 DENSITIES: dict[str, Any] = {
@@ -37,6 +39,21 @@ def test_a_flow_is_a_prior_and_a_posterior(name: str, place: str) -> None:
     loss, _ = model.losses(x, noise, None)  # type: ignore[operator]
     loss.backward()
     assert all(parameter.grad is not None for parameter in part.parameters())
+
+
+def test_a_gradient_that_a_posterior_does_not_have_is_refused() -> None:
+    objective = functools.partial(IWAE, k=2, doubly_reparameterised=True)
+    with pytest.raises(VaeflowError, match=r"is that of a Gaussian posterior.* this is on StandardNormal"):
+        models.VAE(**IMAGE, latent_features=3, posterior=DENSITIES["MAF"], objective=objective)
+
+
+def test_a_model_that_names_no_groups_is_refused() -> None:
+    class Nameless(models.VAE):
+        def declare_groups(self, event_shapes: Any) -> None:
+            """Forgotten."""
+
+    with pytest.raises(VaeflowError, match="Nameless names no groups of latents: call declare_groups"):
+        Nameless(**IMAGE).losses(torch.zeros(2, 1, 2, 2), Noise(), None)
 
 
 @pytest.mark.parametrize(

@@ -118,6 +118,8 @@ class LatentVariableModel(CodedModel):
         return torch.cat([group.z[0].flatten(1) for group in groups.values()], dim=-1)
 
     def losses(self, x: Tensor, noise: Noise, context: Tensor | None) -> tuple[Tensor, dict[str, Tensor]]:
+        if not self.event_shapes:
+            raise VaeflowError(f"{type(self).__name__} names no groups of latents: call declare_groups in __init__.")
         x, context = self._checked_given(x, context)
         noise = self._checked_noise(noise, len(x), x.device)
         inference = Inference(self, self.infer(x, context), len(x))

@@ -108,6 +108,12 @@ class VAE(LatentVariableModel):
             self.posterior: Distribution = FlowDensity(latent_features, features, flow, DiagonalGaussian)
         else:
             self.posterior = (posterior or DiagonalGaussian)(latent_features, features)
+        base = self.posterior.base if isinstance(self.posterior, FlowDensity) else self.posterior
+        if self.objective.uses_path_weights and not isinstance(base, DiagonalGaussian):
+            raise VaeflowError(
+                "the doubly reparameterised gradient is that of a Gaussian posterior, or of a flow on one, but this is "
+                f"on {type(base).__name__}: leave it out of model.objective."
+            )
         self.prior = prior(latent_features, self.context_features)
         for name, part in (("posterior", self.posterior), ("prior", self.prior)):
             if part.event_shape != (latent_features,):
