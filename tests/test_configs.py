@@ -48,12 +48,25 @@ def test_a_config_says_what_its_model_is_in_few_lines(name: str) -> None:
          {"o": {"class_path": "B", "init_args": {"y": 2}}}),
         ("{o: {class_path: A, init_args: {x: 1}}}", "{o: B}", {"o": "B"}),
         ("{o: [1, 2]}", "{o: [3]}", {"o": [3]}),
+        ("{o: A}", "{o: {init_args: {y: 2}}}", {"o": {"class_path": "A", "init_args": {"y": 2}}}),
+        ("{o: A}", "{o: {class_path: B, init_args: {y: 2}}}", {"o": {"class_path": "B", "init_args": {"y": 2}}}),
     ],
 )  # fmt: skip
 def test_a_config_changes_its_base(base: str, own: str, wanted: object, tmp_path: Path) -> None:
     (tmp_path / "first.yaml").write_text(base)
     (tmp_path / "own.yaml").write_text(yaml.safe_dump({"base": "first.yaml", **yaml.safe_load(own)}))
     assert read_config(tmp_path / "own.yaml") == wanted
+
+
+def test_a_base_is_found_as_configs_are(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SOMEWHERE", str(CONFIGS / "digits"))
+    wanted = read_config(find_config("vae_iaf"))
+    for base in ("vae_iaf", "vae_iaf.yaml", "$SOMEWHERE/vae_iaf.yaml"):
+        (tmp_path / "mine.yaml").write_text(f"base: {base}\n")
+        assert read_config(tmp_path / "mine.yaml") == wanted
+    for name in ("base", "mnist/base", "digits/base"):
+        with pytest.raises(TypeError, match="there is no config"):
+            find_config(name)
 
 
 def test_a_base_has_a_base(run: Run, tmp_path: Path) -> None:
@@ -71,7 +84,10 @@ def test_a_base_has_a_base(run: Run, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("files", "said"),
     [
-        ({"a.yaml": "base: b.yaml"}, "a.yaml has the base .*b.yaml, which is no file"),
+        ({"a.yaml": "base: b.yaml"}, "a.yaml has the base b.yaml, which is no file beside it, and no config's name"),
+        ({"a.yaml": "base: [b.yaml]"}, "expected one file beside it, or the name of a config"),
+        ({"a.yaml": "base:"}, "has the base None, expected one file"),
+        ({"a.yaml": "base: b.yaml", "b.yaml": "a text"}, "b.yaml is a base, and holds no keys and values"),
         ({"a.yaml": "base: a.yaml"}, "of which it is the base itself"),
         ({"a.yaml": "base: b.yaml", "b.yaml": "base: a.yaml"}, "of which it is the base itself"),
         ({"a.yaml": "base: b.yaml", "b.yaml": "x: ["}, "b.yaml is no YAML"),

@@ -168,6 +168,11 @@ def test_a_posterior_that_no_gradient_passes_is_refused() -> None:
         Augmentation((2,), size=0)
 
 
+def test_continuous_data_are_not_dequantised() -> None:
+    with pytest.raises(VaeflowError, match="dequantisation makes real numbers of integers, and these data are real"):
+        models.Flow(shape=(2,), flow=flow, dequantisation=learned)
+
+
 def test_flows_refine_the_posterior_of_the_augmentation() -> None:
     posterior = functools.partial(FlowDensity, flow=flow)
     augmentation = functools.partial(Augmentation, size=2, encoder=small, posterior=posterior)

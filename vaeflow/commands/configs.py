@@ -41,7 +41,8 @@ def find_config(name: str) -> Path:
         TypeError: if there is none, with the names that there are; a usage error for jsonargparse.
     """
     for path in (expanded(name), *(folder / f"{name}{end}" for folder in (DIGITS, CONFIGS) for end in ("", ".yaml"))):
-        if path.is_file():
+        is_base = path.stem == BASE and path.is_relative_to(CONFIGS) and name != str(path)
+        if path.is_file() and not is_base:
             return path
     if not CONFIGS.is_dir():
         raise TypeError(
@@ -73,18 +74,35 @@ def _read(path: Path, above: tuple[Path, ...]) -> Any:
         config = yaml.safe_load(path.read_text())
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise VaeflowError(f"{path} is no YAML ({str(error).splitlines()[0]}).") from None
-    if not isinstance(config, dict) or BASE not in config:
+    if not isinstance(config, dict):
+        if above:
+            raise VaeflowError(f"{path} is a base, and holds no keys and values.")
         return config
-    base = path.parent / str(config.pop(BASE))
-    if not base.is_file():
-        raise VaeflowError(f"{path} has the base {base}, which is no file.")
+    if BASE not in config:
+        return config
+    base = _base_of(path, config.pop(BASE))
     if base.resolve() in (path.resolve(), *above):
         raise VaeflowError(f"{path} has the base {base}, of which it is the base itself.")
     return _merged(_read(base, (*above, path.resolve())), config)
 
 
+def _base_of(path: Path, name: Any) -> Path:
+    """The file that a config names as its base: beside it, or a config of ours by its name."""
+    if not isinstance(name, str):
+        raise VaeflowError(f"{path} has the base {name!r}, expected one file beside it, or the name of a config.")
+    base = path.parent / expanded(name)
+    if base.is_file():
+        return base
+    try:
+        return find_config(name)
+    except TypeError:
+        raise VaeflowError(f"{path} has the base {name}, which is no file beside it, and no config's name.") from None
+
+
 def _merged(base: Any, own: Any) -> Any:
     """``own`` with what is in ``base`` alone; a part of another class has nothing of the base's."""
+    if isinstance(base, str) and isinstance(own, dict) and "init_args" in own:
+        base = {"class_path": base}
     if not isinstance(base, dict) or not isinstance(own, dict):
         return own
     if own.get("class_path", base.get("class_path")) != base.get("class_path", own.get("class_path")):

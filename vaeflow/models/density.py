@@ -21,6 +21,7 @@ from vaeflow.estimate import Draw, LogWeights, Terms
 from vaeflow.functional import floored
 from vaeflow.models.coded import CodedModel
 from vaeflow.noise import Noise
+from vaeflow.records.checkpoint import class_of
 
 
 class DensityModel(CodedModel):
@@ -70,6 +71,8 @@ class DensityModel(CodedModel):
     ) -> None:
         super().__init__(shape, levels, num_classes, class_conditional, optimizer, lr_scheduler, seed)
         self.noise_once = noise_once
+        if levels is None and class_of(dequantisation) is not UniformDequantisation:
+            raise VaeflowError("dequantisation makes real numbers of integers, and these data are real: leave it out.")
         self.dequantisation = None if levels is None else dequantisation(self.shape, levels, self.context_features)
         self.augmentation = None if augmentation is None else augmentation(self.shape, self.context_features)
         self.kind = "exact" if levels is None else "dequantised"
