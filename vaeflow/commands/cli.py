@@ -213,8 +213,14 @@ class NamedConfig(ActionConfigFile):
         if cfg.get(self.dest):
             raise TypeError("there are two configs, expected one: what it says is changed by --KEY VALUE.")
         path = find_config(values)
-        config = read_config(path)
-        if (path.parent / "checkpoints").is_dir() or (path.parent / "run.json").is_file():
+        is_of_a_run = (path.parent / "checkpoints").is_dir() or (path.parent / "run.json").is_file()
+        try:
+            config = read_config(path)
+        except VaeflowError as error:
+            if is_of_a_run:
+                raise
+            raise TypeError(str(error)) from None  # the user's own, and so an error of usage
+        if is_of_a_run:
             check_config(config, str(path), trust=_trusted(sys.argv[1:]))
         if not isinstance(config, dict):
             raise TypeError(f"{path} holds no keys and values, expected those of a config, such as model and data.")

@@ -73,7 +73,9 @@ def _read(path: Path, above: tuple[Path, ...]) -> Any:
     try:
         config = yaml.safe_load(path.read_text())
     except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise VaeflowError(f"{path} is no YAML ({str(error).splitlines()[0]}).") from None
+        problem, mark = getattr(error, "problem", None), getattr(error, "problem_mark", None)
+        place = "" if mark is None else f" in line {mark.line + 1}"
+        raise VaeflowError(f"{path} is no YAML: {problem or str(error).splitlines()[0]}{place}.") from None
     if not isinstance(config, dict):
         if above:
             raise VaeflowError(f"{path} is a base, and holds no keys and values.")
